@@ -1,0 +1,149 @@
+"""What a camera does to photo-electrons, and the one place where ADU become electrons.
+
+A pixel k that expects ``omega`` photo-electrons reads, in analogue-digital units (ADU),
+
+    sCMOS, CCD:  x = offset + gain * Poisson(omega) + Normal(0, variance)
+    EMCCD:       x = offset + gain * Gamma(Poisson(omega), em_gain) / em_gain + Normal(0, variance)
+
+rounded to an integer and clipped to [0, saturation] (seed eq. 1 with per-pixel offset, gain and
+variance; Huang et al. 2013; Hirsch et al. 2013 for the EMCCD). ``gain`` is the total gain in ADU
+per photo-electron. Electron multiplication by Gamma(n, g) with large g doubles the shot-noise
+variance; `Camera.excess_noise` is that factor F^2 = 2 - 1/em_gain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from sureloc.errors import CameraError
+
+FloatMap = float | npt.NDArray[np.float64]
+ROUNDING_VARIANCE_ADU2 = 1.0 / 12.0
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera given by scalars or per-pixel maps of shape (rows, columns).
+
+    Attributes:
+        offset_adu: mean dark signal, ADU.
+        gain_adu_per_e: total gain, ADU per photo-electron, larger than 0.
+        variance_adu2: variance of the read noise, ADU^2, 0 or larger.
+        quantum_efficiency: photo-electrons per photon, in (0, 1].
+        em_gain: electron multiplication, 1 for a camera without it.
+        saturation_adu: largest value that the camera can write, or None.
+
+    Raises:
+        CameraError: a value is NaN, infinite or out of range, or maps differ in shape.
+    """
+
+    offset_adu: FloatMap = 0.0
+    gain_adu_per_e: FloatMap = 1.0
+    variance_adu2: FloatMap = 0.0
+    quantum_efficiency: float = 1.0
+    em_gain: float = 1.0
+    saturation_adu: int | None = 65535
+    shape: tuple[int, int] | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        shape: tuple[int, int] | None = None
+        for name in ("offset_adu", "gain_adu_per_e", "variance_adu2"):
+            value = getattr(self, name)
+            if not np.isscalar(value):
+                value = np.asarray(value, dtype=np.float64)
+                if value.ndim == 0:
+                    value = float(value)
+                elif value.ndim != 2:
+                    raise CameraError(
+                        f"{name} has shape {value.shape}; give one number or a map of shape "
+                        "(rows, columns)."
+                    )
+                elif shape is not None and value.shape != shape:
+                    raise CameraError(
+                        f"{name} has shape {value.shape} but another map of this camera has "
+                        f"{shape}; all maps must cover the same pixels."
+                    )
+                else:
+                    shape = value.shape
+            object.__setattr__(self, name, float(value) if np.isscalar(value) else value)
+        object.__setattr__(self, "shape", shape)
+        self._check()
+
+    def _check(self) -> None:
+        for name, low, low_is_allowed in (
+            ("offset_adu", -np.inf, False),
+            ("gain_adu_per_e", 0.0, False),
+            ("variance_adu2", 0.0, True),
+        ):
+            value = np.asarray(getattr(self, name))
+            bad = ~np.isfinite(value) | (value < low if low_is_allowed else value <= low)
+            if bad.any():
+                sign = ">=" if low_is_allowed else ">"
+                where = f" at pixel {tuple(map(int, np.argwhere(bad)[0]))}" if bad.ndim else ""
+                raise CameraError(
+                    f"{name} is {value[bad].flat[0]:g}{where} ({int(bad.sum())} such value(s)); it "
+                    f"must be finite{'' if low == -np.inf else f' and {sign} {low:g}'}. Correct the "
+                    "camera file, or give dead pixels a very large variance instead."
+                )
+        if not 0 < self.quantum_efficiency <= 1:
+            raise CameraError(
+                f"quantum_efficiency is {self.quantum_efficiency}; it must lie in (0, 1]."
+            )
+        if not (np.isfinite(self.em_gain) and self.em_gain >= 1):
+            raise CameraError(
+                f"em_gain is {self.em_gain}; it must be 1 (no multiplication) or larger."
+            )
+        if self.saturation_adu is not None and self.saturation_adu < 1:
+            raise CameraError(f"saturation_adu is {self.saturation_adu}; it must be 1 or larger.")
+
+    @property
+    def excess_noise(self) -> float:
+        """F^2, the factor by which electron multiplication raises the shot-noise variance."""
+        return 2.0 - 1.0 / self.em_gain
+
+    def check_shape(self, shape: tuple[int, int]) -> None:
+        """Raise `CameraError` unless this camera can describe frames of shape (rows, columns)."""
+        if self.shape is not None and self.shape != shape:
+            raise CameraError(
+                f"The camera's maps have shape {self.shape} but the frames have {shape} "
+                "(rows, columns). Crop the maps to the same region, or transpose them if the two "
+                "are swapped."
+            )
+
+    def crop(self, rows: slice, columns: slice) -> Camera:
+        """Give the camera of a region of the frame; scalars stay scalars."""
+        maps = {
+            name: value[rows, columns]
+            for name in ("offset_adu", "gain_adu_per_e", "variance_adu2")
+            if isinstance(value := getattr(self, name), np.ndarray)
+        }
+        return replace(self, **maps)
+
+    def electrons(self, adu: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Turn ADU of shape (..., rows, columns) into photo-electrons, (x - offset) / gain."""
+        return (np.asarray(adu, dtype=np.float64) - self.offset_adu) / self.gain_adu_per_e
+
+    def adu(self, electrons: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Turn photo-electrons of shape (..., rows, columns) into unrounded ADU."""
+        return np.asarray(electrons, dtype=np.float64) * self.gain_adu_per_e + self.offset_adu
+
+    def read_variance_e2(self, shape: tuple[int, int]) -> npt.NDArray[np.float64]:
+        """Give the read variance in electrons^2, rounding noise included, as a map.
+
+        Args:
+            shape: (rows, columns) of the frames.
+
+        Returns:
+            (variance + 1/12) / gain^2, shape (rows, columns): rounding to whole ADU adds the
+            variance 1/12 of a uniform error.
+
+        Raises:
+            CameraError: the camera's maps have another shape.
+        """
+        self.check_shape(shape)
+        variance = np.asarray(self.variance_adu2) + ROUNDING_VARIANCE_ADU2
+        gain = np.asarray(self.gain_adu_per_e)
+        return np.broadcast_to(variance / gain**2, shape).astype(np.float64)
