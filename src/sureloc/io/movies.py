@@ -1,0 +1,806 @@
+"""Movies opened lazily: TIFF, OME-TIFF, folders of TIFFs, OME-Zarr and ND2, one interface.
+
+A movie is a stack of camera frames in analogue-digital units. Opening one reads its headers only;
+`Movie.read` brings a chunk of frames into memory, so that a movie may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from sureloc.errors import InputError, MovieError
+
+Frames = npt.NDArray[Any]
+MIN_SIDE_PX = 8
+TIFF_SUFFIXES = (".tif", ".tiff")
+KNOWN_FORMATS = (
+    "a TIFF or OME-TIFF stack (.tif, .tiff), a folder of TIFFs, OME-Zarr (.zarr) or ND2 (.nd2)"
+)
+_NM_PER_UNIT = {
+    "nm": 1.0,
+    "nanometer": 1.0,
+    "nanometre": 1.0,
+    "um": 1e3,
+    "µm": 1e3,  # U+00B5, the micro sign
+    "μm": 1e3,  # U+03BC, the Greek letter
+    "\\u00b5m": 1e3,  # ImageJ writes the escape sequence itself
+    "micron": 1e3,
+    "microns": 1e3,
+    "micrometer": 1e3,
+    "micrometre": 1e3,
+    "mm": 1e6,
+    "millimeter": 1e6,
+    "millimetre": 1e6,
+    "m": 1e9,
+    "meter": 1e9,
+    "metre": 1e9,
+}
+
+
+class FrameSource(Protocol):
+    """What a file format has to answer; `Movie` does the rest."""
+
+    frames: int
+    height: int
+    width: int
+    dtype: np.dtype[Any]
+    pixel_nm: float | None
+
+    def read(self, first: int, last: int) -> Frames:
+        """Give frames first..last - 1, shape (last - first, height, width)."""
+        ...
+
+    def close(self) -> None:
+        """Release every file handle."""
+        ...
+
+
+@dataclass(frozen=True)
+class Movie:
+    """A movie, or a region of one, whose frames are read on demand.
+
+    Attributes:
+        path: the file or folder.
+        rows, columns: the region of the camera frame that `read` gives, as slices.
+        frame_range: the frames of the file that this movie consists of, as a slice.
+    """
+
+    path: Path
+    rows: slice
+    columns: slice
+    frame_range: slice
+    _source: FrameSource = field(repr=False)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        return int(self.frame_range.stop - self.frame_range.start)
+
+    @property
+    def height(self) -> int:
+        """Rows of a frame."""
+        return int(self.rows.stop - self.rows.start)
+
+    @property
+    def width(self) -> int:
+        """Columns of a frame."""
+        return int(self.columns.stop - self.columns.start)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, rows, columns."""
+        return self.frames, self.height, self.width
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values in the file, in native byte order."""
+        return self._source.dtype
+
+    @property
+    def pixel_nm(self) -> float | None:
+        """Pixel size in the sample, nm, if the file's metadata state one for square pixels."""
+        return self._source.pixel_nm
+
+    @property
+    def full_shape(self) -> tuple[int, int]:
+        """Rows and columns of the file's whole frame, which a camera's maps may describe."""
+        return self._source.height, self._source.width
+
+    def select(
+        self,
+        rows: slice | None = None,
+        columns: slice | None = None,
+        frames: slice | None = None,
+    ) -> Movie:
+        """Give a part of this movie, which shares its open file.
+
+        Args:
+            rows, columns, frames: slices with start and stop inside this movie, as the parsers
+                `parse_region` and `parse_frames` give them; None keeps everything.
+
+        Raises:
+            MovieError: a slice reaches outside the movie or is empty, or the region is too small.
+        """
+        part = replace(
+            self,
+            rows=_inner_slice(self.rows, rows, "rows"),
+            columns=_inner_slice(self.columns, columns, "columns"),
+            frame_range=_inner_slice(self.frame_range, frames, "frames"),
+        )
+        _check_size(part.path, part.shape)
+        return part
+
+    def read(self, first: int = 0, last: int | None = None) -> Frames:
+        """Read frames into memory.
+
+        Args:
+            first, last: the frames first..last - 1 of this movie; last None means the end.
+
+        Returns:
+            Values in ADU, shape (last - first, height, width), native byte order, file's dtype.
+
+        Raises:
+            MovieError: the range is not inside the movie, a frame cannot be read, or a value is
+                NaN or infinite.
+        """
+        last = self.frames if last is None else last
+        if not 0 <= first <= last <= self.frames:
+            raise MovieError(
+                f"Frames {first}:{last} of {self.path} were asked for; it has frames "
+                f"0:{self.frames}. Ask for a range inside."
+            )
+        start = self.frame_range.start
+        chunk = self._source.read(start + first, start + last)[:, self.rows, self.columns]
+        if chunk.dtype.kind == "f":
+            _check_finite(self.path, chunk, first)
+        return np.ascontiguousarray(chunk)
+
+    def chunks(self, frames: int) -> Iterator[tuple[int, Frames]]:
+        """Give (index of its first frame, chunk) for successive chunks of up to `frames` frames."""
+        if frames < 1:
+            raise MovieError(f"A chunk of {frames} frames was asked for; it must hold 1 or more.")
+        for first in range(0, self.frames, frames):
+            yield first, self.read(first, min(first + frames, self.frames))
+
+    def close(self) -> None:
+        """Release the file; reading afterwards is an error."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_movie(path: str | Path) -> Movie:
+    """Open a movie without reading its frames.
+
+    Args:
+        path: a TIFF or OME-TIFF stack, a folder of TIFFs (in natural order of their names), an
+            OME-Zarr folder (zarr formats 2 and 3; a bare zarr array of shape (frames, rows,
+            columns) too) or an ND2 file.
+
+    Returns:
+        The movie; close it, or use it as a context manager.
+
+    Raises:
+        MovieError: the path is missing, of unknown format, damaged, empty, in colour, has several
+            channels or planes, or frames of fewer than 8 rows or columns.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MovieError(
+            f"There is no movie at {path} (seen from {Path.cwd()}). Check the spelling of the path."
+        )
+    source = _open_source(path)
+    movie = Movie(
+        path, slice(0, source.height), slice(0, source.width), slice(0, source.frames), source
+    )
+    try:
+        _check_size(path, movie.shape)
+        _check_dtype(path, source.dtype)
+    except MovieError:
+        source.close()
+        raise
+    return movie
+
+
+def parse_region(text: str, shape: tuple[int, int]) -> tuple[slice, slice]:
+    """Turn "y0:y1,x0:x1" into slices of rows and columns.
+
+    Args:
+        text: pixel indices counted from 0, the ends excluded; an empty end means the frame's edge.
+        shape: (rows, columns) of the whole frame.
+
+    Raises:
+        InputError: the text has another form, or the region is empty, too small or outside.
+    """
+    parts = text.split(",")
+    if len(parts) != 2:
+        raise InputError(
+            f"The region {text!r} is not of the form y0:y1,x0:x1; for instance 0:{shape[0]},"
+            f"0:{shape[1]} is the whole frame."
+        )
+    rows = _parse_range(parts[0], shape[0], "rows", MIN_SIDE_PX)
+    columns = _parse_range(parts[1], shape[1], "columns", MIN_SIDE_PX)
+    return rows, columns
+
+
+def parse_frames(text: str, frames: int) -> slice:
+    """Turn "a:b" into a slice of a movie's frames, counted from 0, b excluded.
+
+    Raises:
+        InputError: the text has another form, or the range is empty or outside the movie.
+    """
+    return _parse_range(text, frames, "frames", 1)
+
+
+def _parse_range(text: str, length: int, what: str, least: int) -> slice:
+    match = re.fullmatch(r"\s*(\d*)\s*:\s*(\d*)\s*", text)
+    if match is None:
+        raise InputError(
+            f"The range of {what} {text!r} is not of the form a:b with whole numbers of 0 or more; "
+            f"for instance 0:{length}."
+        )
+    start = int(match[1] or 0)
+    stop = int(match[2] or length)
+    if not 0 <= start <= stop - least or stop > length:
+        raise InputError(
+            f"The range of {what} {start}:{stop} must lie inside 0:{length} and hold {least} or "
+            f"more {what}."
+        )
+    return slice(start, stop)
+
+
+def _inner_slice(outer: slice, inner: slice | None, what: str) -> slice:
+    if inner is None:
+        return outer
+    length = outer.stop - outer.start
+    start = 0 if inner.start is None else inner.start
+    stop = length if inner.stop is None else inner.stop
+    if inner.step not in (None, 1) or not 0 <= start < stop <= length:
+        raise MovieError(
+            f"The part {start}:{stop} of the {what} is not inside 0:{length}, or is empty."
+        )
+    return slice(outer.start + start, outer.start + stop)
+
+
+def _check_size(path: Path, shape: tuple[int, int, int]) -> None:
+    frames, height, width = shape
+    if frames < 1:
+        raise MovieError(f"{path} holds no frames; a movie needs 1 or more.")
+    if min(height, width) < MIN_SIDE_PX:
+        raise MovieError(
+            f"The frames of {path} have {height} rows and {width} columns; each must be "
+            f"{MIN_SIDE_PX} or more. Check that the axes are frames, rows, columns."
+        )
+
+
+def _check_dtype(path: Path, dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "uif":
+        raise MovieError(
+            f"{path} holds values of type {dtype}; whole or floating-point numbers are needed. "
+            "Export the raw camera frames as 16-bit TIFF."
+        )
+
+
+def _check_finite(path: Path, chunk: Frames, first: int) -> None:
+    bad = ~np.isfinite(chunk)
+    if bad.any():
+        frame, row, column = np.argwhere(bad)[0]
+        raise MovieError(
+            f"{path} holds {int(bad.sum())} value(s) that are NaN or infinite, the first in frame "
+            f"{first + frame}, row {row}, column {column}; every value must be finite. Crop these "
+            "pixels away or export the raw camera frames."
+        )
+
+
+def _open_source(path: Path) -> FrameSource:
+    if path.is_dir():
+        if path.suffix.lower() == ".zarr" or any(
+            (path / name).exists() for name in ("zarr.json", ".zgroup", ".zarray")
+        ):
+            return _ZarrSource(path)
+        return _FolderSource(path)
+    suffix = path.suffix.lower()
+    if suffix in TIFF_SUFFIXES:
+        return _TiffSource(path)
+    if suffix == ".nd2":
+        return _Nd2Source(path)
+    raise MovieError(
+        f"{path} has the unknown extension {suffix or '(none)'!r}; sureloc reads {KNOWN_FORMATS}. "
+        "Convert it, for instance with Fiji or bioformats2raw."
+    )
+
+
+def _frame_axis(path: Path, axes: Sequence[str], shape: Sequence[int], frame_axes: str) -> int:
+    """Give the number of frames, or refuse what is no stack of single-channel frames.
+
+    Args:
+        path: for messages.
+        axes: one letter per axis, rows Y and columns X last.
+        shape: their lengths.
+        frame_axes: the letters that may count frames in this format.
+    """
+    if list(axes[-2:]) != ["Y", "X"]:
+        raise MovieError(
+            f"{path} has the axes {''.join(axes)} of lengths {tuple(shape)}; rows (Y) and columns "
+            "(X) must come last and colours (S) are not possible. Save it as a grey-scale stack."
+        )
+    long = {axis: n for axis, n in zip(axes[:-2], shape[:-2], strict=True) if n != 1}
+    if len(long) > 1 or any(axis not in frame_axes for axis in long):
+        names = {"C": "channels", "Z": "planes", "S": "colours", "R": "positions", "P": "positions"}
+        held = ", ".join(f"{n} {names.get(axis, f'along {axis}')}" for axis, n in long.items())
+        raise MovieError(
+            f"{path} holds {held} (axes {''.join(axes)}); a movie needs one channel, one plane and "
+            "one position over time. Export the one to be localized as a stack of its own."
+        )
+    # An axis of length 0 stays in `long`, so an empty movie is seen as such.
+    return next(iter(long.values()), 1)
+
+
+def _square_pixel_nm(x_nm: float | None, y_nm: float | None) -> float | None:
+    if x_nm is None or y_nm is None or not (np.isfinite(x_nm) and x_nm > 0):
+        return None
+    return float(x_nm) if abs(x_nm - y_nm) < 0.01 * x_nm else None
+
+
+def _length_nm(value: object, unit: object) -> float | None:
+    factor = _NM_PER_UNIT.get(str(unit).strip().lower())
+    try:
+        return None if factor is None else float(str(value)) * factor
+    except ValueError:
+        return None
+
+
+# --- TIFF ---------------------------------------------------------------------------------------
+
+
+class _TiffSource:
+    """One TIFF file (or the files that an OME-TIFF names): contiguous data or page by page."""
+
+    def __init__(self, path: Path, *, alone: bool = False) -> None:
+        """Open `path`; `alone` ignores metadata that name further files."""
+        import tifffile
+
+        self._path = path
+        flags: Any = {"is_ome": False, "is_mmstack": False} if alone else {}
+        self._series: Any
+        self._pages: Any
+        try:
+            self._tif = tifffile.TiffFile(path, **flags)
+        except (tifffile.TiffFileError, OSError, ValueError, struct.error) as error:
+            raise MovieError(f"{path} cannot be read as TIFF ({error}). {_COPY_AGAIN}") from error
+        try:
+            self._open()
+        except MovieError:
+            self._tif.close()
+            raise
+        except (tifffile.TiffFileError, OSError, ValueError, LookupError, struct.error) as error:
+            self._tif.close()
+            raise MovieError(f"{path} cannot be read as TIFF ({error}). {_COPY_AGAIN}") from error
+
+    def _open(self) -> None:
+        pages = _check_page_chain(self._path, self._tif)
+        if pages == 0:
+            raise MovieError(f"{self._path} holds no frames; a movie needs 1 or more.")
+        first = self._tif.pages.first
+        _check_grey(self._path, first)
+        series = self._tif.series
+        self._series = series[0]
+        if len(series) > 1:
+            self._pages = _equal_series_pages(self._path, series)
+            self.frames = len(self._pages)
+        else:
+            self.frames = _frame_axis(
+                self._path, self._series.axes, self._series.shape, _tiff_frame_axes(self._series)
+            )
+            self._pages = self._series.pages
+        self.height, self.width = (int(n) for n in self._series.shape[-2:])
+        self.dtype = np.dtype(self._series.dtype).newbyteorder("=")
+        self.pixel_nm = _tiff_pixel_nm(self._tif)
+        self._contiguous = len(series) == 1 and self._series.dataoffset is not None
+        self._check_end()
+
+    def _check_end(self) -> None:
+        size = self._tif.filehandle.size
+        if self._contiguous:
+            end = self._series.dataoffset + self.frames * self._frame_bytes
+        else:
+            end = _last_byte(self._pages[len(self._pages) - 1])
+            if len(self._pages) < self.frames:
+                raise MovieError(
+                    f"{self._path} announces {self.frames} frames but holds "
+                    f"{len(self._pages)}. {_COPY_AGAIN}"
+                )
+        if end > size:
+            raise MovieError(
+                f"{self._path} is truncated: its frames need {end} bytes but it has {size}. "
+                f"{_COPY_AGAIN}"
+            )
+
+    @property
+    def _frame_bytes(self) -> int:
+        return int(self.height * self.width * self.dtype.itemsize)
+
+    def read(self, first: int, last: int) -> Frames:
+        if self._contiguous:
+            return self._read_contiguous(first, last)
+        chunk = np.empty((last - first, self.height, self.width), self.dtype)
+        for i in range(first, last):
+            chunk[i - first] = self._read_page(i)
+        return chunk
+
+    def _read_contiguous(self, first: int, last: int) -> Frames:
+        handle = self._tif.filehandle
+        handle.seek(self._series.dataoffset + first * self._frame_bytes)
+        raw = handle.read((last - first) * self._frame_bytes)
+        stored = self.dtype.newbyteorder(self._tif.byteorder)
+        values = np.frombuffer(raw, stored).reshape(-1, self.height, self.width)
+        return values.astype(self.dtype, copy=False)
+
+    def _read_page(self, index: int) -> Frames:
+        page = self._pages[index]
+        if page is None:
+            raise MovieError(
+                f"Frame {index} of {self._path} lies in a file that is missing. Put all files of "
+                "the acquisition into one folder."
+            )
+        try:
+            values = page.asarray()
+        except Exception as error:  # codecs raise what they like: zlib.error, struct.error, ...
+            raise MovieError(
+                f"Frame {index} of {self._path} cannot be decoded ({error}). If its compression is "
+                f"not supported, save it uncompressed; otherwise: {_COPY_AGAIN}"
+            ) from error
+        if values.shape != (self.height, self.width):
+            raise MovieError(
+                f"Frame {index} of {self._path} has shape {values.shape} but the first has "
+                f"{(self.height, self.width)}; all must be equal."
+            )
+        return np.asarray(values)
+
+    def close(self) -> None:
+        self._tif.close()
+
+
+_COPY_AGAIN = "Copy or export the movie again."
+_IMAGEJ_CHANNELS = 7
+
+
+def _tiff_frame_axes(series: Any) -> str:
+    """Give the letters of the axes that may count frames in a TIFF of this kind."""
+    if series.kind != "imagej":
+        return "TIQ"
+    # ImageJ calls the images of every plain stack "slices" (Z), and Python scripts that save for
+    # ImageJ without naming axes label them channels (C), of which ImageJ itself allows 7.
+    channels = dict(zip(series.axes, series.shape, strict=True)).get("C", 1)
+    return "TIQZC" if channels > _IMAGEJ_CHANNELS else "TIQZ"
+
+
+def _check_page_chain(path: Path, tif: Any) -> int:
+    """Walk the file's chain of page headers and give their number.
+
+    tifffile ends the chain silently where a file was cut off, which would shorten the movie.
+    """
+    handle, layout = tif.filehandle, tif.tiff
+    seen: set[int] = set()
+    # The first offset follows the signature: 4 bytes in classic TIFF, 8 in BigTIFF.
+    handle.seek(4 if layout.offsetsize == 4 else 8)
+    while True:
+        raw = handle.read(layout.offsetsize)
+        if len(raw) < layout.offsetsize:
+            raise _truncated(path, len(seen))
+        (offset,) = struct.unpack(layout.offsetformat, raw)
+        if offset == 0:
+            return len(seen)
+        if offset in seen:
+            raise MovieError(
+                f"{path} is damaged: its pages form a loop after frame {len(seen) - 1}. "
+                f"{_COPY_AGAIN}"
+            )
+        seen.add(offset)
+        handle.seek(offset)
+        raw = handle.read(layout.tagnosize)
+        if len(raw) < layout.tagnosize:
+            raise _truncated(path, len(seen) - 1)
+        (tags,) = struct.unpack(layout.tagnoformat, raw)
+        handle.seek(offset + layout.tagnosize + tags * layout.tagsize)
+
+
+def _truncated(path: Path, pages: int) -> MovieError:
+    return MovieError(
+        f"{path} is truncated: it announces more frames than the {pages} it holds whole. "
+        f"{_COPY_AGAIN}"
+    )
+
+
+def _check_grey(path: Path, page: Any) -> None:
+    if page.samplesperpixel != 1 or page.photometric in (2, 3):  # RGB, palette
+        raise MovieError(
+            f"{path} is a colour image ({page.samplesperpixel} sample(s) a pixel); raw grey-scale "
+            "camera frames are needed. In ImageJ, colour cannot be turned back into counts: export "
+            "the movie again from the acquisition software."
+        )
+
+
+def _equal_series_pages(path: Path, series: Sequence[Any]) -> list[Any]:
+    """Give all pages of a file whose frames were appended one by one, each its own series."""
+    first = series[0]
+    if first.kind == "ome" or any(
+        s.axes != "YX" or s.shape != first.shape or s.dtype != first.dtype for s in series
+    ):
+        shapes = ", ".join(str(tuple(s.shape)) for s in series[:4])
+        raise MovieError(
+            f"{path} holds {len(series)} image series of shapes {shapes}"
+            f"{', ...' if len(series) > 4 else ''}; a movie is one series. Export the one to be "
+            "localized as a file of its own."
+        )
+    return [s.pages[0] for s in series]
+
+
+def _last_byte(page: Any) -> int:
+    if page is None:
+        return 0
+    return max(
+        (offset + n for offset, n in zip(page.dataoffsets, page.databytecounts, strict=True)),
+        default=0,
+    )
+
+
+def _tiff_pixel_nm(tif: Any) -> float | None:
+    page = tif.pages.first
+    description = str(page.description)
+    if "<OME" in description:
+        return _ome_pixel_nm(description)
+    if tif.is_imagej and tif.imagej_metadata:
+        return _imagej_pixel_nm(page, tif.imagej_metadata.get("unit"))
+    if tif.is_micromanager:
+        summary = (tif.micromanager_metadata or {}).get("Summary", {})
+        size_nm = _length_nm(summary.get("PixelSize_um", summary.get("PixelSizeUm")), "um")
+        return _square_pixel_nm(size_nm, size_nm)
+    return None
+
+
+def _ome_pixel_nm(description: str) -> float | None:
+    if "<!DOCTYPE" in description or "<!ENTITY" in description:
+        return None  # OME never declares entities; expanding hostile ones costs memory
+    try:
+        root = ElementTree.fromstring(description)  # noqa: S314
+    except ElementTree.ParseError:
+        return None
+    pixels = next((e for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"), None)
+    if pixels is None:
+        return None
+    sizes = (
+        _length_nm(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        for axis in "XY"
+    )
+    return _square_pixel_nm(*sizes)
+
+
+def _imagej_pixel_nm(page: Any, unit: object) -> float | None:
+    def one(name: str) -> float | None:
+        tag = page.tags.get(name)
+        if tag is None or 0 in tag.value:
+            return None
+        pixels, units = tag.value
+        return _length_nm(units / pixels, unit)
+
+    return _square_pixel_nm(one("XResolution"), one("YResolution"))
+
+
+class _FolderSource:
+    """TIFF files of one folder, one after the other in natural order of their names."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._files = sorted(
+            (
+                file
+                for file in path.iterdir()
+                if file.suffix.lower() in TIFF_SUFFIXES and not file.name.startswith(".")
+            ),
+            key=lambda file: _natural_key(file.name),
+        )
+        if not self._files:
+            raise MovieError(
+                f"The folder {path} holds no TIFF files and no OME-Zarr; sureloc reads "
+                f"{KNOWN_FORMATS}."
+            )
+        self._open_index = 0
+        self._open_source: _TiffSource | None = None
+        starts = [0]
+        for index, file in enumerate(self._files):
+            source = _TiffSource(file, alone=True)
+            source.close()
+            self._check_equal(index, file, source)
+            starts.append(starts[-1] + source.frames)
+        self._starts = np.asarray(starts)
+        self.frames = starts[-1]
+
+    def _check_equal(self, index: int, file: Path, source: _TiffSource) -> None:
+        found = (source.height, source.width, source.dtype)
+        if index == 0:
+            self.height, self.width, self.dtype = found
+            self.pixel_nm = source.pixel_nm
+        elif found != (self.height, self.width, self.dtype):
+            raise MovieError(
+                f"{file} has {found[0]} rows, {found[1]} columns of type {found[2]} but "
+                f"{self._files[0].name} has {self.height}, {self.width} and {self.dtype}; all "
+                "files of a folder must be equal. Move those of other movies elsewhere."
+            )
+
+    def _source(self, index: int) -> _TiffSource:
+        # One file is kept open: reading goes forward, and handles are a scarce resource.
+        if self._open_source is None or self._open_index != index:
+            self.close()
+            self._open_source = _TiffSource(self._files[index], alone=True)
+            self._open_index = index
+        return self._open_source
+
+    def read(self, first: int, last: int) -> Frames:
+        chunk = np.empty((last - first, self.height, self.width), self.dtype)
+        at = first
+        while at < last:
+            index = int(np.searchsorted(self._starts, at, side="right")) - 1
+            start, stop = self._starts[index], min(int(self._starts[index + 1]), last)
+            chunk[at - first : stop - first] = self._source(index).read(at - start, stop - start)
+            at = stop
+        return chunk
+
+    def close(self) -> None:
+        if self._open_source is not None:
+            self._open_source.close()
+            self._open_source = None
+
+
+def _natural_key(name: str) -> list[tuple[int, int | str]]:
+    """Give a sorting key by which img2 comes before img10."""
+    return [
+        (0, int(part)) if part.isdigit() else (1, part.lower())
+        for part in re.split(r"(\d+)", name)
+        if part
+    ]
+
+
+# --- OME-Zarr -----------------------------------------------------------------------------------
+
+
+class _ZarrSource:
+    """OME-Zarr 0.4 (zarr format 2) and 0.5 (format 3), or a bare array (frames, rows, columns)."""
+
+    def __init__(self, path: Path) -> None:
+        import zarr
+
+        self._path = path
+        try:
+            node = zarr.open(store=str(path), mode="r")
+        except Exception as error:  # zarr raises many kinds for damaged metadata
+            raise MovieError(
+                f"{path} cannot be opened as zarr ({error}). sureloc reads OME-Zarr 0.4 and 0.5."
+            ) from error
+        self.pixel_nm: float | None = None
+        axes: list[str]
+        if isinstance(node, zarr.Array):
+            self._array = node
+            axes = list("TYX"[3 - min(node.ndim, 3) :])
+        else:
+            self._array, axes, self.pixel_nm = _ome_zarr_level(path, node)
+        if len(axes) != self._array.ndim:
+            raise MovieError(
+                f"{path} has an array of shape {self._array.shape} but the axes "
+                f"{''.join(axes) or '(none)'}; frames, rows, columns are needed."
+            )
+        self.frames = _frame_axis(path, axes, self._array.shape, "T")
+        self.height, self.width = self._array.shape[-2:]
+        self.dtype = np.dtype(self._array.dtype).newbyteorder("=")
+        # The frame axis keeps its place; every other leading axis has length 1.
+        self._leading = self._array.shape[:-2]
+
+    def read(self, first: int, last: int) -> Frames:
+        index: list[slice] = [
+            slice(first, last) if n == self.frames and n != 1 else slice(0, 1)
+            for n in self._leading
+        ]
+        try:
+            values = np.asarray(self._array[(*index, slice(None), slice(None))])
+        except Exception as error:  # codecs raise what they like
+            raise MovieError(
+                f"Frames {first}:{last} of {self._path} cannot be decoded ({error}). {_COPY_AGAIN}"
+            ) from error
+        values = values.astype(self.dtype, copy=False)
+        return values.reshape(-1, self.height, self.width)[: last - first]
+
+    def close(self) -> None:
+        """Do nothing: zarr keeps no file open between reads."""
+
+
+def _ome_zarr_level(path: Path, group: Any) -> tuple[Any, list[str], float | None]:
+    """Find the full-resolution array of an OME-Zarr image, its axes and pixel size."""
+    attributes = dict(group.attrs)
+    attributes = attributes.get("ome", attributes)
+    if "bioformats2raw.layout" in attributes and "0" in group:
+        if "1" in group:
+            raise MovieError(
+                f"{path} holds several images; give the path of one, for instance {path / '0'}."
+            )
+        return _ome_zarr_level(path, group["0"])
+    try:
+        image = attributes["multiscales"][0]
+        level = image["datasets"][0]
+        array = group[level["path"]]
+        axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in image["axes"]]
+        names = [str(axis["name"]).upper() for axis in axes]
+    except (KeyError, IndexError, TypeError) as error:
+        raise MovieError(
+            f"{path} is a zarr group without an OME-Zarr image (no {error} in its metadata). Give "
+            "the path of an image, or of one array of shape (frames, rows, columns)."
+        ) from error
+    transforms = [t for t in level.get("coordinateTransformations", []) if t.get("type") == "scale"]
+    if not transforms:
+        return array, names, None
+    scale = dict(zip(names, transforms[0]["scale"], strict=False))
+    units = {name: axis.get("unit") for name, axis in zip(names, axes, strict=True)}
+    sizes = (_length_nm(scale.get(axis), units.get(axis)) for axis in "XY")
+    return array, names, _square_pixel_nm(*sizes)
+
+
+# --- ND2 ----------------------------------------------------------------------------------------
+
+
+class _Nd2Source:
+    """A Nikon ND2 file through the optional package `nd2`."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import nd2
+        except ImportError as error:
+            raise MovieError(
+                f"Reading {path} needs the package nd2. Install it with: pip install 'sureloc[nd2]'"
+            ) from error
+        self._path = path
+        try:
+            self._file = nd2.ND2File(path)
+        except Exception as error:  # nd2 raises many kinds for damaged files
+            raise MovieError(f"{path} cannot be read as ND2 ({error}). {_COPY_AGAIN}") from error
+        try:
+            sizes = dict(self._file.sizes)
+            self.frames = _frame_axis(path, list(sizes), list(sizes.values()), "T")
+            self.height, self.width = sizes["Y"], sizes["X"]
+            self.dtype = np.dtype(self._file.dtype)
+            voxel = self._file.voxel_size()
+            self.pixel_nm = _square_pixel_nm(voxel.x * 1e3, voxel.y * 1e3)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def read(self, first: int, last: int) -> Frames:
+        chunk = np.empty((last - first, self.height, self.width), self.dtype)
+        for i in range(first, last):
+            try:
+                chunk[i - first] = np.asarray(self._file.read_frame(i)).reshape(chunk.shape[1:])
+            except Exception as error:  # nd2 raises many kinds for damaged files
+                raise MovieError(
+                    f"Frame {i} of {self._path} cannot be read ({error}). {_COPY_AGAIN}"
+                ) from error
+        return chunk
+
+    def close(self) -> None:
+        self._file.close()
