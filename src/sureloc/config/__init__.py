@@ -1,0 +1,1 @@
+"""Settings that users write: found, read, checked and turned into frozen models."""
