@@ -79,7 +79,7 @@ def check(model: type[Model], mapping: Mapping[str, Any], source: str) -> Model:
         return model.model_validate(mapping)
     except ValidationError as error:
         lines = [_explain(model, problem) for problem in error.errors()]
-        raise RecipeError(f"{source} cannot be used:\n" + "\n".join(lines)) from error
+        raise RecipeError(f"{source} cannot be used: " + "; ".join(lines)) from error
 
 
 def recipe_yaml(recipe: Recipe) -> str:
@@ -137,20 +137,20 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
     if kind == "extra_forbidden":
         allowed = list(owner.model_fields)
         near = _did_you_mean(str(location[-1]), allowed)
-        return f"  unknown key {path}{near}; allowed: {', '.join(allowed)}"
+        return f"unknown key {path}{near}, allowed are {', '.join(allowed)}"
     if kind == "missing":
-        return f"  {path} is missing; add it"
+        return f"{path} is missing, add it"
     if kind == "union_tag_not_found":
-        return f"  {path}.kind is missing; allowed: {', '.join(members)}"
+        return f"{path}.kind is missing, allowed are {', '.join(members)}"
     if kind == "union_tag_invalid":
         tag = str(problem["ctx"]["tag"])
         near = _did_you_mean(tag, list(members))
-        return f"  {path}.kind is {tag!r}{near}; allowed: {', '.join(members)}"
+        return f"{path}.kind is {tag!r}{near}, allowed are {', '.join(members)}"
     reason = problem["msg"].removeprefix("Value error, ")
     reason = reason[:1].lower() + reason[1:]
     value = problem["input"]
     shown = "" if isinstance(value, Mapping) else f" is {value!r}"
-    return f"  {path}{shown}: {reason}"
+    return f"{path}{shown}: {reason}"
 
 
 def _walk(

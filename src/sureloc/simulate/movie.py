@@ -64,7 +64,7 @@ def simulate_movie(
     frames: int,
     seed: int,
     *,
-    chunk_frames: int = 256,
+    chunk_frames: int | None = None,
     camera: Camera | None = None,
     keep_expected: bool = False,
 ) -> Iterator[MovieChunk]:
@@ -74,7 +74,7 @@ def simulate_movie(
         recipe: what the movie is made of.
         frames: number of frames, 1 or more.
         seed: 0 or larger; the same seed gives the same movie whatever `chunk_frames` is.
-        chunk_frames: frames of a chunk (the last one may be shorter).
+        chunk_frames: frames of a chunk (the last one may be shorter); None is about 2^18 pixels.
         camera: the camera to use instead of the recipe's.
         keep_expected: also give the expected images.
 
@@ -85,7 +85,12 @@ def simulate_movie(
         InputError: frames, seed or chunk_frames is out of range.
         CameraError: the camera's maps have another shape than the frames.
     """
-    for name, value, low in (("frames", frames, 1), ("seed", seed, 0), ("chunk", chunk_frames, 1)):
+    chunk_frames = frames_per_block(recipe.frame) if chunk_frames is None else chunk_frames
+    for name, value, low in (
+        ("frames", frames, 1),
+        ("seed", seed, 0),
+        ("chunk_frames", chunk_frames, 1),
+    ):
         if value < low:
             raise InputError(f"{name} is {value}; it must be a whole number of {low} or more.")
     if camera is None:

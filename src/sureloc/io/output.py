@@ -1,0 +1,109 @@
+"""Results that appear whole or not at all.
+
+Files are written under a temporary name beside their place and renamed at the end. Whatever goes
+wrong before, a full disk, an error or Ctrl-C, removes what was written.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sureloc.errors import InputError, OutputError
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary folder that becomes `path` when the block ends without an error.
+
+    Args:
+        path: the folder to create; it may exist if it is empty. Missing parents are created.
+
+    Raises:
+        InputError: `path` is a file, or a folder that is not empty.
+        OutputError: something could not be written; nothing is left of it.
+    """
+    place = Path(path).resolve()
+    check_new_folder(place)
+    with _whole_or_nothing(place) as partial:
+        partial.mkdir()
+        yield partial
+        if place.exists():
+            place.rmdir()
+        partial.rename(place)
+
+
+@contextmanager
+def new_file(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give a temporary file name that becomes `path` when the block ends without an error.
+
+    Args:
+        path: the file to create. Missing parents are created.
+        replace: an existing file may be replaced; it stays as it is until the new one is whole.
+
+    Raises:
+        InputError: `path` exists and may not be replaced, or is a folder.
+        OutputError: something could not be written; nothing is left of it.
+    """
+    place = Path(path).resolve()
+    if place.is_dir() or (place.exists() and not replace):
+        raise InputError(f"The output file {path} exists already. Give another name, or remove it.")
+    with _whole_or_nothing(place) as partial:
+        yield partial
+        partial.replace(place)
+
+
+def check_new_folder(path: str | Path) -> None:
+    """Raise `InputError` unless results can go to the folder `path`: it is missing or empty."""
+    place = Path(path)
+    if place.exists() and not place.is_dir():
+        raise InputError(f"The output folder {path} is a file. Give the name of a new folder.")
+    if place.is_dir() and any(place.iterdir()):
+        raise InputError(
+            f"The output folder {path} exists and is not empty. Give the name of a new folder, or "
+            "empty this one; sureloc overwrites nothing."
+        )
+
+
+@contextmanager
+def _whole_or_nothing(place: Path) -> Iterator[Path]:
+    # The suffix stays last, as writers look at it.
+    token = secrets.token_hex(4)
+    partial = place.with_name(f".{place.stem}.partial-{token}{place.suffix}")
+    created: list[Path] = []
+    try:
+        created = _make_parents(place)
+        yield partial
+    except OSError as error:
+        _remove(partial, created)
+        if isinstance(error, OutputError):
+            raise
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"The results could not be written to {place}: {reason}. Nothing was left behind. Free "
+            "some space, or give a place where you may write."
+        ) from error
+    except BaseException:
+        _remove(partial, created)
+        raise
+
+
+def _make_parents(place: Path) -> list[Path]:
+    """Create the missing parents of a path; give them, innermost first."""
+    missing = [parent for parent in place.parents if not parent.exists()]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _remove(partial: Path, created: list[Path]) -> None:
+    if partial.is_dir():
+        shutil.rmtree(partial, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+    for parent in created:
+        with suppress(OSError):  # somebody else has put something there meanwhile
+            parent.rmdir()

@@ -1,0 +1,63 @@
+"""The picture of the generative model: truth, expected photons, camera frame, KDE (Figure 1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sureloc.report.image_axes import add_scale_bar, draw_image, image_extent_nm
+from sureloc.simulate.generative_chain import GenerativeChain
+
+MARKER_AREA = 60.0
+
+
+def draw_generative_chain(chain: GenerativeChain, path: Path) -> None:
+    """Draw one frame on its way through the generative model and save it as PNG.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    figure = Figure(figsize=(13.6, 3.9), dpi=150, layout="constrained")
+    truth, expected, camera, density = figure.subplots(1, 4)
+    _draw_truth(chain, truth)
+    draw_image(
+        expected, chain.expected_e, chain.frame, "photo-electrons / px", cmap="viridis", low=0.0
+    )
+    draw_image(camera, chain.adu, chain.frame, "ADU", cmap="gray")
+    draw_image(density, chain.kde, chain.frame, "emitters / fine px", cmap="inferno", low=0.0)
+    for axes, title in (
+        (truth, f"truth θ: {len(chain.truth)} emitters"),
+        (expected, "expected image ω"),
+        (camera, "camera frame x"),
+        (density, "kernel density estimate y"),
+    ):
+        axes.set_title(title, fontsize=10)
+    figure.savefig(path)
+
+
+def _draw_truth(chain: GenerativeChain, axes: Axes) -> None:
+    photons = chain.truth["photons"].to_numpy()
+    colours = axes.scatter(
+        chain.truth["x_nm"],
+        chain.truth["y_nm"],
+        s=MARKER_AREA * np.sqrt(20 / max(chain.frame.height, 20)),
+        c=photons,
+        cmap="viridis",
+        vmin=0,
+        vmax=max(photons.max(initial=0.0), 1.0),
+        edgecolors="black",
+        linewidths=0.5,
+    )
+    left, right, bottom, top = image_extent_nm(chain.frame)
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
+    axes.set_aspect("equal")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    add_scale_bar(axes, chain.frame, colour="black")
+    bar = axes.figure.colorbar(colours, ax=axes, shrink=0.75, pad=0.02)
+    bar.set_label("photons / frame", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
