@@ -1,0 +1,589 @@
+"""The moves of a chain over emitter sets, each in detailed balance with its reverse (Numba).
+
+See `sureloc.compiled.chain` for what each move does.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from sureloc.compiled.jit import compiled
+from sureloc.compiled.scene import (
+    DATA_DRIVEN_BIRTHS,
+    GUIDED_BIRTHS,
+    MAX_BLOCK,
+    PAIR_SIGMAS,
+    SPLIT_SIGMAS,
+    Array,
+    Frame,
+    Model,
+    Scratch,
+    State,
+    add_emitters,
+    copy_patch,
+    draw_log_density,
+    draw_photons,
+    factorize,
+    fill_quadratic,
+    fill_shapes,
+    find_block,
+    inside,
+    log_determinant,
+    log_likelihood_change,
+    log_photon_prior,
+    patch_bounds,
+    solve_lower,
+    solve_upper,
+)
+
+
+@compiled
+def draw_damping(rng: np.random.Generator) -> float:
+    """Draw how much of a Newton step a proposal takes.
+
+    A full step is nearly independent of the old state, but from a state far out, where the
+    information differs, its reverse is too improbable to be accepted; small steps get away there.
+    """
+    u = rng.random()
+    return 1.0 if u < 0.55 else (0.3 if u < 0.8 else 0.03)
+
+
+@compiled
+def move_block(
+    frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
+) -> bool:
+    """Move all emitters of a random small disc together by a Newton proposal.
+
+    The disc's centre is uniform in a disc of the same radius round a random emitter. The density
+    of that choice, m / (n pi R^2), is the same after the move as long as the m emitters stay
+    inside, so it cancels. With Fisher matrix F, gradient g and damping t,
+
+        new ~ Normal(old + t F^-1 g, (2 t - t^2) F^-1),
+
+    which leaves a Gaussian target unchanged for every t in (0, 1].
+    """
+    n = state.count[0]
+    if n == 0:
+        return False
+    sigma = max(model.sigma_x, model.sigma_y)
+    pick = rng.random()
+    radius = sigma * (0.7 if pick < 0.4 else (1.4 if pick < 0.8 else 2.0))
+    damping = draw_damping(rng)
+    seed = int(rng.random() * n)
+    angle = 2.0 * math.pi * rng.random()
+    distance = radius * math.sqrt(rng.random())
+    x = state.emitters[seed, 0] + distance * math.cos(angle)
+    y = state.emitters[seed, 1] + distance * math.sin(angle)
+    m = find_block(x, y, radius, state, work)
+    if m == 0 or m > MAX_BLOCK:
+        return False
+    size = 3 * m
+    rows, columns = state.rate.shape
+    patch = patch_bounds(x - radius, x + radius, y - radius, y + radius, model.reach, rows, columns)
+    for j in range(m):
+        for a in range(3):
+            work.old[j, a] = state.emitters[work.members[j], a]
+    fill_shapes(work.old, m, patch, model, work)
+    fill_quadratic(work.old, m, patch, frame, state.rate, model, work)
+    if not factorize(work.fisher, size):
+        return False
+    copy_patch(patch, state.rate, work.rate)
+    add_emitters(work.old, m, -1.0, patch, work.rate, work)
+
+    spread = math.sqrt(2.0 * damping - damping * damping)
+    solve_lower(work.fisher, size, work.gradient, work.step)
+    log_forward = log_determinant(work.fisher, size)
+    for a in range(size):
+        noise = rng.normal()
+        log_forward -= 0.5 * noise * noise
+        work.step[a] = damping * work.step[a] + spread * noise
+    solve_upper(work.fisher, size, work.step, work.step)
+    log_ratio = 0.0
+    for j in range(m):
+        for a in range(3):
+            work.new[j, a] = work.old[j, a] + work.step[3 * j + a]
+        dx = work.new[j, 0] - x
+        dy = work.new[j, 1] - y
+        if dx * dx + dy * dy > radius * radius or not inside(work.new[j, 0], work.new[j, 1], model):
+            return False
+        log_ratio += log_photon_prior(work.new[j, 2], model) - log_photon_prior(
+            work.old[j, 2], model
+        )
+    if log_ratio == -np.inf:
+        return False
+    fill_shapes(work.new, m, patch, model, work)
+    add_emitters(work.new, m, 1.0, patch, work.rate, work)
+    change = log_likelihood_change(frame, patch, state.rate, work.rate)
+    if change == -np.inf:
+        return False
+    log_ratio += change
+
+    fill_quadratic(work.new, m, patch, frame, work.rate, model, work)
+    if not factorize(work.fisher, size):
+        return False
+    solve_lower(work.fisher, size, work.gradient, work.step)
+    log_reverse = log_determinant(work.fisher, size)
+    for a in range(size):
+        # L^T (old - new) - damping L^-1 g, the noise that would lead back
+        back = -damping * work.step[a]
+        for b in range(a, size):
+            back += work.fisher[b, a] * (work.old[b // 3, b % 3] - work.new[b // 3, b % 3])
+        log_reverse -= 0.5 * (back / spread) ** 2
+    if math.log(rng.random()) >= log_ratio + log_reverse - log_forward:
+        return False
+    for j in range(m):
+        for a in range(3):
+            state.emitters[work.members[j], a] = work.new[j, a]
+    copy_patch(patch, work.rate, state.rate)
+    return True
+
+
+@compiled
+def guide_density(x: float, y: float, rows: int, columns: int, model: Model) -> float:
+    """Give the density of birth positions at (x, y), per px^2."""
+    area = (model.x_high - model.x_low) * (model.y_high - model.y_low)
+    flat = 1.0 / area if inside(x, y, model) else 0.0
+    if model.guide.size == 0:
+        return flat
+    r = int(math.floor((y + 0.5) * model.guide_scale))
+    c = int(math.floor((x + 0.5) * model.guide_scale))
+    guided = 0.0
+    if 0 <= r < model.guide.shape[0] and 0 <= c < model.guide.shape[1]:
+        guided = model.guide[r, c]
+    return (1.0 - GUIDED_BIRTHS) * flat + GUIDED_BIRTHS * guided
+
+
+@compiled
+def draw_position(model: Model, rng: np.random.Generator) -> tuple[float, float]:
+    """Draw a birth position from the mixture whose density `guide_density` gives."""
+    if model.guide.size == 0 or rng.random() >= GUIDED_BIRTHS:
+        return (
+            model.x_low + rng.random() * (model.x_high - model.x_low),
+            model.y_low + rng.random() * (model.y_high - model.y_low),
+        )
+    u = rng.random() * model.guide_cumulative[-1]
+    cell = min(int(np.searchsorted(model.guide_cumulative, u)), model.guide_cumulative.size - 1)
+    r = cell // model.guide.shape[1]
+    c = cell % model.guide.shape[1]
+    return (
+        (c + rng.random()) / model.guide_scale - 0.5,
+        (r + rng.random()) / model.guide_scale - 0.5,
+    )
+
+
+@compiled
+def residual_photons(
+    patch: tuple[int, int, int, int], frame: Frame, rate: Array, work: Scratch
+) -> tuple[float, float]:
+    """Give the best photons, and their sd, of an emitter (shapes filled in row 0) added to rate."""
+    score = 0.0
+    information = 1e-12
+    for r in range(patch[1]):
+        for c in range(patch[3]):
+            here = rate[patch[0] + r, patch[2] + c]
+            weight = frame.weight[patch[0] + r, patch[2] + c] / here
+            share = work.shape_x[0, c] * work.shape_y[0, r]
+            information += weight * share * share
+            score += weight * share * (frame.counts[patch[0] + r, patch[2] + c] - here)
+    sd = 1.0 / math.sqrt(information)
+    # The information at zero photons is too large: shot noise grows with the photons found.
+    return score / information, math.sqrt(sd * sd + max(score / information, 0.0))
+
+
+@compiled
+def birth_log_density(photons: float, best: float, sd: float, model: Model) -> float:
+    """Give ln q(N) of a birth: a mixture of the prior and a Gaussian round the residual's best."""
+    from_prior = draw_log_density(photons, model)
+    z = (photons - best) / sd
+    from_data = -0.5 * z * z - math.log(sd * math.sqrt(2.0 * math.pi))
+    return math.log(
+        (1.0 - DATA_DRIVEN_BIRTHS) * math.exp(from_prior)
+        + DATA_DRIVEN_BIRTHS * math.exp(from_data)
+        + 1e-300
+    )
+
+
+@compiled
+def change_count(
+    birth: bool, frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
+) -> bool:
+    """Add an emitter (birth) or take one away (death); each is the other's reverse."""
+    n = state.count[0]
+    rows, columns = state.rate.shape
+    chosen = n
+    if birth:
+        if n == state.emitters.shape[0]:
+            return False
+        x, y = draw_position(model, rng)
+        if not inside(x, y, model):
+            return False
+    else:
+        if n == 0:
+            return False
+        chosen = int(rng.random() * n)
+        x, y = state.emitters[chosen, 0], state.emitters[chosen, 1]
+    patch = patch_bounds(x, x, y, y, model.reach, rows, columns)
+    work.new[0, 0] = x
+    work.new[0, 1] = y
+    fill_shapes(work.new, 1, patch, model, work)
+    copy_patch(patch, state.rate, work.rate)
+    larger, smaller = n + 1, n
+    if birth:
+        best, sd = residual_photons(patch, frame, state.rate, work)
+        if rng.random() < DATA_DRIVEN_BIRTHS:
+            work.new[0, 2] = best + sd * rng.normal()
+        else:
+            work.new[0, 2] = draw_photons(model, rng)
+        add_emitters(work.new, 1, 1.0, patch, work.rate, work)
+    else:
+        larger, smaller = n, n - 1
+        work.new[0, 2] = state.emitters[chosen, 2]
+        add_emitters(work.new, 1, -1.0, patch, work.rate, work)
+        best, sd = residual_photons(patch, frame, work.rate, work)
+    photons = work.new[0, 2]
+    log_prior = log_photon_prior(photons, model)
+    if log_prior == -np.inf:
+        return False
+    log_ratio = (
+        math.log(model.density / (larger * guide_density(x, y, rows, columns, model)))
+        + log_prior
+        - birth_log_density(photons, best, sd, model)
+    )
+    change = log_likelihood_change(frame, patch, state.rate, work.rate)
+    total = change + (log_ratio if birth else -log_ratio)
+    if math.log(rng.random()) >= total:
+        return False
+    if birth:
+        for a in range(3):
+            state.emitters[n, a] = work.new[0, a]
+    else:
+        for a in range(3):
+            state.emitters[chosen, a] = state.emitters[n - 1, a]
+    state.count[0] = larger if birth else smaller
+    copy_patch(patch, work.rate, state.rate)
+    return True
+
+
+@compiled
+def neighbours(x: float, y: float, skip: int, also: int, state: State, radius: float) -> int:
+    """Count emitters within radius of (x, y), without the two numbered `skip` and `also`."""
+    found = 0
+    for j in range(state.count[0]):
+        if j != skip and j != also:
+            dx = state.emitters[j, 0] - x
+            dy = state.emitters[j, 1] - y
+            if dx * dx + dy * dy < radius * radius:
+                found += 1
+    return found
+
+
+@compiled
+def pick_neighbour(
+    chosen: int, state: State, radius: float, rng: np.random.Generator
+) -> tuple[int, int]:
+    """Pick a random emitter within radius of emitter `chosen`; give it and how many there are."""
+    x, y = state.emitters[chosen, 0], state.emitters[chosen, 1]
+    found = neighbours(x, y, chosen, chosen, state, radius)
+    if found == 0:
+        return -1, 0
+    wanted = int(rng.random() * found)
+    for j in range(state.count[0]):
+        if j != chosen:
+            dx = state.emitters[j, 0] - x
+            dy = state.emitters[j, 1] - y
+            if dx * dx + dy * dy < radius * radius:
+                if wanted == 0:
+                    return j, found
+                wanted -= 1
+    return -1, found
+
+
+@compiled
+def offset_log_density(dx: float, dy: float, share: float, sd: float) -> float:
+    """Give the log-density of a split's offset (Gaussian) and photon share (Beta(2, 2))."""
+    return (
+        -0.5 * (dx * dx + dy * dy) / (sd * sd)
+        - math.log(2.0 * math.pi * sd * sd)
+        + math.log(6.0 * share * (1.0 - share) + 1e-300)
+    )
+
+
+@compiled
+def draw_share(rng: np.random.Generator) -> float:
+    """Draw from Beta(2, 2): the median of three uniform numbers."""
+    a, b, c = rng.random(), rng.random(), rng.random()
+    return max(min(a, b), min(max(a, b), c))
+
+
+@compiled
+def split_into(one: Array, dx: float, dy: float, share: float, pair: Array) -> None:
+    """Fill two emitters with the flux and centroid of `one`, `(dx, dy)` apart."""
+    pair[0, 0] = one[0] + (1.0 - share) * dx
+    pair[0, 1] = one[1] + (1.0 - share) * dy
+    pair[0, 2] = share * one[2]
+    pair[1, 0] = one[0] - share * dx
+    pair[1, 1] = one[1] - share * dy
+    pair[1, 2] = (1.0 - share) * one[2]
+
+
+@compiled
+def merge_into(pair: Array, one: Array) -> float:
+    """Fill `one` with the flux and centroid of two emitters; give the first one's share."""
+    total = pair[0, 2] + pair[1, 2]
+    share = pair[0, 2] / total
+    one[0] = share * pair[0, 0] + (1.0 - share) * pair[1, 0]
+    one[1] = share * pair[0, 1] + (1.0 - share) * pair[1, 1]
+    one[2] = total
+    return share
+
+
+@compiled
+def replace(
+    old: Array,
+    m_old: int,
+    new: Array,
+    m_new: int,
+    frame: Frame,
+    model: Model,
+    state: State,
+    work: Scratch,
+) -> tuple[float, tuple[int, int, int, int]]:
+    """Fill work.rate with `old` emitters exchanged for `new`; give the likelihood change."""
+    x_low = min(old[:m_old, 0].min(), new[:m_new, 0].min())
+    x_high = max(old[:m_old, 0].max(), new[:m_new, 0].max())
+    y_low = min(old[:m_old, 1].min(), new[:m_new, 1].min())
+    y_high = max(old[:m_old, 1].max(), new[:m_new, 1].max())
+    rows, columns = state.rate.shape
+    patch = patch_bounds(x_low, x_high, y_low, y_high, model.reach, rows, columns)
+    copy_patch(patch, state.rate, work.rate)
+    fill_shapes(old, m_old, patch, model, work)
+    add_emitters(old, m_old, -1.0, patch, work.rate, work)
+    fill_shapes(new, m_new, patch, model, work)
+    add_emitters(new, m_new, 1.0, patch, work.rate, work)
+    return log_likelihood_change(frame, patch, state.rate, work.rate), patch
+
+
+@compiled
+def split_log_ratio(
+    one: Array,
+    pair: Array,
+    dx: float,
+    dy: float,
+    share: float,
+    n: int,
+    near_first: int,
+    near_second: int,
+    model: Model,
+    sd: float,
+) -> float:
+    """Give ln of prior ratio, proposal ratio and Jacobian of a split of one among n emitters.
+
+    The pair is chosen for the reverse merge with probability
+    (1 / (n + 1)) (1 / near_first + 1 / near_second); the split with 1 / n and twice the density
+    of (offset, share), since exchanging the two gives the same set. The Jacobian is N.
+    """
+    log_prior = (
+        math.log(model.density)
+        + log_photon_prior(pair[0, 2], model)
+        + log_photon_prior(pair[1, 2], model)
+        - log_photon_prior(one[2], model)
+    )
+    log_merge = math.log((1.0 / near_first + 1.0 / near_second) / (n + 1))
+    log_split = math.log(2.0 / n) + offset_log_density(dx, dy, share, sd)
+    return log_prior + log_merge - log_split + math.log(one[2])
+
+
+@compiled
+def split(
+    frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
+) -> bool:
+    n = state.count[0]
+    if n == 0 or n == state.emitters.shape[0]:
+        return False
+    sigma = math.sqrt(model.sigma_x * model.sigma_y)
+    sd, radius = SPLIT_SIGMAS * sigma, PAIR_SIGMAS * sigma
+    chosen = int(rng.random() * n)
+    dx, dy, share = sd * rng.normal(), sd * rng.normal(), draw_share(rng)
+    if dx * dx + dy * dy >= radius * radius:
+        return False
+    for a in range(3):
+        work.old[0, a] = state.emitters[chosen, a]
+    split_into(work.old[0], dx, dy, share, work.new)
+    for j in range(2):
+        if (
+            not inside(work.new[j, 0], work.new[j, 1], model)
+            or log_photon_prior(work.new[j, 2], model) == -np.inf
+        ):
+            return False
+    near_first = 1 + neighbours(work.new[0, 0], work.new[0, 1], chosen, chosen, state, radius)
+    near_second = 1 + neighbours(work.new[1, 0], work.new[1, 1], chosen, chosen, state, radius)
+    log_ratio = split_log_ratio(
+        work.old[0], work.new, dx, dy, share, n, near_first, near_second, model, sd
+    )
+    change, patch = replace(work.old, 1, work.new, 2, frame, model, state, work)
+    if math.log(rng.random()) >= change + log_ratio:
+        return False
+    for a in range(3):
+        state.emitters[chosen, a] = work.new[0, a]
+        state.emitters[n, a] = work.new[1, a]
+    state.count[0] = n + 1
+    copy_patch(patch, work.rate, state.rate)
+    return True
+
+
+@compiled
+def merge(
+    frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
+) -> bool:
+    n = state.count[0]
+    if n < 2:
+        return False
+    sigma = math.sqrt(model.sigma_x * model.sigma_y)
+    sd, radius = SPLIT_SIGMAS * sigma, PAIR_SIGMAS * sigma
+    first = int(rng.random() * n)
+    second, near_first = pick_neighbour(first, state, radius, rng)
+    if second < 0:
+        return False
+    for a in range(3):
+        work.old[0, a] = state.emitters[first, a]
+        work.old[1, a] = state.emitters[second, a]
+    near_second = neighbours(work.old[1, 0], work.old[1, 1], second, second, state, radius)
+    share = merge_into(work.old, work.new[0])
+    if log_photon_prior(work.new[0, 2], model) == -np.inf:
+        return False
+    dx = work.old[0, 0] - work.old[1, 0]
+    dy = work.old[0, 1] - work.old[1, 1]
+    log_ratio = split_log_ratio(
+        work.new[0], work.old, dx, dy, share, n - 1, near_first, near_second, model, sd
+    )
+    change, patch = replace(work.old, 2, work.new, 1, frame, model, state, work)
+    if math.log(rng.random()) >= change - log_ratio:
+        return False
+    low, high = min(first, second), max(first, second)
+    for a in range(3):
+        state.emitters[low, a] = work.new[0, a]
+        state.emitters[high, a] = state.emitters[n - 1, a]
+    state.count[0] = n - 1
+    copy_patch(patch, work.rate, state.rate)
+    return True
+
+
+@compiled
+def resplit(
+    frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
+) -> bool:
+    """Give a near pair another direction, distance and share; flux and centroid stay.
+
+    The Jacobians of merging and splitting again cancel, since the flux stays the same.
+    """
+    n = state.count[0]
+    if n < 2:
+        return False
+    sigma = math.sqrt(model.sigma_x * model.sigma_y)
+    sd, radius = SPLIT_SIGMAS * sigma, PAIR_SIGMAS * sigma
+    first = int(rng.random() * n)
+    second, near_first = pick_neighbour(first, state, radius, rng)
+    if second < 0:
+        return False
+    for a in range(3):
+        work.old[0, a] = state.emitters[first, a]
+        work.old[1, a] = state.emitters[second, a]
+    near_second = neighbours(work.old[1, 0], work.old[1, 1], second, second, state, radius)
+    share = merge_into(work.old, work.new[2])
+    dx, dy = work.old[0, 0] - work.old[1, 0], work.old[0, 1] - work.old[1, 1]
+    log_backward = offset_log_density(dx, dy, share, sd)
+    before = 1.0 / near_first + 1.0 / near_second
+    dx, dy, share = sd * rng.normal(), sd * rng.normal(), draw_share(rng)
+    if dx * dx + dy * dy >= radius * radius:
+        return False
+    split_into(work.new[2], dx, dy, share, work.new)
+    log_ratio = log_backward - offset_log_density(dx, dy, share, sd)
+    for j in range(2):
+        if not inside(work.new[j, 0], work.new[j, 1], model):
+            return False
+        log_ratio += log_photon_prior(work.new[j, 2], model) - log_photon_prior(
+            work.old[j, 2], model
+        )
+    if log_ratio == -np.inf:
+        return False
+    near_first = 1 + neighbours(work.new[0, 0], work.new[0, 1], first, second, state, radius)
+    near_second = 1 + neighbours(work.new[1, 0], work.new[1, 1], first, second, state, radius)
+    log_ratio += math.log((1.0 / near_first + 1.0 / near_second) / before)
+    change, patch = replace(work.old, 2, work.new, 2, frame, model, state, work)
+    if math.log(rng.random()) >= change + log_ratio:
+        return False
+    for a in range(3):
+        state.emitters[first, a] = work.new[0, a]
+        state.emitters[second, a] = work.new[1, a]
+    copy_patch(patch, work.rate, state.rate)
+    return True
+
+
+@compiled
+def knot_quadratic(
+    i: int, k: int, frame: Frame, model: Model, value: float, rate: Array
+) -> tuple[float, float]:
+    """Give gradient and Fisher information of the log-posterior by background knot (i, k)."""
+    precision = 1.0 / model.background_sd**2
+    gradient = (model.background_mean[i, k] - value) * precision
+    information = precision
+    for r in range(rate.shape[0]):
+        along_y = model.basis_y[i, r]
+        if along_y == 0.0:
+            continue
+        for c in range(rate.shape[1]):
+            share = along_y * model.basis_x[k, c]
+            if share != 0.0:
+                weight = frame.weight[r, c] / rate[r, c]
+                information += weight * share * share
+                gradient += weight * share * (frame.counts[r, c] - rate[r, c])
+    return gradient, information
+
+
+@compiled
+def move_background(
+    frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
+) -> bool:
+    """Move one coefficient of the background by its own Newton proposal; it stays >= 0."""
+    if model.background_sd <= 0.0:
+        return False
+    i = int(rng.random() * state.knots.shape[0])
+    k = int(rng.random() * state.knots.shape[1])
+    old = state.knots[i, k]
+    gradient, information = knot_quadratic(i, k, frame, model, old, state.rate)
+    noise = rng.normal()
+    damping = draw_damping(rng)
+    spread = math.sqrt(2.0 * damping - damping * damping)
+    new = old + damping * gradient / information + spread * noise / math.sqrt(information)
+    if new < 0.0:
+        return False
+    log_forward = -0.5 * noise * noise + 0.5 * math.log(information)
+    rows, columns = state.rate.shape
+    change = 0.0
+    for r in range(rows):
+        along_y = model.basis_y[i, r] * (new - old)
+        for c in range(columns):
+            step = along_y * model.basis_x[k, c]
+            rate = state.rate[r, c]
+            work.rate[r, c] = rate + step
+            if step != 0.0:
+                if rate + step <= 0.0:
+                    return False
+                change += frame.weight[r, c] * (
+                    frame.counts[r, c] * math.log((rate + step) / rate) - step
+                )
+    z_old = (old - model.background_mean[i, k]) / model.background_sd
+    z_new = (new - model.background_mean[i, k]) / model.background_sd
+    change += 0.5 * (z_old * z_old - z_new * z_new)
+    gradient, information = knot_quadratic(i, k, frame, model, new, work.rate)
+    back = (old - new - damping * gradient / information) * math.sqrt(information) / spread
+    log_reverse = -0.5 * back * back + 0.5 * math.log(information)
+    if math.log(rng.random()) >= change + log_reverse - log_forward:
+        return False
+    state.knots[i, k] = new
+    for r in range(rows):
+        for c in range(columns):
+            state.rate[r, c] = work.rate[r, c]
+    return True

@@ -1,0 +1,364 @@
+"""The state of a chain over emitter sets and the arithmetic that all its moves share (Numba).
+
+Coordinates are in camera pixels with pixel centres at integers; counts are photo-electrons.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from sureloc.compiled.jit import compiled
+
+Array = npt.NDArray[np.float64]
+
+MAX_BLOCK = 5  # emitters that move together; discs that hold more are left alone
+POSITION_PRECISION = 1.0  # 1/px^2, keeps the proposal of a faint emitter from running away
+MAX_REDRAW = 4  # most emitters that a redraw considers in its disc
+SPLIT_SIGMAS = 0.8  # standard deviation of a split's offset, in PSF widths, per axis
+PAIR_SIGMAS = 2.5  # emitters closer than this, in PSF widths, may merge
+DATA_DRIVEN_BIRTHS = 0.5  # share of births whose photons come from the residual
+GUIDED_BIRTHS = 0.7  # share of births whose position comes from the proposal map
+
+
+class Frame(NamedTuple):
+    """What the camera saw, already shifted (see `sureloc.physics.likelihood`).
+
+    counts: electrons + v / F^2, (rows, columns). shift: v / F^2. weight: 1 / F^2, or 0 for pixels
+    to ignore.
+    """
+
+    counts: Array
+    shift: Array
+    weight: Array
+
+
+class Model(NamedTuple):
+    """Everything that stays fixed while a chain runs.
+
+    sigma_x, sigma_y, reach: PSF widths and the half width of its support, px. density: emitters per
+    px^2. x_low, x_high, y_low, y_high: the rectangle where emitters may lie. log_photons_low,
+    log_photons_step, log_density: the photon prior, log p(ln N) on a regular grid of ln N.
+    cumulative: its distribution function on the same grid. photons_mean, photons_sd: its moments.
+    basis_y, basis_x: hat functions of the background, (knots, rows) and (knots, columns).
+    background_mean: (knots_y, knots_x). background_sd: its prior standard deviation; 0 is fixed.
+    guide: where births are proposed, a density per px^2 on `guide_scale` cells per px, covering
+    the frame from its outer corner (-0.5, -0.5). guide_cumulative: its flat distribution function.
+    moves: cumulative probabilities of the eight kinds of move.
+    """
+
+    sigma_x: float
+    sigma_y: float
+    reach: float
+    density: float
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+    log_photons_low: float
+    log_photons_step: float
+    log_density: Array
+    cumulative: Array
+    photons_mean: float
+    photons_sd: float
+    basis_y: Array
+    basis_x: Array
+    background_mean: Array
+    background_sd: float
+    guide: Array
+    guide_cumulative: Array
+    guide_scale: int
+    moves: Array
+
+
+class State(NamedTuple):
+    """What changes: emitters (max, 3) as x, y, photons; count (1,); rate (rows, columns); knots."""
+
+    emitters: Array
+    count: npt.NDArray[np.int64]
+    rate: Array
+    knots: Array
+
+
+class Scratch(NamedTuple):
+    """Work space of one chain."""
+
+    members: npt.NDArray[np.int64]
+    old: Array
+    new: Array
+    shape_x: Array
+    slope_x: Array
+    shape_y: Array
+    slope_y: Array
+    rate: Array
+    gradient: Array
+    fisher: Array
+    step: Array
+    noise: Array
+    base: Array
+    fits: Array
+    factors: Array
+    evidence: Array
+
+
+@compiled
+def make_scratch(rows: int, columns: int) -> Scratch:
+    size = 3 * MAX_BLOCK
+    side = max(rows, columns)
+    return Scratch(
+        np.empty(MAX_BLOCK, np.int64),
+        np.empty((MAX_BLOCK, 3)),
+        np.empty((MAX_BLOCK, 3)),
+        np.empty((MAX_BLOCK, side)),
+        np.empty((MAX_BLOCK, side)),
+        np.empty((MAX_BLOCK, side)),
+        np.empty((MAX_BLOCK, side)),
+        np.empty((rows, columns)),
+        np.empty(size),
+        np.empty((size, size)),
+        np.empty(size),
+        np.empty(size),
+        np.empty((rows, columns)),
+        np.empty((MAX_REDRAW, MAX_REDRAW, 3)),
+        np.empty((MAX_REDRAW, 3 * MAX_REDRAW, 3 * MAX_REDRAW)),
+        np.empty(MAX_REDRAW),
+    )
+
+
+@compiled
+def axis_shape(
+    position: float, sigma: float, first: int, size: int, shape: Array, slope: Array
+) -> None:
+    """Fill the share of a 1-D Gaussian in pixels first..first+size-1, and its derivative."""
+    scale = 1.0 / (math.sqrt(2.0) * sigma)
+    height = scale / math.sqrt(math.pi)
+    edge = (first - 0.5 - position) * scale
+    lower = math.erf(edge)
+    lower_height = math.exp(-edge * edge)
+    for k in range(size):
+        edge = (first + k + 0.5 - position) * scale
+        upper = math.erf(edge)
+        upper_height = math.exp(-edge * edge)
+        shape[k] = 0.5 * (upper - lower)
+        slope[k] = (lower_height - upper_height) * height
+        lower = upper
+        lower_height = upper_height
+
+
+@compiled
+def log_photon_prior(photons: float, model: Model) -> float:
+    """Give ln p(N), the density by N itself (not by ln N); -inf outside the table."""
+    if photons <= 0.0:
+        return -np.inf
+    log_photons = math.log(photons)
+    at = (log_photons - model.log_photons_low) / model.log_photons_step
+    left = int(math.floor(at))
+    if at < 0.0 or left >= model.log_density.size - 1:
+        return -np.inf
+    part = at - left
+    return (1.0 - part) * model.log_density[left] + part * model.log_density[left + 1] - log_photons
+
+
+@compiled
+def draw_photons(model: Model, rng: np.random.Generator) -> float:
+    """Draw N from the table by inverting its distribution function (linear inside a cell).
+
+    The tabulated log-density is piecewise linear, the drawn one piecewise constant; the birth
+    move divides by `draw_log_density`, the density really drawn from.
+    """
+    u = rng.random() * model.cumulative[-1]
+    right = min(max(int(np.searchsorted(model.cumulative, u)), 1), model.cumulative.size - 1)
+    low = model.cumulative[right - 1]
+    width = model.cumulative[right] - low
+    part = (u - low) / width if width > 0 else 0.5
+    return math.exp(model.log_photons_low + (right - 1 + part) * model.log_photons_step)
+
+
+@compiled
+def draw_log_density(photons: float, model: Model) -> float:
+    """Give the log-density, by N, of what `draw_photons` draws."""
+    if photons <= 0.0:
+        return -np.inf
+    log_photons = math.log(photons)
+    at = (log_photons - model.log_photons_low) / model.log_photons_step
+    left = int(math.floor(at))
+    if at < 0.0 or left >= model.cumulative.size - 1:
+        return -np.inf
+    share = (model.cumulative[left + 1] - model.cumulative[left]) / model.cumulative[-1]
+    if share <= 0.0:
+        return -np.inf
+    return math.log(share / model.log_photons_step) - log_photons
+
+
+@compiled
+def patch_bounds(
+    x_low: float, x_high: float, y_low: float, y_high: float, reach: float, rows: int, columns: int
+) -> tuple[int, int, int, int]:
+    """Give (first row, row count, first column, column count) of the pixels within reach."""
+    first_row = max(int(math.floor(y_low - reach)), 0)
+    last_row = min(int(math.ceil(y_high + reach)), rows - 1)
+    first_column = max(int(math.floor(x_low - reach)), 0)
+    last_column = min(int(math.ceil(x_high + reach)), columns - 1)
+    return (
+        first_row,
+        max(last_row - first_row + 1, 0),
+        first_column,
+        max(last_column - first_column + 1, 0),
+    )
+
+
+@compiled
+def fill_shapes(
+    emitters: Array, m: int, patch: tuple[int, int, int, int], model: Model, work: Scratch
+) -> None:
+    for j in range(m):
+        axis_shape(
+            emitters[j, 0], model.sigma_x, patch[2], patch[3], work.shape_x[j], work.slope_x[j]
+        )
+        axis_shape(
+            emitters[j, 1], model.sigma_y, patch[0], patch[1], work.shape_y[j], work.slope_y[j]
+        )
+
+
+@compiled
+def add_emitters(
+    emitters: Array,
+    m: int,
+    sign: float,
+    patch: tuple[int, int, int, int],
+    rate: Array,
+    work: Scratch,
+) -> None:
+    """Add (sign 1) or subtract (sign -1) m emitters, whose shapes are filled, to a patch's rate."""
+    for r in range(patch[1]):
+        for j in range(m):
+            amplitude = sign * emitters[j, 2] * work.shape_y[j, r]
+            for c in range(patch[3]):
+                rate[patch[0] + r, patch[2] + c] += amplitude * work.shape_x[j, c]
+
+
+@compiled
+def copy_patch(patch: tuple[int, int, int, int], source: Array, target: Array) -> None:
+    for r in range(patch[0], patch[0] + patch[1]):
+        for c in range(patch[2], patch[2] + patch[3]):
+            target[r, c] = source[r, c]
+
+
+@compiled
+def log_likelihood_change(
+    frame: Frame, patch: tuple[int, int, int, int], old: Array, new: Array
+) -> float:
+    """Give the change of the log-likelihood on a patch; -inf if a new rate is not positive."""
+    change = 0.0
+    for r in range(patch[0], patch[0] + patch[1]):
+        for c in range(patch[2], patch[2] + patch[3]):
+            if new[r, c] <= 0.0:
+                return -np.inf
+            change += frame.weight[r, c] * (
+                frame.counts[r, c] * math.log(new[r, c] / old[r, c]) - new[r, c] + old[r, c]
+            )
+    return change
+
+
+@compiled
+def fill_quadratic(
+    emitters: Array,
+    m: int,
+    patch: tuple[int, int, int, int],
+    frame: Frame,
+    rate: Array,
+    model: Model,
+    work: Scratch,
+) -> None:
+    """Fill gradient and Fisher matrix of the log-likelihood by the m emitters' (x, y, N)."""
+    size = 3 * m
+    jacobian = work.noise
+    photon_precision = 1.0 / (2.0 * model.photons_sd) ** 2
+    for a in range(size):
+        work.gradient[a] = 0.0
+        for b in range(a + 1):
+            work.fisher[a, b] = 0.0
+        work.fisher[a, a] = photon_precision if a % 3 == 2 else POSITION_PRECISION
+    for r in range(patch[1]):
+        for c in range(patch[3]):
+            here = rate[patch[0] + r, patch[2] + c]
+            weight = frame.weight[patch[0] + r, patch[2] + c] / here
+            score = weight * (frame.counts[patch[0] + r, patch[2] + c] - here)
+            for j in range(m):
+                jacobian[3 * j] = emitters[j, 2] * work.slope_x[j, c] * work.shape_y[j, r]
+                jacobian[3 * j + 1] = emitters[j, 2] * work.shape_x[j, c] * work.slope_y[j, r]
+                jacobian[3 * j + 2] = work.shape_x[j, c] * work.shape_y[j, r]
+            for a in range(size):
+                work.gradient[a] += score * jacobian[a]
+                weighted = weight * jacobian[a]
+                for b in range(a + 1):
+                    work.fisher[a, b] += weighted * jacobian[b]
+
+
+@compiled
+def factorize(matrix: Array, size: int) -> bool:
+    """Overwrite the lower triangle by its Cholesky factor; False if it is not positive definite."""
+    for a in range(size):
+        for b in range(a + 1):
+            total = matrix[a, b]
+            for k in range(b):
+                total -= matrix[a, k] * matrix[b, k]
+            if a == b:
+                if total <= 0.0 or not math.isfinite(total):
+                    return False
+                matrix[a, a] = math.sqrt(total)
+            else:
+                matrix[a, b] = total / matrix[b, b]
+    return True
+
+
+@compiled
+def solve_lower(factor: Array, size: int, right: Array, out: Array) -> None:
+    """Solve L out = right."""
+    for a in range(size):
+        total = right[a]
+        for k in range(a):
+            total -= factor[a, k] * out[k]
+        out[a] = total / factor[a, a]
+
+
+@compiled
+def solve_upper(factor: Array, size: int, right: Array, out: Array) -> None:
+    """Solve L^T out = right."""
+    for a in range(size - 1, -1, -1):
+        total = right[a]
+        for k in range(a + 1, size):
+            total -= factor[k, a] * out[k]
+        out[a] = total / factor[a, a]
+
+
+@compiled
+def log_determinant(factor: Array, size: int) -> float:
+    """Give ln det L."""
+    total = 0.0
+    for a in range(size):
+        total += math.log(factor[a, a])
+    return total
+
+
+@compiled
+def inside(x: float, y: float, model: Model) -> bool:
+    return model.x_low <= x <= model.x_high and model.y_low <= y <= model.y_high
+
+
+@compiled
+def find_block(x: float, y: float, radius: float, state: State, work: Scratch) -> int:
+    """Collect the emitters within radius of (x, y); give their number, or MAX_BLOCK + 1 if more."""
+    m = 0
+    for j in range(state.count[0]):
+        dx = state.emitters[j, 0] - x
+        dy = state.emitters[j, 1] - y
+        if dx * dx + dy * dy <= radius * radius:
+            if m == MAX_BLOCK:
+                return MAX_BLOCK + 1
+            work.members[m] = j
+            m += 1
+    return m

@@ -1,0 +1,206 @@
+"""Posterior draws of emitter sets by trans-dimensional Markov chains, and what follows from them.
+
+Run long on a small tile this is the referee: the exact posterior under the image likelihood and the
+prior, by which every faster method is judged. Run short from good starts it is the last step of
+localization. The moves are documented in `sureloc.compiled.chain` (Green 1995; Richardson and
+Green 1997).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sureloc.compiled import chain
+from sureloc.errors import InputError
+from sureloc.physics.priors import ScenePrior, hat_functions
+
+Array = npt.NDArray[np.float64]
+MOVE_NAMES = ("block", "birth", "death", "split", "merge", "resplit", "background", "redraw")
+_MOVE_SHARES = np.array([0.50, 0.07, 0.07, 0.09, 0.09, 0.05, 0.04, 0.09])
+
+
+@dataclass(frozen=True)
+class ChainLength:
+    """How long a chain runs.
+
+    Attributes:
+        burn_in: moves before the first draw.
+        draws: states kept.
+        moves_per_draw: moves between kept states.
+    """
+
+    burn_in: int
+    draws: int
+    moves_per_draw: int
+
+
+@dataclass(frozen=True)
+class FrameData:
+    """One frame as the mathematics sees it.
+
+    Attributes:
+        electrons: measured photo-electrons, (rows, columns).
+        read_variance_e2: read variance, electrons^2, (rows, columns).
+        excess_noise: F^2, 1 without electron multiplication.
+        ignore: True for pixels that tell nothing (saturated, dead), (rows, columns), or None.
+    """
+
+    electrons: Array
+    read_variance_e2: Array
+    excess_noise: float = 1.0
+    ignore: npt.NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        if self.electrons.ndim != 2 or self.electrons.shape != self.read_variance_e2.shape:
+            raise InputError(
+                f"electrons has shape {self.electrons.shape} and read_variance_e2 "
+                f"{self.read_variance_e2.shape}; both must be (rows, columns) of one frame."
+            )
+
+
+@dataclass(frozen=True)
+class PosteriorDraws:
+    """States of one or more chains.
+
+    Attributes:
+        x_px, y_px, photons: padded lists, shape (draws, max_emitters).
+        counts: emitters of each draw, shape (draws,).
+        knots: background coefficients, (draws, knots_y, knots_x).
+        expected_e: posterior mean of the expected image, background included, (rows, columns).
+        tried, accepted: per kind of move in `MOVE_NAMES`, shape (8,).
+    """
+
+    x_px: Array
+    y_px: Array
+    photons: Array
+    counts: npt.NDArray[np.int64]
+    knots: Array
+    expected_e: Array
+    tried: npt.NDArray[np.int64]
+    accepted: npt.NDArray[np.int64]
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """True where the padded lists hold an emitter, shape (draws, max_emitters)."""
+        return np.arange(self.x_px.shape[1])[None, :] < self.counts[:, None]
+
+    def count_probabilities(self) -> Array:
+        """Give the posterior probability of 0, 1, ... max_emitters emitters."""
+        bins = np.bincount(self.counts, minlength=self.x_px.shape[1] + 1)
+        return bins / bins.sum()
+
+
+def _frame(data: FrameData) -> chain.Frame:
+    shift = data.read_variance_e2 / data.excess_noise
+    weight = np.full(data.electrons.shape, 1.0 / data.excess_noise)
+    if data.ignore is not None:
+        weight[data.ignore] = 0.0
+    return chain.Frame(
+        np.ascontiguousarray(data.electrons + shift, dtype=np.float64),
+        np.ascontiguousarray(shift, dtype=np.float64),
+        weight,
+    )
+
+
+def _model(
+    shape: tuple[int, int],
+    prior: ScenePrior,
+    sigma_px: tuple[float, float],
+    guide: Array | None,
+    support_sigmas: float,
+) -> chain.Model:
+    rows, columns = shape
+    mean = np.atleast_2d(np.asarray(prior.background_e, dtype=np.float64))
+    scale, cumulative = 1, np.empty(0)
+    if guide is None:
+        guide = np.empty((0, 0))
+    else:
+        scale = guide.shape[0] // rows
+        if guide.shape != (rows * scale, columns * scale) or scale < 1:
+            raise InputError(
+                f"The birth guide has shape {guide.shape}; it must be a whole multiple of the "
+                f"frame's {shape}."
+            )
+        guide = np.ascontiguousarray(guide / guide.sum() * scale**2, dtype=np.float64)
+        cumulative = np.cumsum(guide.ravel())
+    return chain.Model(
+        float(sigma_px[0]),
+        float(sigma_px[1]),
+        support_sigmas * max(sigma_px),
+        prior.density_per_px2,
+        *prior.region(shape),
+        float(prior.photons.log_photons[0]),
+        prior.photons.step,
+        prior.photons.log_density,
+        prior.photons.cumulative,
+        prior.photons.mean,
+        prior.photons.sd,
+        hat_functions(rows, mean.shape[0]),
+        hat_functions(columns, mean.shape[1]),
+        mean,
+        float(prior.background_sd_e),
+        guide,
+        cumulative,
+        scale,
+        np.cumsum(_MOVE_SHARES)[:-1],
+    )
+
+
+def run_chain(
+    data: FrameData,
+    prior: ScenePrior,
+    sigma_px: tuple[float, float],
+    length: ChainLength,
+    generator: np.random.Generator,
+    *,
+    start: Array | None = None,
+    max_emitters: int = 60,
+    guide: Array | None = None,
+    support_sigmas: float = 5.2,
+) -> PosteriorDraws:
+    """Draw emitter sets from the posterior of one frame by one chain.
+
+    Args:
+        data: the frame.
+        prior: what is believed before.
+        sigma_px: PSF widths along columns and rows, px.
+        length: burn-in, draws and moves between them.
+        generator: source of randomness.
+        start: emitters (n, 3) as x px, y px, photo-electrons; none by default.
+        max_emitters: the count's prior is cut off there.
+        guide: relative density of birth positions, shape (scale * rows, scale * columns).
+        support_sigmas: half width of the PSF's support; 5.2 loses 4e-7 of the flux, 4 loses 1e-4.
+
+    Returns:
+        The draws in the order in which the chain made them.
+
+    Raises:
+        InputError: shapes do not fit.
+    """
+    frame = _frame(data)
+    model = _model(data.electrons.shape, prior, sigma_px, guide, support_sigmas)
+    begin = np.empty((0, 3)) if start is None else np.ascontiguousarray(start, dtype=np.float64)
+    emitters, counts, knots, expected, tally = chain.run_chain(
+        frame,
+        model,
+        begin,
+        model.background_mean,
+        max_emitters,
+        length.burn_in,
+        length.draws,
+        length.moves_per_draw,
+        generator,
+    )
+    return PosteriorDraws(
+        emitters[:, :, 0],
+        emitters[:, :, 1],
+        emitters[:, :, 2],
+        counts,
+        knots,
+        expected,
+        tally[:, 0],
+        tally[:, 1],
+    )
