@@ -22,6 +22,18 @@ from sureloc.errors import CameraError
 
 FloatMap = float | npt.NDArray[np.float64]
 ROUNDING_VARIANCE_ADU2 = 1.0 / 12.0
+_MAPS = ("offset_adu", "gain_adu_per_e", "variance_adu2")
+
+
+def _number_or_map(name: str, value: npt.ArrayLike) -> FloatMap:
+    array = np.asarray(value, dtype=np.float64)
+    if array.ndim == 0:
+        return float(array)
+    if array.ndim != 2:
+        raise CameraError(
+            f"{name} has shape {array.shape}; give one number or a map of shape (rows, columns)."
+        )
+    return array
 
 
 @dataclass(frozen=True)
@@ -50,25 +62,17 @@ class Camera:
 
     def __post_init__(self) -> None:
         shape: tuple[int, int] | None = None
-        for name in ("offset_adu", "gain_adu_per_e", "variance_adu2"):
-            value = getattr(self, name)
-            if not np.isscalar(value):
-                value = np.asarray(value, dtype=np.float64)
-                if value.ndim == 0:
-                    value = float(value)
-                elif value.ndim != 2:
-                    raise CameraError(
-                        f"{name} has shape {value.shape}; give one number or a map of shape "
-                        "(rows, columns)."
-                    )
-                elif shape is not None and value.shape != shape:
+        for name in _MAPS:
+            value = _number_or_map(name, getattr(self, name))
+            if isinstance(value, np.ndarray):
+                rows, columns = value.shape
+                if shape not in (None, (rows, columns)):
                     raise CameraError(
                         f"{name} has shape {value.shape} but another map of this camera has "
                         f"{shape}; all maps must cover the same pixels."
                     )
-                else:
-                    shape = value.shape
-            object.__setattr__(self, name, float(value) if np.isscalar(value) else value)
+                shape = (rows, columns)
+            object.__setattr__(self, name, value)
         object.__setattr__(self, "shape", shape)
         self._check()
 
@@ -85,8 +89,8 @@ class Camera:
                 where = f" at pixel {tuple(map(int, np.argwhere(bad)[0]))}" if bad.ndim else ""
                 raise CameraError(
                     f"{name} is {value[bad].flat[0]:g}{where} ({int(bad.sum())} such value(s)); it "
-                    f"must be finite{'' if low == -np.inf else f' and {sign} {low:g}'}. Correct the "
-                    "camera file, or give dead pixels a very large variance instead."
+                    f"must be finite{'' if low == -np.inf else f' and {sign} {low:g}'}. Correct "
+                    "the camera file, or give dead pixels a very large variance instead."
                 )
         if not 0 < self.quantum_efficiency <= 1:
             raise CameraError(
@@ -115,12 +119,16 @@ class Camera:
 
     def crop(self, rows: slice, columns: slice) -> Camera:
         """Give the camera of a region of the frame; scalars stay scalars."""
-        maps = {
-            name: value[rows, columns]
-            for name in ("offset_adu", "gain_adu_per_e", "variance_adu2")
-            if isinstance(value := getattr(self, name), np.ndarray)
-        }
-        return replace(self, **maps)
+
+        def part(value: FloatMap) -> FloatMap:
+            return value[rows, columns] if isinstance(value, np.ndarray) else value
+
+        return replace(
+            self,
+            offset_adu=part(self.offset_adu),
+            gain_adu_per_e=part(self.gain_adu_per_e),
+            variance_adu2=part(self.variance_adu2),
+        )
 
     def electrons(self, adu: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Turn ADU of shape (..., rows, columns) into photo-electrons, (x - offset) / gain."""

@@ -45,8 +45,8 @@ def shifted_poisson_log_likelihood(
     shift = read_variance_e2 / excess_noise
     count = electrons + shift
     rate = expected_e + shift
-    best = torch.special.xlogy(count.clamp(min=0), count.clamp(min=1e-30)) - count
-    return (torch.special.xlogy(count, rate) - rate - best) / excess_noise
+    best = torch.xlogy(count.clamp(min=0), count.clamp(min=1e-30)) - count
+    return (torch.xlogy(count, rate) - rate - best) / excess_noise
 
 
 def poisson_gaussian_log_likelihood(
@@ -84,11 +84,9 @@ def _sum_over_counts(
     electrons: Tensor, expected_e: Tensor, read_variance_e2: Tensor
 ) -> tuple[Tensor, Tensor]:
     out_dtype = electrons.dtype
-    e, omega, v = torch.broadcast_tensors(
-        electrons.double(), expected_e.double(), read_variance_e2.double()
-    )
+    e, omega, v = electrons.double(), expected_e.double(), read_variance_e2.double()
     # The largest term solves (q - e) / v = ln(omega / q): concave, so Newton from above converges.
-    mode = torch.maximum(torch.maximum(e, omega), torch.full_like(e, 1e-3))
+    mode = torch.maximum(e, omega).clamp(min=1e-3)
     for _ in range(30):
         step = ((mode - e) / v - (omega / mode).log()) / (1.0 / v + 1.0 / mode)
         mode = torch.maximum(mode - step, 0.1 * mode)
@@ -97,7 +95,7 @@ def _sum_over_counts(
     first = (mode.floor() - half).clamp(min=0)
     q = first[..., None] + torch.arange(2 * half + 1, dtype=torch.float64, device=e.device)
     log_terms = (
-        torch.special.xlogy(q, omega[..., None])
+        torch.xlogy(q, omega[..., None])
         - omega[..., None]
         - torch.lgamma(q + 1)
         - (e[..., None] - q) ** 2 / (2 * v[..., None])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ LOST_FLUX = 1e-6
 _SUPPORT_SIGMAS = 5.2  # outside +-5.2 sigma lie 2.0e-7 of the flux per axis, 4e-7 in all
 
 
+@runtime_checkable
 class PSF(Protocol):
     """What the rest of sureloc asks of a point-spread function."""
 
