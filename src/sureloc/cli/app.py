@@ -1,0 +1,79 @@
+"""The `sureloc` command: its list of commands, and what the shell sees when one fails.
+
+Each command is a module of its own, `sureloc.cli.<name>`, that holds one function of that name (or,
+for a group of commands, a Typer application of that name). Those modules import what they need
+inside the function, so that `sureloc --help` need not wait for torch.
+
+Exit codes: 0 done; 1 a result could not be written; 2 the input cannot be used; 3 `localize`
+finished, but its verdict is "do not trust".
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, NoReturn
+
+import typer
+
+from sureloc import __version__
+from sureloc.errors import InputError, SurelocError
+
+COMMANDS = ("demo", "simulate", "localize")
+GROUPS = ("train",)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sureloc {__version__}")
+        raise typer.Exit
+
+
+def _sureloc(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and leave."
+        ),
+    ] = False,
+) -> None:
+    """Localize single molecules with intervals that hold, also where molecules overlap."""
+
+
+def _build() -> typer.Typer:
+    # Unexpected errors keep Python's own traceback: it can be searched for and pasted whole.
+    application = typer.Typer(
+        name="sureloc",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    application.callback()(_sureloc)
+    for name in COMMANDS:
+        if find_spec(f"sureloc.cli.{name}"):
+            application.command(name)(getattr(import_module(f"sureloc.cli.{name}"), name))
+    for name in GROUPS:
+        if find_spec(f"sureloc.cli.{name}"):
+            group = getattr(import_module(f"sureloc.cli.{name}"), name)
+            application.add_typer(group, name=name)
+    return application
+
+
+app = _build()
+
+
+def main() -> None:
+    """Run the command line and leave the process with its exit code (see the module)."""
+    try:
+        app()
+    except InputError as error:
+        _leave(error, 2)
+    except SurelocError as error:
+        _leave(error, 1)
+
+
+def _leave(error: SurelocError, code: int) -> NoReturn:
+    typer.echo(f"sureloc: {' '.join(str(error).split())}", err=True)
+    sys.exit(code)
