@@ -1,0 +1,132 @@
+"""Imports go one way, downward through the layers, and importing changes nothing."""
+
+from __future__ import annotations
+
+import ast
+import re
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT
+
+PACKAGE = ROOT / "src" / "sureloc"
+
+# From the bottom up. A part may import from layers below its own, and from another part of its own
+# layer as long as no circle comes of it. README shows the same picture.
+LAYERS = (
+    {"errors", "seeds", "camera", "table"},
+    {"physics", "diffusion", "networks", "scoring", "compiled"},
+    {"simulate", "train", "localize", "evaluate"},
+    {"io", "report", "config"},
+    {"cli"},
+)
+RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
+
+HEAVY = (
+    *("torch", "lightning", "numba", "scipy", "pandas", "pyarrow", "matplotlib"),
+    *("zarr", "dask", "h5py", "tifffile", "nd2", "tensorboard"),
+)
+
+
+def parts_of_the_package(package: Path) -> set[str]:
+    modules = {path.stem for path in package.glob("*.py") if not path.stem.startswith("__")}
+    folders = {path.parent.name for path in package.glob("*/__init__.py")}
+    return modules | folders
+
+
+def imported_parts(path: Path, package: Path) -> set[str]:
+    """Parts of sureloc that a file imports, also inside functions and for type checking only."""
+    own = path.relative_to(package).parts[0].removesuffix(".py")
+    parts = parts_of_the_package(package)
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide their layer; write them out"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            head, _, rest = name.partition(".")
+            if head != "sureloc" or not rest:
+                assert head != "sureloc" or own == "cli", f"{path}: import the module that is meant"
+                continue
+            part = rest.split(".")[0]
+            if part == "__version__":
+                continue
+            assert part in parts, f"{path}: {name} comes from the public names; name its module"
+            found.add(part)
+    return found - {own}
+
+
+def graph_of_imports(package: Path) -> dict[str, set[str]]:
+    graph: dict[str, set[str]] = {part: set() for part in parts_of_the_package(package)}
+    for path in sorted(package.rglob("*.py")):
+        if path.parent == package and path.stem.startswith("__"):
+            continue
+        own = path.relative_to(package).parts[0].removesuffix(".py")
+        graph[own] |= imported_parts(path, package)
+    return graph
+
+
+def upward_imports(graph: dict[str, set[str]]) -> list[str]:
+    return [
+        f"{part} imports {other}"
+        for part, others in sorted(graph.items())
+        for other in sorted(others)
+        if RANK[other] > RANK[part]
+    ]
+
+
+def test_every_part_has_a_layer():
+    assert parts_of_the_package(PACKAGE) <= set(RANK)
+
+
+def test_imports_go_downward_and_in_no_circle():
+    graph = graph_of_imports(PACKAGE)
+    assert upward_imports(graph) == []
+    list(TopologicalSorter(graph).static_order())  # raises CycleError on a circle
+
+
+def test_an_upward_import_is_found_even_inside_a_function(tmp_path):
+    (tmp_path / "io").mkdir()
+    (tmp_path / "io" / "__init__.py").write_text("")
+    (tmp_path / "camera.py").write_text("def f():\n    from sureloc.io import movies\n")
+    assert upward_imports(graph_of_imports(tmp_path)) == ["camera imports io"]
+
+
+def test_readme_shows_the_same_layers():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    picture = re.search(r"<!-- layers -->\n```text\n(.*?)```", readme, re.DOTALL)
+    assert picture, "README lost its picture of the layers"
+    lines = [re.split(r"\s{2,}", line)[0] for line in picture[1].splitlines()]
+    assert [set(line.split()) for line in reversed(lines)] == list(LAYERS)
+
+
+@pytest.mark.parametrize("module", ["sureloc", "sureloc.cli.app", "sureloc.cli"])
+def test_importing_the_front_door_loads_nothing_heavy(module, run_python):
+    done = run_python("-c", f"import sys, {module}; print(*sys.modules)")
+    assert set(done.stdout.split()) & set(HEAVY) == set()
+
+
+def test_importing_any_module_changes_no_global_state(run_python):
+    program = """
+import logging, pkgutil, random
+from importlib import import_module
+import numpy as np, torch
+def state():
+    return (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist(),
+            torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(),
+            str(np.geterr()), list(logging.getLogger().handlers), logging.getLogger().level)
+before = state()
+import sureloc
+names = [m.name for m in pkgutil.walk_packages(sureloc.__path__, "sureloc.")]
+assert len(names) > 20, names
+for name in names:
+    import_module(name)
+    assert state() == before, f"importing {name} changes global state"
+"""
+    run_python("-c", program)
