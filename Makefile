@@ -1,0 +1,32 @@
+# The two commands that README shows are `make demo` and `make test`; each sets everything up.
+PYTHON ?= python3
+PYTEST_JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed.stamp
+
+.PHONY: demo test check clean
+
+demo: $(STAMP)
+	rm -rf demo
+	$(BIN)/sureloc demo --out demo
+
+test: check
+	$(BIN)/pytest --numprocesses $(PYTEST_JOBS) --dist loadfile \
+		--cov --cov-report term --cov-fail-under 95
+
+check: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+
+# Written last, so that an installation that broke off is done again.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"sureloc needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
