@@ -92,8 +92,9 @@ def _command(recipe: str, frames: int, seed: int, settings: list[str], camera: P
 
 
 def _crowding(recipe: Recipe, emitters: float) -> str:
-    frame = recipe.frame
-    area_um2 = frame.height * frame.width * (frame.pixel_nm * 1e-3) ** 2
+    from sureloc.simulate.scenes import Field
+
+    area_um2 = Field.of(recipe.frame).area_um2
     return f"{emitters:.1f} emitters a frame ({emitters / area_um2:.2f} / um^2)"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sureloc.report.image_axes import add_scale_bar, draw_image, image_extent_nm
+from sureloc.report.image_axes import add_colour_bar, add_scale_bar, draw_image, image_extent_nm
 from sureloc.simulate.generative_chain import GenerativeChain
 
 MARKER_AREA = 60.0
@@ -20,7 +20,7 @@ def draw_generative_chain(chain: GenerativeChain, path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    figure = Figure(figsize=(13.6, 3.9), dpi=150, layout="constrained")
+    figure = Figure(figsize=(13.6, 3.1), dpi=150, layout="constrained")
     truth, expected, camera, density = figure.subplots(1, 4)
     _draw_truth(chain, truth)
     draw_image(
@@ -58,6 +58,4 @@ def _draw_truth(chain: GenerativeChain, axes: Axes) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     add_scale_bar(axes, chain.frame, colour="black")
-    bar = axes.figure.colorbar(colours, ax=axes, shrink=0.75, pad=0.02)
-    bar.set_label("photons / frame", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
+    add_colour_bar(axes, colours, "photons / frame")

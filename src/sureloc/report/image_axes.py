@@ -7,6 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.patches import Rectangle
 
 from sureloc.simulate.recipe import FrameRecipe
@@ -51,7 +52,12 @@ def draw_image(
     axes.set_xticks([])
     axes.set_yticks([])
     add_scale_bar(axes, frame)
-    bar = axes.figure.colorbar(shown, ax=axes, shrink=0.75, pad=0.02)
+    add_colour_bar(axes, shown, unit)
+
+
+def add_colour_bar(axes: Axes, shown: ScalarMappable, unit: str) -> None:
+    """Add a colour bar of the axes' height to their right."""
+    bar = axes.figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03)
     bar.set_label(unit, fontsize=8)
     bar.ax.tick_params(labelsize=7)
 

@@ -39,18 +39,15 @@ def draw_preview(summary: MovieSummary, path: Path) -> None:
     mean_low, mean_high = np.percentile(summary.mean_adu, (0.1, 99.8))
     draw_image(mean, summary.mean_adu, summary.frame, "ADU", low=mean_low, high=mean_high)
     mean.set_title(f"mean of {summary.frames:,} frames", fontsize=10)
-    counts = summary.truth_map
-    seen = counts[counts > 0]
-    brightest = float(np.percentile(seen, 99)) if seen.size else 1.0
-    pixel_nm = summary.frame.pixel_nm / summary.map_zoom
+    seen = summary.truth_density[summary.truth_density > 0]
     draw_image(
         truth,
-        counts,
+        summary.truth_density,
         summary.frame,
-        f"emitters / {pixel_nm:.3g} nm bin",
+        "emitters / µm²",
         cmap="inferno",
         low=0.0,
-        high=brightest,
+        high=float(np.percentile(seen, 98)) if seen.size else 1.0,
     )
     truth.set_title(f"truth of all frames: {summary.emitters:,} emitters", fontsize=10)
     figure.savefig(path)

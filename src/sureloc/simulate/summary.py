@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.ndimage import gaussian_filter
 
 from sureloc.simulate.movie import MovieChunk
 from sureloc.simulate.recipe import FrameRecipe
@@ -28,8 +29,8 @@ class MovieSummary:
         first_frames: ADU, shape (up to 3, rows, columns).
         first_truth: truth of these frames.
         mean_adu: mean frame, shape (rows, columns).
-        truth_map: emitters counted on a grid `map_zoom` times as fine as the pixels, all frames.
-        map_zoom: bins of `truth_map` along a pixel's side.
+        truth_density: emitters of all frames per square micrometre, smoothed by one bin of a grid
+            up to 8 times as fine as the pixels.
     """
 
     frame: FrameRecipe
@@ -38,8 +39,7 @@ class MovieSummary:
     first_frames: npt.NDArray[np.uint16]
     first_truth: pd.DataFrame
     mean_adu: Image
-    truth_map: Image
-    map_zoom: int
+    truth_density: Image
 
 
 class SummaryBuilder:
@@ -75,6 +75,7 @@ class SummaryBuilder:
 
     def summary(self) -> MovieSummary:
         """Give the summary of the chunks so far, one or more."""
+        bin_um = self._frame.pixel_nm * 1e-3 / self._zoom
         return MovieSummary(
             self._frame,
             self._frames,
@@ -82,8 +83,7 @@ class SummaryBuilder:
             np.concatenate(self._first),
             pd.concat(self._truths, ignore_index=True),
             self._sum / self._frames,
-            self._map,
-            self._zoom,
+            gaussian_filter(self._map, 1.0, mode="constant") / bin_um**2,
         )
 
 
