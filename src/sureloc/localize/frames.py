@@ -1,0 +1,151 @@
+"""The posterior of one frame: starts in, rows with intervals, draws and the expected image out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sureloc.physics.consensus import Consensus, consensus
+from sureloc.physics.priors import ScenePrior, hat_functions
+from sureloc.physics.referee import ChainLength, FrameData, PosteriorDraws, run_chain
+from sureloc.seeds import numpy_generator
+
+Array = npt.NDArray[np.float64]
+
+GATE_SIGMAS = 1.0  # a draw's emitter farther than this from a row is another emitter
+SUPPORT_SIGMAS = 4.5  # 7e-6 of the flux per axis lies outside
+SPARE_EMITTERS = 40
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much work a frame gets.
+
+    Attributes:
+        chains: independent chains, each from its own start.
+        sweeps: moves per emitter before the first state is kept.
+        states: states kept of each chain.
+        sweeps_between: moves per emitter between kept states.
+        least_moves: moves before the first state, however few emitters there are.
+    """
+
+    chains: int = 4
+    sweeps: float = 60.0
+    states: int = 40
+    sweeps_between: float = 1.5
+    least_moves: int = 400
+
+
+@dataclass(frozen=True)
+class FramePosterior:
+    """What the data and the prior say about one frame.
+
+    Attributes:
+        rows: the emitters on which the draws agree, with intervals.
+        draws: all states kept, of all chains, chain after chain.
+        background_e: posterior mean background, photo-electrons, (rows, columns).
+        disagreement: share of variance of the emitter count that lies between the chains; near 0
+            where the chains agree.
+    """
+
+    rows: Consensus
+    draws: PosteriorDraws
+    background_e: Array
+    disagreement: float
+
+
+def frame_posterior(
+    data: FrameData,
+    prior: ScenePrior,
+    sigma_px: tuple[float, float],
+    starts: list[Array],
+    effort: Effort,
+    seed: int,
+    frame: int,
+    least_probability: float,
+    guide: Array | None = None,
+) -> FramePosterior:
+    """Draw emitter sets for one frame from several starts and summarise them.
+
+    Args:
+        data: the frame.
+        prior: what is believed before.
+        sigma_px: PSF widths along columns and rows, px.
+        starts: emitters (n, 3) as x px, y px, photo-electrons; chain k begins at starts[k % len].
+        effort: how many chains and moves.
+        seed: the user's seed.
+        frame: number of the frame in the movie, which names its random streams.
+        least_probability: rows less probable than this are left out.
+        guide: relative density of birth positions (see `run_chain`).
+
+    Returns:
+        The posterior; the same for any batch, chunk or number of workers.
+    """
+    largest = max((len(start) for start in starts), default=0)
+    typical = max(largest, 4)
+    length = ChainLength(
+        burn_in=max(round(effort.sweeps * typical), effort.least_moves),
+        draws=effort.states,
+        moves_per_draw=max(round(effort.sweeps_between * typical), 10),
+    )
+    chains = [
+        run_chain(
+            data,
+            prior,
+            sigma_px,
+            length,
+            numpy_generator(seed, "chain", frame, k),
+            start=starts[k % len(starts)] if starts else None,
+            max_emitters=2 * largest + SPARE_EMITTERS,
+            guide=guide,
+            support_sigmas=SUPPORT_SIGMAS,
+        )
+        for k in range(effort.chains)
+    ]
+    draws = join_chains(chains)
+    rows = consensus(
+        draws.x_px,
+        draws.y_px,
+        draws.photons,
+        draws.counts,
+        GATE_SIGMAS * float(np.sqrt(sigma_px[0] * sigma_px[1])),
+        least_probability,
+    )
+    return FramePosterior(
+        rows,
+        draws,
+        background_image(draws.knots.mean(0), data.electrons.shape),
+        _disagreement(chains),
+    )
+
+
+def background_image(knots: Array, shape: tuple[int, ...]) -> Array:
+    """Give the background (rows, columns) that (knots_y, knots_x) coefficients stand for."""
+    along_y = hat_functions(shape[0], knots.shape[0])
+    along_x = hat_functions(shape[1], knots.shape[1])
+    return np.asarray(along_y.T @ knots @ along_x)
+
+
+def join_chains(chains: list[PosteriorDraws]) -> PosteriorDraws:
+    """Put the draws of several chains of one frame behind one another."""
+    return PosteriorDraws(
+        np.concatenate([c.x_px for c in chains]),
+        np.concatenate([c.y_px for c in chains]),
+        np.concatenate([c.photons for c in chains]),
+        np.concatenate([c.counts for c in chains]),
+        np.concatenate([c.knots for c in chains]),
+        np.mean([c.expected_e for c in chains], axis=0),
+        np.sum([c.tried for c in chains], axis=0),
+        np.sum([c.accepted for c in chains], axis=0),
+    )
+
+
+def _disagreement(chains: list[PosteriorDraws]) -> float:
+    if len(chains) < 2:
+        return 0.0
+    means = np.array([c.counts.mean() for c in chains])
+    within = float(np.mean([c.counts.var() for c in chains]))
+    between = float(means.var(ddof=1))
+    return between / (between + within) if between > 0 else 0.0

@@ -1,0 +1,200 @@
+"""From the posterior of a frame to table rows: bounds, local fit and trust."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import ndimage
+
+from sureloc.compiled.fisher import joint_fisher
+from sureloc.localize.frames import SUPPORT_SIGMAS, FramePosterior
+from sureloc.physics.consensus import Consensus
+from sureloc.physics.priors import ScenePrior, hat_functions
+from sureloc.physics.referee import FrameData
+from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
+
+Array = npt.NDArray[np.float64]
+CHI2_SIGMAS = 2.5  # half width, in PSF widths, of the window in which the fit is judged
+
+
+@dataclass(frozen=True)
+class FrameRows:
+    """What a frame contributes to the results.
+
+    Attributes:
+        frame: number of the frame in the movie.
+        table: rows with `sureloc.table.LOCALIZATION_COLUMNS`, all trusted as yet.
+        draws: rows with `sureloc.table.DRAW_COLUMNS`.
+        expected_e: posterior mean of the expected image, photo-electrons, (rows, columns).
+        chi2: local mean squared residual over its expectation, (rows, columns).
+    """
+
+    frame: int
+    table: pd.DataFrame
+    draws: pd.DataFrame
+    expected_e: Array
+    chi2: Array
+
+
+def frame_rows(
+    posterior: FramePosterior,
+    data: FrameData,
+    prior: ScenePrior,
+    sigma_px: tuple[float, float],
+    frame: int,
+    pixel_nm: float,
+    quantum_efficiency: float,
+    draws: int,
+) -> FrameRows:
+    """Turn the posterior of one frame into table rows.
+
+    Args:
+        posterior: the draws and their consensus.
+        data: the frame.
+        prior: the prior under which the draws were made.
+        sigma_px: PSF widths along columns and rows, px.
+        frame: number of the frame.
+        pixel_nm: pixel size, nm.
+        quantum_efficiency: photo-electrons per photon.
+        draws: how many draws the draw table gets.
+    """
+    rows = posterior.rows
+    rate_variance = data.excess_noise * np.maximum(posterior.draws.expected_e, 0.0)
+    variance = np.maximum(rate_variance + data.read_variance_e2, 1e-6)
+    information = 1.0 / variance
+    if data.ignore is not None:
+        information = np.where(data.ignore, 0.0, information)
+    chi2 = local_chi2(data, posterior.draws.expected_e, variance, sigma_px)
+    shape = data.electrons.shape
+    r = np.clip(np.rint(rows.y_px).astype(int), 0, shape[0] - 1)
+    c = np.clip(np.rint(rows.x_px).astype(int), 0, shape[1] - 1)
+    bound_x, bound_y = joint_bounds(rows, information, sigma_px, prior)
+    lo95, lo68, hi68, hi95 = range(4)
+    size = rows.x_px.size
+    table = pd.DataFrame(
+        {
+            "frame": np.full(size, frame, np.int64),
+            "x_nm": rows.x_px * pixel_nm,
+            "y_nm": rows.y_px * pixel_nm,
+            "sigma_x_nm": np.sqrt(rows.var_x_px2) * pixel_nm,
+            "sigma_y_nm": np.sqrt(rows.var_y_px2) * pixel_nm,
+            "cov_xy_nm2": rows.cov_xy_px2 * pixel_nm**2,
+            "photons": rows.photons / quantum_efficiency,
+            "sigma_photons": np.sqrt(rows.var_photons) / quantum_efficiency,
+            "background_photons": posterior.background_e[r, c] / quantum_efficiency,
+            "p_exists": rows.p_exists,
+            "crlb_x_nm": bound_x * pixel_nm,
+            "crlb_y_nm": bound_y * pixel_nm,
+            "chi2": chi2[r, c],
+            "x_lo95_nm": rows.x_quantiles[:, lo95] * pixel_nm,
+            "x_hi95_nm": rows.x_quantiles[:, hi95] * pixel_nm,
+            "y_lo95_nm": rows.y_quantiles[:, lo95] * pixel_nm,
+            "y_hi95_nm": rows.y_quantiles[:, hi95] * pixel_nm,
+            "x_lo68_nm": rows.x_quantiles[:, lo68] * pixel_nm,
+            "x_hi68_nm": rows.x_quantiles[:, hi68] * pixel_nm,
+            "y_lo68_nm": rows.y_quantiles[:, lo68] * pixel_nm,
+            "y_hi68_nm": rows.y_quantiles[:, hi68] * pixel_nm,
+            "trusted": np.ones(size, bool),
+            "reason": np.full(size, "", object),
+        },
+        columns=[column.name for column in LOCALIZATION_COLUMNS],
+    )
+    inside = (np.abs(2 * rows.x_px - shape[1] + 1) <= shape[1]) & (
+        np.abs(2 * rows.y_px - shape[0] + 1) <= shape[0]
+    )
+    order = np.lexsort((table["x_nm"], table["y_nm"]))
+    return FrameRows(
+        frame,
+        table.iloc[order[inside[order]]].reset_index(drop=True),
+        draw_table(posterior, frame, pixel_nm, quantum_efficiency, draws, shape),
+        posterior.draws.expected_e,
+        chi2,
+    )
+
+
+def draw_table(
+    posterior: FramePosterior,
+    frame: int,
+    pixel_nm: float,
+    quantum_efficiency: float,
+    draws: int,
+    shape: tuple[int, ...],
+) -> pd.DataFrame:
+    """Give `draws` posterior draws of one frame, taken evenly from all chains, as table rows."""
+    states = posterior.draws
+    picked = np.linspace(0, states.counts.size - 1, draws).round().astype(int)
+    x, y, photons = (a[picked] for a in (states.x_px, states.y_px, states.photons))
+    kept = (
+        states.present[picked]
+        & (np.abs(2 * x - shape[1] + 1) <= shape[1])
+        & (np.abs(2 * y - shape[0] + 1) <= shape[0])
+    )
+    number = np.broadcast_to(np.arange(draws)[:, None], kept.shape)
+    return pd.DataFrame(
+        {
+            "draw": number[kept].astype(np.int64),
+            "frame": np.full(int(kept.sum()), frame, np.int64),
+            "x_nm": x[kept] * pixel_nm,
+            "y_nm": y[kept] * pixel_nm,
+            "photons": photons[kept] / quantum_efficiency,
+        },
+        columns=[column.name for column in DRAW_COLUMNS],
+    )
+
+
+def local_chi2(
+    data: FrameData, expected_e: Array, variance_e2: Array, sigma_px: tuple[float, float]
+) -> Array:
+    """Give the mean of (measured - expected)^2 / variance in a window round every pixel.
+
+    Args:
+        data: the frame.
+        expected_e: expected image, photo-electrons, (rows, columns).
+        variance_e2: variance of the measurement, electrons^2, (rows, columns).
+        sigma_px: PSF widths, px; the window reaches `CHI2_SIGMAS` of them to each side.
+
+    Returns:
+        About 1 where the model describes the data, (rows, columns).
+    """
+    squared = (data.electrons - expected_e) ** 2 / variance_e2
+    valid = np.ones(squared.shape) if data.ignore is None else (~data.ignore).astype(float)
+    size = tuple(2 * round(CHI2_SIGMAS * s) + 1 for s in (sigma_px[1], sigma_px[0]))
+    total = ndimage.uniform_filter(squared * valid, size, mode="constant")
+    number = ndimage.uniform_filter(valid, size, mode="constant")
+    return np.asarray(total / np.maximum(number, 1e-9))
+
+
+def joint_bounds(
+    rows: Consensus, information: Array, sigma_px: tuple[float, float], prior: ScenePrior
+) -> tuple[Array, Array]:
+    """Give the Cramer-Rao bounds (px) of x and y with all other rows and the background unknown.
+
+    Args:
+        rows: the emitters of a frame.
+        information: 1 / variance per pixel, (rows, columns).
+        sigma_px: PSF widths, px.
+        prior: its background knots are the background's unknowns; their prior and that of the
+            photons keep the matrix regular where emitters all but coincide.
+    """
+    if rows.x_px.size == 0:
+        return np.empty(0), np.empty(0)
+    mean = np.atleast_2d(np.asarray(prior.background_e))
+    fisher = joint_fisher(
+        np.stack([rows.x_px, rows.y_px, np.maximum(rows.photons, 1.0)], axis=1),
+        np.ascontiguousarray(information),
+        float(sigma_px[0]),
+        float(sigma_px[1]),
+        SUPPORT_SIGMAS * max(sigma_px),
+        hat_functions(information.shape[0], mean.shape[0]),
+        hat_functions(information.shape[1], mean.shape[1]),
+    )
+    n = 3 * rows.x_px.size
+    diagonal = np.zeros(fisher.shape[0])
+    diagonal[:n:3] = diagonal[1:n:3] = 1e-2
+    diagonal[2:n:3] = 1.0 / prior.photons.sd**2
+    diagonal[n:] = 1.0 / max(prior.background_sd_e, 1e-3) ** 2
+    bound = np.sqrt(np.diag(np.linalg.inv(fisher + np.diag(diagonal))))
+    return bound[:n:3], bound[1:n:3]
