@@ -10,7 +10,7 @@ from pathlib import Path
 
 # Before numpy and torch are first imported, which is when they read it. Tests run side by side,
 # a process for each core; and sums in one thread come out the same on every machine.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np

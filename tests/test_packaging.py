@@ -142,6 +142,36 @@ def test_help_answers_soon(run_python):
     assert statistics.median(seconds() for _ in range(5)) < 1.5
 
 
+def test_the_demo_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sureloc", "demo", "--out", str(tmp_path / "demo")])
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    assert leaving.value.code == 0
+    assert str(tmp_path / "demo") in capsys.readouterr().out
+    assert any((tmp_path / "demo").iterdir())
+
+
+# --- README -------------------------------------------------------------------------------------
+
+
+def test_readme_shows_the_two_commands_that_the_makefile_knows():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    shown = re.findall(r"^    make (\w+)", readme, re.MULTILINE)
+    assert shown == ["demo", "test"]
+    assert all(f"\n{target}:" in makefile for target in shown)
+
+
+def test_python_in_readme_prints_what_it_says(capsys):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - our own page
+        promised = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
+        assert capsys.readouterr().out.splitlines() == promised
+
+
 # --- Files --------------------------------------------------------------------------------------
 
 
