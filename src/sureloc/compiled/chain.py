@@ -103,12 +103,12 @@ def run_chain(
     samples: int,
     steps_per_sample: int,
     rng: np.random.Generator,
-) -> tuple[Array, npt.NDArray[np.int64], Array, Array, npt.NDArray[np.int64]]:
+) -> tuple[Array, npt.NDArray[np.int64], Array, Array, Array, npt.NDArray[np.int64]]:
     """Run one chain from `start` (n, 3).
 
     Gives emitters (samples, max_emitters, 3), counts (samples,), background knots (samples,
-    knots_y, knots_x), the mean expected image (rows, columns), and per kind of move how often it
-    was tried and accepted (8, 2).
+    knots_y, knots_x), the mean expected image and the mean of its square (rows, columns), and per
+    kind of move how often it was tried and accepted (8, 2).
     """
     rows, columns = frame.counts.shape
     work = make_scratch(rows, columns)
@@ -127,6 +127,7 @@ def run_chain(
     counts = np.zeros(samples, np.int64)
     knots = np.zeros((samples, start_knots.shape[0], start_knots.shape[1]))
     mean = np.zeros((rows, columns))
+    square = np.zeros((rows, columns))
     tally = np.zeros((8, 2), np.int64)
     for sample in range(-1, samples):
         for _ in range(burn_in if sample < 0 else steps_per_sample):
@@ -140,5 +141,9 @@ def run_chain(
             emitters[sample, :n] = state.emitters[:n]
             counts[sample] = n
             knots[sample] = state.knots
-            mean += (state.rate - frame.shift) / samples
-    return emitters, counts, knots, mean, tally
+            for r in range(rows):
+                for c in range(columns):
+                    here = state.rate[r, c] - frame.shift[r, c]
+                    mean[r, c] += here / samples
+                    square[r, c] += here * here / samples
+    return emitters, counts, knots, mean, square, tally

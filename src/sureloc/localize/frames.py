@@ -137,6 +137,8 @@ def join_chains(chains: list[PosteriorDraws]) -> PosteriorDraws:
         np.concatenate([c.counts for c in chains]),
         np.concatenate([c.knots for c in chains]),
         np.mean([c.expected_e for c in chains], axis=0),
+        np.mean([c.expected_variance_e2 for c in chains], axis=0)
+        + np.var([c.expected_e for c in chains], axis=0),
         np.sum([c.tried for c in chains], axis=0),
         np.sum([c.accepted for c in chains], axis=0),
     )

@@ -13,7 +13,7 @@ from sureloc.compiled.fisher import joint_fisher
 from sureloc.localize.frames import SUPPORT_SIGMAS, FramePosterior
 from sureloc.physics.consensus import Consensus
 from sureloc.physics.priors import ScenePrior, hat_functions
-from sureloc.physics.referee import FrameData
+from sureloc.physics.referee import FrameData, PosteriorDraws
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
 
 Array = npt.NDArray[np.float64]
@@ -67,7 +67,7 @@ def frame_rows(
     information = 1.0 / variance
     if data.ignore is not None:
         information = np.where(data.ignore, 0.0, information)
-    chi2 = local_chi2(data, posterior.draws.expected_e, variance, sigma_px)
+    chi2 = local_chi2(data, posterior.draws, variance, sigma_px)
     shape = data.electrons.shape
     r = np.clip(np.rint(rows.y_px).astype(int), 0, shape[0] - 1)
     c = np.clip(np.rint(rows.x_px).astype(int), 0, shape[1] - 1)
@@ -146,23 +146,26 @@ def draw_table(
 
 
 def local_chi2(
-    data: FrameData, expected_e: Array, variance_e2: Array, sigma_px: tuple[float, float]
+    data: FrameData, draws: PosteriorDraws, variance_e2: Array, sigma_px: tuple[float, float]
 ) -> Array:
-    """Give the mean of (measured - expected)^2 / variance in a window round every pixel.
+    """Give the posterior mean of (measured - expected)^2 / variance in a window round every pixel.
+
+    Averaging over draws instead of inserting the mean image makes up for the fitted parameters:
+    what fitting takes from the squared residual, the draws' spread gives back.
 
     Args:
         data: the frame.
-        expected_e: expected image, photo-electrons, (rows, columns).
+        draws: its posterior draws.
         variance_e2: variance of the measurement, electrons^2, (rows, columns).
         sigma_px: PSF widths, px; the window reaches `CHI2_SIGMAS` of them to each side.
 
     Returns:
         About 1 where the model describes the data, (rows, columns).
     """
-    squared = (data.electrons - expected_e) ** 2 / variance_e2
+    squared = (data.electrons - draws.expected_e) ** 2 + draws.expected_variance_e2
     valid = np.ones(squared.shape) if data.ignore is None else (~data.ignore).astype(float)
     size = tuple(2 * round(CHI2_SIGMAS * s) + 1 for s in (sigma_px[1], sigma_px[0]))
-    total = ndimage.uniform_filter(squared * valid, size, mode="constant")
+    total = ndimage.uniform_filter(squared / variance_e2 * valid, size, mode="constant")
     number = ndimage.uniform_filter(valid, size, mode="constant")
     return np.asarray(total / np.maximum(number, 1e-9))
 

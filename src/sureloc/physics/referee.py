@@ -70,6 +70,7 @@ class PosteriorDraws:
         counts: emitters of each draw, shape (draws,).
         knots: background coefficients, (draws, knots_y, knots_x).
         expected_e: posterior mean of the expected image, background included, (rows, columns).
+        expected_variance_e2: its posterior variance, electrons^2, (rows, columns).
         tried, accepted: per kind of move in `MOVE_NAMES`, shape (8,).
     """
 
@@ -79,6 +80,7 @@ class PosteriorDraws:
     counts: npt.NDArray[np.int64]
     knots: Array
     expected_e: Array
+    expected_variance_e2: Array
     tried: npt.NDArray[np.int64]
     accepted: npt.NDArray[np.int64]
 
@@ -183,7 +185,7 @@ def run_chain(
     frame = _frame(data)
     model = _model(data.electrons.shape, prior, sigma_px, guide, support_sigmas)
     begin = np.empty((0, 3)) if start is None else np.ascontiguousarray(start, dtype=np.float64)
-    emitters, counts, knots, expected, tally = chain.run_chain(
+    emitters, counts, knots, expected, square, tally = chain.run_chain(
         frame,
         model,
         begin,
@@ -201,6 +203,7 @@ def run_chain(
         counts,
         knots,
         expected,
+        np.maximum(square - expected**2, 0.0),
         tally[:, 0],
         tally[:, 1],
     )
