@@ -37,7 +37,7 @@ class LearnedPrior:
 
     Attributes:
         prior: the prior for its frames.
-        history: (density per px^2, mean photons, mean background) of every round, shape (rounds, 3).
+        history: density per px^2, mean photons and mean background of every round, (rounds, 3).
         emitters: mean number of drawn emitters behind it.
     """
 
@@ -159,7 +159,9 @@ def learn_prior(
     emitters = 0.0
     for turn in range(ROUNDS):
 
-        def one(f: int, prior: ScenePrior = prior, turn: int = turn) -> FramePosterior:
+        def one(
+            f: int, prior: ScenePrior = prior, turn: int = turn, starts: list[Array] = starts
+        ) -> FramePosterior:
             data = FrameData(
                 electrons[f], read_variance_e2, excess_noise, None if ignore is None else ignore[f]
             )

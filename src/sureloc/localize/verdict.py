@@ -96,7 +96,9 @@ def mark_rows(
     return table
 
 
-def trust_mask(mean_chi2: Array, frames: int, sigma_px: tuple[float, float]) -> npt.NDArray[np.bool_]:
+def trust_mask(
+    mean_chi2: Array, frames: int, sigma_px: tuple[float, float]
+) -> npt.NDArray[np.bool_]:
     """Give the regions that fit over the whole movie.
 
     Args:

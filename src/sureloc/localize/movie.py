@@ -1,0 +1,331 @@
+"""The main job as a workflow: what is assumed about a movie, and its frames one after another.
+
+`prepare` looks at some frames and settles camera, PSF width and priors; `localize` then yields
+the rows of every frame in order. Neither knows a file or a console.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sureloc.camera import Camera
+from sureloc.errors import InputError
+from sureloc.localize.camera_estimate import estimate_camera
+from sureloc.localize.detect import detect_spots
+from sureloc.localize.frames import Effort, background_image, frame_posterior
+from sureloc.localize.learning import LearnedPrior, at_knots, learn_prior, spots_of_frame
+from sureloc.localize.psf_estimate import estimate_psf
+from sureloc.localize.regions import CLAIM_PX, Region, owned, regions_of, unique_rows
+from sureloc.localize.rows import CHI2_SIGMAS, FrameRows, frame_rows
+from sureloc.localize.verdict import chi2_limit, mark_rows
+from sureloc.physics.priors import ScenePrior
+from sureloc.physics.referee import FrameData
+from sureloc.seeds import numpy_generator
+
+Array = npt.NDArray[np.float64]
+T = TypeVar("T")
+R = TypeVar("R")
+
+LEARNING_FRAMES = 40
+LEARNING_EMITTERS = 600
+LEARNING_EFFORT = Effort(chains=1, sweeps=50.0, states=20, sweeps_between=2.0)
+LEAST_PROBABILITY = 0.2  # rows below are not even looked at
+
+
+class Frames(Protocol):
+    """A movie as the workflow sees it: ADU by frame number."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(frames, rows, columns)."""
+        ...
+
+    def read(self, first: int, last: int) -> npt.NDArray[Any]:
+        """Give frames first..last-1, (frames, rows, columns), ADU."""
+        ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may decide.
+
+    Attributes:
+        pixel_nm: pixel size, nm.
+        sigma_px: PSF width, px, or None to estimate it.
+        draws: posterior draws in the draw table.
+        seed: the same seed gives the same results.
+        min_probability: rows that exist with less than this are left out.
+        workers: threads.
+        effort: chains and moves per frame.
+    """
+
+    pixel_nm: float = 100.0
+    sigma_px: float | None = None
+    draws: int = 16
+    seed: int = 0
+    min_probability: float = 0.5
+    workers: int = 1
+    effort: Effort = field(default_factory=Effort)
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.pixel_nm) and 1.0 <= self.pixel_nm <= 10000.0):
+            raise InputError(
+                f"The pixel size is {self.pixel_nm} nm; it must lie between 1 and 10000 nm "
+                "(65 to 160 is usual). It is the camera's pixel divided by the magnification."
+            )
+        if self.sigma_px is not None and not 0.3 <= self.sigma_px <= 10.0:
+            raise InputError(
+                f"The PSF width is {self.sigma_px} px; it must lie between 0.3 and 10 px (0.8 to "
+                "1.8 is usual), or be left to 'auto'."
+            )
+        if self.draws < 2:
+            raise InputError(f"draws is {self.draws}; at least 2 are needed for an uncertainty.")
+        if not 0 < self.min_probability <= 1:
+            raise InputError(
+                f"min_probability is {self.min_probability}; it must lie in (0, 1], 0.5 is usual."
+            )
+        if self.workers < 1:
+            raise InputError(f"workers is {self.workers}; it must be 1 or larger.")
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What the run takes for granted about a movie.
+
+    Attributes:
+        camera: the camera.
+        sigma_px: PSF widths along columns and rows, px.
+        learned: priors learned from the movie; background knots cover the whole frame.
+        notes: how each was found, one sentence each, for people.
+        warnings: clauses that ask for care in the verdict.
+    """
+
+    camera: Camera
+    sigma_px: tuple[float, float]
+    learned: LearnedPrior
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def spread_frames(frames: int, wanted: int) -> list[int]:
+    """Give up to `wanted` frame numbers spread evenly over a movie."""
+    number = min(frames, wanted)
+    return sorted({round((k + 0.5) * frames / number - 0.5) for k in range(number)})
+
+
+def read_frames(movie: Frames, numbers: Iterable[int]) -> npt.NDArray[Any]:
+    """Read single frames of a movie, (frames, rows, columns), ADU."""
+    return np.concatenate([movie.read(k, k + 1) for k in numbers])
+
+
+def prepare(movie: Frames, camera: Camera | None, options: Options) -> Assumptions:
+    """Settle camera, PSF width and priors from frames spread over the movie.
+
+    Raises:
+        InputError: the camera's maps do not fit, or too little can be estimated.
+    """
+    frames, height, width = movie.shape
+    notes: list[str] = []
+    warnings: list[str] = []
+    adu = read_frames(movie, spread_frames(frames, LEARNING_FRAMES))
+    if camera is None:
+        guess = estimate_camera(adu, numpy_generator(options.seed, "camera"))
+        camera = guess.camera
+        notes.append(guess.sentence)
+        warnings.append("the camera was not given but estimated from the movie")
+    else:
+        notes.append("The camera was given.")
+    camera.check_shape((height, width))
+    electrons = camera.electrons(adu)
+    variance = camera.read_variance_e2((height, width))
+    if options.sigma_px is None:
+        psf = estimate_psf(electrons, variance, camera.excess_noise)
+        sigma = (psf.sigma_x_px, psf.sigma_y_px)
+        notes.append(psf.sentence)
+    else:
+        sigma = (options.sigma_px, options.sigma_px)
+        notes.append(f"The PSF width was given: {options.sigma_px:g} px.")
+    used = _enough_frames(electrons, variance, sigma, camera.excess_noise)
+    ignore = saturated(adu, camera)
+    if ignore.any():
+        warnings.append("some pixels are saturated")
+    with ThreadPoolExecutor(options.workers) as pool:
+        learned = learn_prior(
+            electrons[used],
+            variance,
+            sigma,
+            camera.excess_noise,
+            options.seed,
+            LEARNING_EFFORT,
+            pool.map,
+            ignore[used],
+        )
+    return Assumptions(camera, sigma, learned, tuple(notes), tuple(warnings))
+
+
+def _enough_frames(
+    electrons: Array, variance: Array, sigma_px: tuple[float, float], excess_noise: float
+) -> list[int]:
+    """Give frames, spread over those at hand, that hold about `LEARNING_EMITTERS` emitters."""
+    some = electrons[:: max(1, len(electrons) // 4)]
+    found = detect_spots(some, variance, sigma_px, excess_noise).frame.size / len(some)
+    return spread_frames(len(electrons), max(2, round(LEARNING_EMITTERS / max(found, 1.0))))
+
+
+def saturated(adu: npt.NDArray[Any], camera: Camera) -> npt.NDArray[np.bool_]:
+    """Tell which pixels reached the camera's largest value and carry no information."""
+    if camera.saturation_adu is None:
+        return np.zeros(adu.shape, bool)
+    return np.asarray(adu >= camera.saturation_adu)
+
+
+def localize(movie: Frames, assumptions: Assumptions, options: Options) -> Iterator[FrameRows]:
+    """Yield the rows of every frame in order; the same for any number of workers.
+
+    Args:
+        movie: the movie.
+        assumptions: what `prepare` found, or a user gave.
+        options: what the user decided.
+    """
+    work = _FrameWorker(movie, assumptions, options)
+    if options.workers == 1:
+        yield from map(work, range(movie.shape[0]))
+        return
+    with ThreadPoolExecutor(options.workers) as pool:
+        yield from _in_order(pool, work, range(movie.shape[0]), 4 * options.workers)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[T], R], items: Iterable[T], ahead: int
+) -> Iterator[R]:
+    """Map over items in threads, results in order, with at most `ahead` of them in memory."""
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+class _FrameWorker:
+    """Everything about a movie that does not change from frame to frame."""
+
+    def __init__(self, movie: Frames, assumptions: Assumptions, options: Options) -> None:
+        self._movie = movie
+        self._assumptions = assumptions
+        self._options = options
+        self._shape = (movie.shape[1], movie.shape[2])
+        self._variance = assumptions.camera.read_variance_e2(self._shape)
+        self._regions = regions_of(self._shape, assumptions.sigma_px)
+        self._limit = chi2_limit(assumptions.sigma_px, CHI2_SIGMAS)
+
+    def __call__(self, frame: int) -> FrameRows:
+        a, o = self._assumptions, self._options
+        adu = self._movie.read(frame, frame + 1)
+        electrons = a.camera.electrons(adu)
+        ignore = saturated(adu, a.camera)[0]
+        spots = detect_spots(electrons, self._variance, a.sigma_px, a.camera.excess_noise)
+        starts = spots_of_frame(spots, 0)
+        parts = [self._region(frame, r, electrons[0], ignore, starts) for r in self._regions]
+        table = unique_rows([p.table for p in parts], self._regions, o.pixel_nm)
+        table = table[table["p_exists"] >= o.min_probability].reset_index(drop=True)
+        expected, chi2 = np.empty(self._shape), np.empty(self._shape)
+        for part, r in zip(parts, self._regions, strict=True):
+            core = np.s_[slice(*r.core_rows), slice(*r.core_columns)]
+            expected[core] = part.expected_e
+            chi2[core] = part.chi2
+        table = mark_rows(table, self._limit, ignore, o.pixel_nm, a.sigma_px)
+        draws = pd.concat([p.draws for p in parts], ignore_index=True)
+        draws = draws.sort_values("draw", kind="stable", ignore_index=True)
+        return FrameRows(frame, table, draws, expected, chi2)
+
+    def _region(
+        self,
+        frame: int,
+        region: Region,
+        electrons: Array,
+        ignore: npt.NDArray[np.bool_],
+        starts: Array,
+    ) -> FrameRows:
+        """Localize one region; the result covers its core and is in the frame's coordinates."""
+        a, o = self._assumptions, self._options
+        where = (region.rows, region.columns)
+        data = FrameData(
+            electrons[where], self._variance[where], a.camera.excess_noise, ignore[where]
+        )
+        prior = region_prior(a.learned.prior, region, self._shape)
+        shift = np.array([region.columns.start, region.rows.start, 0.0])
+        inside = (
+            (starts[:, 0] > region.columns.start - 0.5)
+            & (starts[:, 0] < region.columns.stop - 0.5)
+            & (starts[:, 1] > region.rows.start - 0.5)
+            & (starts[:, 1] < region.rows.stop - 0.5)
+        )
+        posterior = frame_posterior(
+            data,
+            prior,
+            a.sigma_px,
+            [starts[inside] - shift],
+            o.effort,
+            o.seed,
+            frame * len(self._regions) + region.number,
+            LEAST_PROBABILITY,
+        )
+        local = frame_rows(
+            posterior,
+            data,
+            prior,
+            a.sigma_px,
+            frame,
+            o.pixel_nm,
+            a.camera.quantum_efficiency,
+            o.draws,
+        )
+        return _core(local, region, o.pixel_nm)
+
+
+def _core(local: FrameRows, region: Region, pixel_nm: float) -> FrameRows:
+    """Move a region's results to the frame's coordinates and cut them down to its core."""
+    left, top = region.columns.start, region.rows.start
+    moved = {}
+    for name, table, slack in (
+        ("table", local.table, CLAIM_PX),
+        ("draws", local.draws, 0.0),
+    ):
+        table = table.copy()
+        for column in table.columns:
+            if column.endswith("_nm") and column[:2] in ("x_", "y_"):
+                table[column] += (left if column[0] == "x" else top) * pixel_nm
+        x, y = table["x_nm"].to_numpy() / pixel_nm, table["y_nm"].to_numpy() / pixel_nm
+        moved[name] = table[owned(x, y, region, slack)].reset_index(drop=True)
+    rows = slice(region.core_rows[0] - top, region.core_rows[1] - top)
+    columns = slice(region.core_columns[0] - left, region.core_columns[1] - left)
+    return FrameRows(
+        local.frame,
+        moved["table"],
+        moved["draws"],
+        local.expected_e[rows, columns],
+        local.chi2[rows, columns],
+    )
+
+
+def region_prior(prior: ScenePrior, region: Region, shape: tuple[int, int]) -> ScenePrior:
+    """Give the prior of a region: the same, with the background's knots on the region."""
+
+    if region.rows == slice(0, shape[0]) and region.columns == slice(0, shape[1]):
+        return prior
+    whole = background_image(np.atleast_2d(np.asarray(prior.background_e)), shape)
+    return replace(prior, background_e=at_knots(whole[region.rows, region.columns]))

@@ -1,0 +1,125 @@
+"""Large frames in pieces: regions with a halo, each owning the emitters of its core.
+
+Regions sit on a grid fixed to the movie's own pixels, so that the result does not depend on how the
+work is split. The halo lets emitters outside the core explain their light inside; a row belongs to
+the region in whose core it lies, and one that two regions claim across their border counts once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+Array = npt.NDArray[np.float64]
+
+CORE_PX = 64
+WHOLE_PX = 80  # frames up to this size are not cut
+HALO_SIGMAS = 7.0
+CLAIM_PX = 0.3  # a region also reports rows this far outside its core, for its neighbours to miss
+SAME_PX = 0.5  # two regions' rows closer than this at a border are one
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of the frame.
+
+    Attributes:
+        number: its place in the grid, which names its random streams.
+        rows, columns: slices with the halo.
+        core_rows, core_columns: (first, last + 1) pixels that it owns.
+    """
+
+    number: int
+    rows: slice
+    columns: slice
+    core_rows: tuple[int, int]
+    core_columns: tuple[int, int]
+
+
+def regions_of(shape: tuple[int, int], sigma_px: tuple[float, float]) -> list[Region]:
+    """Cut a frame of shape (rows, columns) into regions."""
+    halo = round(HALO_SIGMAS * max(sigma_px))
+    out: list[Region] = []
+    for top, bottom in _cuts(shape[0]):
+        for left, right in _cuts(shape[1]):
+            out.append(
+                Region(
+                    len(out),
+                    slice(max(top - halo, 0), min(bottom + halo, shape[0])),
+                    slice(max(left - halo, 0), min(right + halo, shape[1])),
+                    (top, bottom),
+                    (left, right),
+                )
+            )
+    return out
+
+
+def _cuts(size: int) -> list[tuple[int, int]]:
+    if size <= WHOLE_PX:
+        return [(0, size)]
+    starts = list(range(0, size, CORE_PX))
+    if size - starts[-1] < CORE_PX // 4:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], size], strict=True))
+
+
+def owned(x_px: Array, y_px: Array, region: Region, slack_px: float) -> npt.NDArray[np.bool_]:
+    """Tell which positions, in the frame's pixels, lie in a region's core or within the slack."""
+    top, bottom = region.core_rows
+    left, right = region.core_columns
+    return np.asarray(
+        (y_px >= top - 0.5 - slack_px)
+        & (y_px < bottom - 0.5 + slack_px)
+        & (x_px >= left - 0.5 - slack_px)
+        & (x_px < right - 0.5 + slack_px)
+    )
+
+
+def unique_rows(tables: list[pd.DataFrame], regions: list[Region], pixel_nm: float) -> pd.DataFrame:
+    """Join the rows of a frame's regions; a row that two regions report is kept once.
+
+    Args:
+        tables: one table per region, positions in the frame's nm, rows within the core or
+            `CLAIM_PX` of it.
+        regions: the regions.
+        pixel_nm: pixel size, nm.
+    """
+    inner, outer = [], []
+    for table, region in zip(tables, regions, strict=True):
+        x, y = table["x_nm"].to_numpy() / pixel_nm, table["y_nm"].to_numpy() / pixel_nm
+        mine = owned(x, y, region, 0.0)
+        inner.append(table[mine])
+        outer.append(table[~mine])
+    kept = pd.concat(inner, ignore_index=True)
+    for table in outer:
+        for _, row in table.iterrows():
+            distance = np.hypot(kept["x_nm"] - row["x_nm"], kept["y_nm"] - row["y_nm"])
+            if not (distance < SAME_PX * pixel_nm).any():
+                kept = pd.concat([kept, row.to_frame().T.astype(kept.dtypes)], ignore_index=True)
+    # Both neighbours may own their own version of an emitter that sits on the border.
+    return _without_twins(kept, regions, pixel_nm)
+
+
+def _without_twins(table: pd.DataFrame, regions: list[Region], pixel_nm: float) -> pd.DataFrame:
+    if len(regions) == 1 or len(table) < 2:
+        return table
+    x, y = table["x_nm"].to_numpy() / pixel_nm, table["y_nm"].to_numpy() / pixel_nm
+    number = np.zeros(len(table), int)
+    depth = np.full(len(table), np.inf)
+    for region in regions:
+        mine = owned(x, y, region, 0.0)
+        number[mine] = region.number
+        for position, (low, high) in ((x, region.core_columns), (y, region.core_rows)):
+            edge = np.minimum(position - (low - 0.5), (high - 0.5) - position)
+            depth[mine] = np.minimum(depth[mine], edge[mine])
+    border = np.flatnonzero(depth < CLAIM_PX)
+    drop = np.zeros(len(table), bool)
+    for a, i in enumerate(border):
+        for k in border[a + 1 :]:
+            near = np.hypot(x[i] - x[k], y[i] - y[k]) < CLAIM_PX
+            if number[i] != number[k] and near and not (drop[i] or drop[k]):
+                drop[k if depth[i] >= depth[k] else i] = True
+    return table[~drop].reset_index(drop=True)
