@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from sureloc.camera import Camera
-from sureloc.errors import InputError
+from sureloc.errors import CameraError, InputError
 from sureloc.io.cameras import read_camera
 from sureloc.io.movies import open_movie
+from sureloc.localize.camera_estimate import estimate_camera, estimate_offset_shift
 from sureloc.localize.psf_estimate import estimate_psf
 from sureloc.physics.image import render_frames
 from sureloc.physics.noise import sample_electrons
@@ -154,3 +155,137 @@ def test_psf_width_of_third_party_movies(name, camera, sigma, tolerance):
     variance = camera.read_variance_e2(adu.shape[1:])
     estimate = estimate_psf(camera.electrons(adu), variance, camera.excess_noise)
     assert estimate.sigma_px == pytest.approx(sigma, abs=tolerance)
+
+
+# --- camera -------------------------------------------------------------------------------------
+
+OFFSET, GAIN = 100.0, 2.2
+
+
+def as_adu(electrons):
+    return np.clip(np.rint(electrons * GAIN + OFFSET), 0, 65535).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("density", "frames", "options"),
+    [
+        (0.0018, 50, {}),
+        (0.0071, 5, {"sigma": (1.3, 1.3)}),
+        (0.0071, 30, {"photons": (1000, 5000), "sigma": (0.85, 0.85)}),
+        (0.0356, 20, {}),
+        (0.0071, 30, {"background": 2.0, "read_variance_e2": 1.0}),
+        (0.0071, 30, {"background": 50.0, "photons": (3000, 4000), "read_variance_e2": 0.0}),
+    ],
+)
+def test_camera_lies_within_its_stated_errors(density, frames, options):
+    electrons, variance = simulate(density, frames, 7, **options)
+    estimate = estimate_camera(as_adu(electrons), np.random.default_rng(0))
+    camera = estimate.camera
+    # Three standard errors each, and errors small enough to be of use.
+    assert abs(camera.gain_adu_per_e - GAIN) < 3 * estimate.gain_error
+    assert estimate.gain_error < 0.15 * GAIN
+    assert abs(camera.offset_adu - OFFSET) < 3 * estimate.offset_error_adu
+    dark = OFFSET - variance[0, 0] * GAIN
+    assert abs(estimate.dark_level_adu - dark) < 3 * estimate.dark_level_error_adu
+    assert abs(estimate.read_noise_e - np.sqrt(variance[0, 0])) < 3 * estimate.read_noise_error_e
+    # What the likelihood needs, e + v, is the same for the estimated and its own dark level.
+    e = camera.electrons(200.0)
+    v = camera.read_variance_e2((1, 1))[0, 0]
+    assert e + v == pytest.approx(
+        (200.0 - estimate.dark_level_adu) / camera.gain_adu_per_e, abs=0.1
+    )
+    assert "read noise" in estimate.sentence
+
+
+def test_stated_errors_of_the_camera_are_its_scatter():
+    z = []
+    for seed in range(8):
+        electrons, variance = simulate(0.0071, 8, 200 + seed, (1.2, 1.2))
+        estimate = estimate_camera(as_adu(electrons), np.random.default_rng(seed))
+        z.append((estimate.camera.gain_adu_per_e - GAIN) / estimate.gain_error)
+        dark = OFFSET - variance[0, 0] * GAIN
+        z.append((estimate.dark_level_adu - dark) / estimate.dark_level_error_adu)
+    # 16 values, correlated in pairs: their rms scatters by 25 %.
+    assert 0.4 < np.sqrt(np.mean(np.square(z))) < 1.6
+
+
+def test_hot_pixels_do_not_spoil_the_camera():
+    rng = np.random.default_rng(8)
+    hot = np.where(rng.random((64, 64)) < 0.01, 1500.0, 5.0)
+    electrons, _ = simulate(0.0071, 20, 8, read_variance_e2=hot)
+    estimate = estimate_camera(as_adu(electrons), np.random.default_rng(0))
+    assert abs(estimate.camera.gain_adu_per_e - GAIN) < 3 * estimate.gain_error
+    assert abs(estimate.dark_level_adu - (OFFSET - 5 * GAIN)) < 3 * estimate.dark_level_error_adu
+
+
+def test_electron_multiplication_doubles_the_gain_unless_told():
+    electrons, _ = simulate(0.0071, 20, 9, background=20.0, read_variance_e2=0.01, em_gain=300.0)
+    adu = as_adu(electrons)
+    told = estimate_camera(adu, np.random.default_rng(0), em_gain=300.0)
+    untold = estimate_camera(adu, np.random.default_rng(0))
+    assert abs(told.camera.gain_adu_per_e - GAIN) < 3 * told.gain_error
+    assert untold.camera.gain_adu_per_e == pytest.approx(
+        told.camera.gain_adu_per_e * told.camera.excess_noise
+    )
+    assert told.camera.em_gain == 300.0
+
+
+def test_saturated_pixels_are_left_out():
+    electrons, _ = simulate(0.0071, 20, 10, photons=(2000, 6000))
+    adu = np.minimum(as_adu(electrons), 700)
+    assert (adu == 700).mean() > 0.002
+    estimate = estimate_camera(adu, np.random.default_rng(0), saturation_adu=700)
+    assert abs(estimate.camera.gain_adu_per_e - GAIN) < 3 * estimate.gain_error
+    assert estimate.camera.saturation_adu == 700
+
+
+def test_the_bootstrap_follows_its_generator():
+    electrons, _ = simulate(0.0071, 5, 11)
+    one, same, other = (
+        estimate_camera(as_adu(electrons), np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    assert one == same
+    assert one.camera == other.camera
+    assert one.gain_error != other.gain_error
+
+
+def test_frames_without_contrast_or_noise_are_refused():
+    electrons, _ = simulate(0.0, 5, 12)
+    with pytest.raises(CameraError, match="too little contrast"):
+        estimate_camera(as_adu(electrons), np.random.default_rng(0))
+    with pytest.raises(CameraError, match="no noise"):
+        estimate_camera(np.full((5, 32, 32), 100, np.uint16), np.random.default_rng(0))
+    with pytest.raises(CameraError, match="shape"):
+        estimate_camera(np.zeros((5, 6, 32), np.uint16), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("density", [0.0018, 0.0356])
+def test_a_wrong_offset_shows_in_the_noise(density):
+    hot = np.where(np.random.default_rng(1).random((64, 64)) < 0.02, 900.0, 5.0)
+    electrons, variance = simulate(density, 20, 13, read_variance_e2=hot)
+    for shift in (-3.0, 0.0, 4.0):
+        found = estimate_offset_shift(electrons + shift, variance, np.random.default_rng(0))
+        assert abs(found.shift_e - shift) < 3.5 * found.error_e
+        assert found.error_e < 0.4
+    assert "electrons above" in found.sentence
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "gain", "dark"),
+    [
+        # EMCCD of 2.06 ADU per photon, whose excess noise 2 nobody told: gain 4.12, baseline 100.
+        ("dense_random_sim/stack.tif", 4.12, 100.0),
+        ("known_answer_sim/test.tif", 1.0, 100.0),
+        ("known_answer_sim/test_300x200.tif", 1.0, 100.0),
+        ("known_answer_sim/test_low_snr.tif", 1.0, 100.0),
+    ],
+)
+def test_cameras_of_third_party_simulations(name, gain, dark):
+    if not (SHARED / name).exists():
+        pytest.skip(f"the third-party movie {SHARED / name} is absent")
+    with open_movie(SHARED / name) as movie:
+        part = movie.read(0, min(6, movie.frames))[:, :160, :160]
+    estimate = estimate_camera(part, np.random.default_rng(0))
+    assert abs(estimate.camera.gain_adu_per_e - gain) < 3 * estimate.gain_error
+    assert abs(estimate.dark_level_adu - dark) < 3 * estimate.dark_level_error_adu

@@ -15,9 +15,10 @@ without being told, gain comes out F^2 too large and photons F^2 too small, agai
 positions and intervals.
 
 Molecules come and go and have edges, so neither the scatter over time nor that over space is noise
-alone. Fourth differences along both axes suppress what a PSF can pass (amplitude 3e-3 of a spot at
-sigma = 1 px) and keep white noise; what still leaks grows with the square of the level and is
-fitted beside the line.
+alone. The noise is therefore read from fourth differences along both axes, which suppress what a
+PSF can pass (amplitude 3e-3 of a spot at sigma = 1 px) and keep white noise, taken of the residual
+after spots and background were fitted (`sureloc.localize.detect`) with a first, rough camera. The
+fitted image is the abscissa: the measured level has noise of its own, which flattens the line.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from jaxtyping import Num
 from scipy import ndimage, stats
 
 from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
-from sureloc.errors import CameraError
+from sureloc.errors import CameraError, InputError
+from sureloc.localize.detect import detect_spots
+from sureloc.localize.psf_estimate import estimate_psf
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -43,9 +46,13 @@ _RESAMPLES = 200
 _ROUNDS = 5
 _OUTLIER = 30.0  # squared normal deviates beyond this have a share of 4e-8
 _HOT_TAIL = 1e-4
-_MODEL_ERROR = 0.03  # relative bias of the gain on simulated movies of all kinds
+_MODEL_ERROR = 0.04  # relative bias of the gain that simulated movies of all kinds leave room for
 _LARGEST_ERROR = 0.5
-_DARK_SHARE = 10.0  # percent of the pixels that lie below the level where leakage starts
+_CAMERA_ROUNDS = 2
+_FRAMES_AT_ONCE = 20
+_USUAL_SIGMA_PX = 1.2
+_HOT_VARIANCE_E2 = 1e6
+_MOST_BACKGROUND_E = 2000.0
 _DARK_PERCENTILE = 1.0
 
 
@@ -109,16 +116,28 @@ def estimate_camera(
     Raises:
         CameraError: the frames hold too little contrast or too few pixels to measure the gain.
     """
-    levels, squares = _levels_and_squares(adu, saturation_adu)
-    dark = float(np.percentile(levels, _DARK_SHARE))
-    features = _features(levels, dark)
-    mask, coefficients = _usable(features, squares)
-    sums = _tile_sums(features, squares, mask, coefficients)
-    slope, dark_level = _line(sums.sum(axis=0), dark)
+    frames = np.asarray(adu, dtype=np.float64)
+    _check_frames(frames)
+    saturated = _near_saturation(frames, saturation_adu)
+    levels = _along_both(frames, _FOURTH_DIFFERENCE**2)
+    squares = np.where(saturated, np.nan, _along_both(frames, _FOURTH_DIFFERENCE) ** 2)
+    mask, coefficients = _usable(levels, squares)
+    for _ in range(_CAMERA_ROUNDS):
+        fitted = _fitted_image(
+            frames, np.logical_not(mask.any(axis=0)), _line_of(coefficients, levels)
+        )
+        abscissa = _along_both(fitted, _FOURTH_DIFFERENCE**2)
+        squares = _along_both(frames - fitted, _FOURTH_DIFFERENCE) ** 2
+        squares[saturated] = np.nan
+        mask, coefficients = _usable(abscissa, squares)
+    sums = _tile_sums(abscissa, levels, squares, mask, coefficients)
+    slope, dark_level = _line(sums.sum(axis=0))
     again = rng.integers(0, len(sums), (_RESAMPLES, len(sums)))
-    draws = np.array([_line(sums[chosen].sum(axis=0), dark) for chosen in again])
-    slope_error = math.hypot(float(_robust_sd(draws[:, 0])), _MODEL_ERROR * slope)
-    dark_error = float(_robust_sd(draws[:, 1]))
+    draws = np.array([_line(sums[chosen].sum(axis=0)) for chosen in again])
+    slope_error = math.hypot(_robust_sd(draws[:, 0]), _MODEL_ERROR * slope)
+    # A slope that is off turns the line about its middle, and its zero moves.
+    height = sums[:, 0, 1].sum() / sums[:, 0, 0].sum() - dark_level
+    dark_error = math.hypot(_robust_sd(draws[:, 1]), _MODEL_ERROR * height)
     if not (slope > 0 and slope_error < _LARGEST_ERROR * slope):
         raise CameraError(
             f"The gain cannot be measured from these {len(adu)} frames (slope of variance over "
@@ -128,7 +147,7 @@ def estimate_camera(
         )
     excess = 2.0 - 1.0 / em_gain
     gain = slope / excess
-    room_e2 = excess * max(float(_darkest(levels)) - dark_level, 0.0) / slope
+    room_e2 = excess * max(_darkest(levels) - dark_level, 0.0) / slope
     read_e2 = excess * min(USUAL_READ_VARIANCE_E2, 0.5 * room_e2)
     if em_gain > 1:
         read_e2 = 0.0  # multiplication lifts the signal above the read noise
@@ -147,6 +166,83 @@ def estimate_camera(
     )
 
 
+@dataclass(frozen=True)
+class OffsetShift:
+    """By how much a camera's stated offset misses the movie, as the noise shows it.
+
+    Attributes:
+        shift_e: electrons to subtract from every pixel so that the variance of the dark fits the
+            stated gain and read noise; negative values are to be added.
+        error_e: standard error.
+    """
+
+    shift_e: float
+    error_e: float
+
+    @property
+    def sentence(self) -> str:
+        """Say it to people."""
+        return (
+            f"By its noise, the movie's level lies {self.shift_e:.1f} ± {self.error_e:.2g} "
+            "electrons above what the camera file's offset says."
+        )
+
+
+def estimate_offset_shift(
+    electrons: Num[np.ndarray, "frames height width"],
+    read_variance_e2: Num[np.ndarray, "height width"],
+    rng: np.random.Generator,
+    excess_noise: float = 1.0,
+) -> OffsetShift:
+    """Compare a movie's noise with its camera: the offset shift that makes the two agree.
+
+    Where the camera file is right, the shift is zero within its error; its gain is taken as given.
+    Acquisition programs that add or subtract a baseline, and calibrations of another day, are off
+    by some electrons; then every expected variance in the dark is wrong by as much.
+
+    Args:
+        electrons: frames converted with the camera file.
+        read_variance_e2: its read variance, electrons^2.
+        rng: source of randomness for the bootstrap over tiles.
+        excess_noise: F^2 of electron multiplication, 1 without it.
+
+    Raises:
+        CameraError: there are too few pixels.
+    """
+    frames = np.asarray(electrons, dtype=np.float64)
+    variance = np.asarray(read_variance_e2, dtype=np.float64)
+    _check_frames(frames)
+    sigma = _psf_widths(frames, variance, excess_noise)
+    fitted = _expected(frames, variance, sigma, excess_noise)
+    squares = _along_both(frames - fitted, _FOURTH_DIFFERENCE) ** 2
+    predicted = _along_both(excess_noise * fitted + variance, _FOURTH_DIFFERENCE**2)
+    typical = float(np.median(predicted))
+    weight = np.where(
+        squares < _OUTLIER * predicted, np.maximum(predicted, 0.2 * typical) ** -2.0, 0.0
+    )
+    terms = np.stack([weight, weight * (predicted - squares) / excess_noise])
+    sums = np.array([tile.sum(axis=(2, 3)) for tile in _tiles(terms)])  # (tiles, 2, frames)
+    sums = sums.transpose(0, 2, 1).reshape(-1, 2)
+    again = rng.integers(0, len(sums), (_RESAMPLES, len(sums)))
+    draws = np.array([_ratio(sums[chosen]) for chosen in again])
+    return OffsetShift(_ratio(sums), _robust_sd(draws))
+
+
+def _ratio(sums: FloatArray) -> float:
+    total, weighted = sums.sum(axis=0)
+    return float(weighted / total)
+
+
+def _tiles(images: FloatArray) -> list[FloatArray]:
+    """Cut the last two axes into tiles."""
+    height, width = images.shape[-2:]
+    return [
+        images[..., top : top + _TILE_PX, left : left + _TILE_PX]
+        for top in range(0, height, _TILE_PX)
+        for left in range(0, width, _TILE_PX)
+    ]
+
+
 def _along_both(images: FloatArray, kernel: FloatArray) -> FloatArray:
     """Filter along rows and columns and keep the pixels whose whole support is in the frame."""
     rows = ndimage.correlate1d(images, kernel, axis=1)
@@ -154,39 +250,71 @@ def _along_both(images: FloatArray, kernel: FloatArray) -> FloatArray:
     return np.asarray(both[:, _REACH:-_REACH, _REACH:-_REACH])
 
 
-def _levels_and_squares(
-    adu: npt.NDArray[np.generic], saturation_adu: int | None
-) -> tuple[FloatArray, FloatArray]:
-    """Give local means and squared fourth differences; pixels near a saturated one are NaN.
-
-    The mean is weighted by the squares of the differences' weights, so that the expected square is
-    the line at the expected mean, whatever the structure underneath.
-    """
-    frames = np.asarray(adu, dtype=np.float64)
-    if min(frames.shape) < 1 or min(frames.shape[1:]) < 4 * _REACH:
+def _check_frames(frames: FloatArray) -> None:
+    if len(frames) < 1 or min(frames.shape[1:]) < 4 * _REACH:
         raise CameraError(
             f"The camera cannot be estimated from an array of shape {frames.shape}; 1 frame or "
             f"more of at least {4 * _REACH} rows and columns are needed."
         )
-    squares = _along_both(frames, _FOURTH_DIFFERENCE) ** 2
-    levels = _along_both(frames, _FOURTH_DIFFERENCE**2)
-    if saturation_adu is not None and (frames >= saturation_adu).any():
-        near = ndimage.maximum_filter(frames, size=(1, 2 * _REACH + 1, 2 * _REACH + 1))
-        squares[near[:, _REACH:-_REACH, _REACH:-_REACH] >= saturation_adu] = np.nan
-    return levels, squares
 
 
-def _features(levels: FloatArray, dark: float) -> FloatArray:
-    """Give the columns 1, level, leak; the leak is the square of the height above the darkness."""
-    height = levels - dark
-    return np.stack([np.ones_like(height), height, np.maximum(height, 0.0) ** 2], axis=-1)
+def _near_saturation(frames: FloatArray, saturation_adu: int | None) -> npt.NDArray[np.bool_]:
+    """Tell which differences touch a saturated pixel."""
+    inner = np.s_[:, _REACH:-_REACH, _REACH:-_REACH]
+    if saturation_adu is None or not (frames >= saturation_adu).any():
+        return np.zeros(frames[inner].shape, bool)
+    size = (1, 2 * _REACH + 1, 2 * _REACH + 1)
+    return np.asarray(ndimage.maximum_filter(frames >= saturation_adu, size=size)[inner])
 
 
-def _usable(features: FloatArray, squares: FloatArray) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+def _fitted_image(
+    frames: FloatArray, hot: npt.NDArray[np.bool_], line: tuple[float, float]
+) -> FloatArray:
+    """Fit spots and background with a rough camera; give the expected image in ADU.
+
+    Args:
+        frames: ADU.
+        hot: differences that are noisy in every frame.
+        line: slope and zero level of the rough camera, in whose electrons the read noise is a part
+            of the shot noise.
+    """
+    slope, dark_level = line
+    electrons = (frames - dark_level) / slope
+    variance = np.zeros(frames.shape[1:])
+    variance[_REACH:-_REACH, _REACH:-_REACH][hot] = _HOT_VARIANCE_E2
+    sigma = _psf_widths(electrons, variance, 1.0)
+    return _expected(electrons, variance, sigma, 1.0) * slope + dark_level
+
+
+def _expected(
+    electrons: FloatArray, variance: FloatArray, sigma: tuple[float, float], excess_noise: float
+) -> FloatArray:
+    """Fit spots and background; give the expected electrons of every pixel."""
+    parts = (
+        electrons[first : first + _FRAMES_AT_ONCE]
+        for first in range(0, len(electrons), _FRAMES_AT_ONCE)
+    )
+    return np.concatenate(
+        [detect_spots(part, variance, sigma, excess_noise).expected_e(sigma) for part in parts]
+    )
+
+
+def _psf_widths(
+    electrons: FloatArray, variance: FloatArray, excess_noise: float
+) -> tuple[float, float]:
+    try:
+        psf = estimate_psf(electrons[: _FRAMES_AT_ONCE // 2], variance, excess_noise)
+    except InputError:
+        # Too few spots to measure are too few to matter here.
+        return _USUAL_SIGMA_PX, _USUAL_SIGMA_PX
+    return psf.sigma_x_px, psf.sigma_y_px
+
+
+def _usable(abscissa: FloatArray, squares: FloatArray) -> tuple[npt.NDArray[np.bool_], FloatArray]:
     """Leave out saturation, single outliers and pixels that are noisy in every frame.
 
     Returns:
-        Which pixels to use, and the curve's coefficients fitted to them.
+        Which pixels to use, and constant and slope of the line fitted to them.
     """
     mask = np.isfinite(squares)
     typical = float(np.median(squares[mask]) / stats.chi2.median(1)) if mask.any() else 0.0
@@ -197,68 +325,81 @@ def _usable(features: FloatArray, squares: FloatArray) -> tuple[npt.NDArray[np.b
         )
     frames = len(squares)
     for _ in range(3):
-        coefficients = _fit(features[mask], squares[mask], typical)
-        ratio = squares / _curve(features, coefficients, typical)
+        coefficients = _fit(abscissa[mask], squares[mask], typical)
+        ratio = squares / _variance(abscissa, coefficients, typical)
         ratio = np.minimum(np.nan_to_num(ratio, nan=1.0), _OUTLIER)
         hot = ratio.mean(axis=0) > stats.chi2.isf(_HOT_TAIL, frames) / frames
         mask = np.isfinite(squares) & (ratio < _OUTLIER) & ~hot
     return mask, coefficients
 
 
-def _curve(features: FloatArray, coefficients: FloatArray, typical: float) -> FloatArray:
+def _variance(abscissa: FloatArray, coefficients: FloatArray, typical: float) -> FloatArray:
     # A floor, since a line of too steep a slope may fall below zero in the dark.
-    return np.asarray(np.maximum(features @ coefficients, 0.2 * typical))
+    return np.asarray(np.maximum(coefficients[0] + coefficients[1] * abscissa, 0.2 * typical))
 
 
-def _fit(features: FloatArray, squares: FloatArray, typical: float) -> FloatArray:
-    """Fit the curve with weights 1 / variance^2, the inverse variance of a squared deviate."""
-    coefficients = np.array([typical, 0.0, 0.0])
+def _fit(abscissa: FloatArray, squares: FloatArray, typical: float) -> FloatArray:
+    """Fit constant and slope with weights 1 / variance^2: a squared deviate's inverse variance."""
+    coefficients = np.array([typical, 0.0])
     for _ in range(_ROUNDS):
-        weighted = features * _curve(features, coefficients, typical)[:, None] ** -2.0
-        coefficients = _solve(weighted.T @ features, weighted.T @ squares)
+        weight = _variance(abscissa, coefficients, typical) ** -2.0
+        mean = np.average(abscissa, weights=weight)
+        above = abscissa - mean
+        slope = (weight * above * squares).sum() / max((weight * above**2).sum(), 1e-300)
+        coefficients = np.array([np.average(squares, weights=weight) - slope * mean, slope])
     return coefficients
 
 
-def _solve(normal: FloatArray, moment: FloatArray) -> FloatArray:
-    """Solve the normal equations; a leak below zero is no leak."""
-    solution = np.asarray(np.linalg.lstsq(normal, moment, rcond=None)[0])
-    if solution[2] < 0:
-        line = np.linalg.lstsq(normal[:2, :2], moment[:2], rcond=None)[0]
-        solution = np.append(line, 0.0)
-    return solution
+def _line_of(coefficients: FloatArray, levels: FloatArray) -> tuple[float, float]:
+    """Give slope and zero level of a rough line, whatever noise did to it."""
+    constant, slope = coefficients
+    middle = float(np.median(levels))
+    least = (constant + slope * middle) / _MOST_BACKGROUND_E
+    slope = max(float(slope), least)
+    return slope, middle - (constant + coefficients[1] * middle) / slope
 
 
 def _tile_sums(
-    features: FloatArray,
+    abscissa: FloatArray,
+    levels: FloatArray,
     squares: FloatArray,
     mask: npt.NDArray[np.bool_],
     coefficients: FloatArray,
 ) -> FloatArray:
-    """Give every tile's share of the normal equations, shape (tiles, 3, 4).
+    """Give every tile's moments of (1, abscissa) with (1, level, square), shape (tiles, 2, 3).
 
     A tile of a frame is the unit of the bootstrap, since neighbouring differences share pixels.
     """
-    weight = np.where(mask, _curve(features, coefficients, float(coefficients[0])) ** -2.0, 0.0)
+    typical = float(np.median(squares[mask]) / stats.chi2.median(1))
+    weight = np.where(mask, _variance(abscissa, coefficients, typical) ** -2.0, 0.0) * typical**2
     target = np.where(mask, squares, 0.0)
-    height, width = squares.shape[1:]
+    ones = np.ones_like(weight)
+    columns = np.stack([ones, abscissa, levels, target])
     sums = []
-    for top in range(0, height, _TILE_PX):
-        for left in range(0, width, _TILE_PX):
-            part = np.s_[:, top : top + _TILE_PX, left : left + _TILE_PX]
-            x, w = features[part], weight[part]
-            y = np.concatenate([x, target[part][..., None]], axis=-1)
-            sums.append(np.einsum("fyxi,fyx,fyxj->fij", x, w, y))
+    for tile in _tiles(np.concatenate([columns, weight[None]])):
+        one, fitted, level, square, w = tile
+        instrument, measured = np.stack([one, fitted]), np.stack([one, level, square])
+        sums.append(np.einsum("ifyx,fyx,jfyx->fij", instrument, w, measured))
     return np.concatenate(sums)
 
 
-def _line(sums: FloatArray, dark: float) -> tuple[float, float]:
-    """Give the line's slope and the level at which it crosses zero."""
-    constant, slope, _ = _solve(sums[:, :3], sums[:, 3])
-    return float(slope), dark - float(constant) / float(slope) if slope else math.nan
+def _line(sums: FloatArray) -> tuple[float, float]:
+    """Give slope and zero level with the fitted image as the instrument of the measured level.
+
+    The slope is cov(fitted, square) / cov(fitted, level) (Reiersol 1945): right also where the
+    fitted image is a distorted picture of the expected one.
+    """
+    total, level, square = sums[0] / sums[0, 0]
+    covariances = sums[1] / sums[0, 0] - sums[1, 0] / sums[0, 0] * np.array([total, level, square])
+    if not covariances[1] > 0:
+        return math.nan, math.nan
+    slope = float(covariances[2] / covariances[1])
+    return slope, float(level - square / slope) if slope else math.nan
 
 
 def _robust_sd(values: FloatArray) -> float:
-    return float(stats.median_abs_deviation(values, scale="normal"))
+    deviation = stats.median_abs_deviation(values, scale="normal", nan_policy="omit")
+    return float(deviation)
 
 
 def _darkest(levels: FloatArray) -> float:

@@ -49,6 +49,11 @@ class Spots:
     significance: Float[np.ndarray, " spots"]
     background_e: Float[np.ndarray, "frames height width"]
 
+    def expected_e(self, sigma_px: tuple[float, float]) -> Float[np.ndarray, "frames height width"]:
+        """Render spots and background into expected photo-electrons per pixel."""
+        patches = _Patches.of(self.frame, self.x_px, self.y_px, sigma_px, self.background_e.shape)
+        return self.background_e + patches.render(self.photons)
+
 
 def detect_spots(
     electrons: Float[np.ndarray, "frames height width"],
