@@ -3,9 +3,9 @@
 Detected spots without a near neighbour are fitted for position, photons, background and both
 widths at once under the shifted-Poisson likelihood (`sureloc.physics.likelihood`; its Fisher
 scoring is iteratively reweighted least squares), with the light of their farther neighbours held
-in the expectation. Two molecules seen as one look wide, so spots that the model does not describe
-(chi2) or that are far off the others go, and the logarithms of the remaining widths are pooled by
-an M-estimator. The width found is used to detect again, until it stands.
+in the expectation. Two molecules seen as one look wide, so the logarithms of the widths are pooled
+by a redescending M-estimator, which gives no weight to spots far off the others. The width found is
+used to detect again, until it stands.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _MOST_SPOTS = 2000
 _FRAMES_AT_ONCE = 20
 _ROUNDS = 4
 _STEPS = 25
+_LARGEST_ERROR = 0.3  # of the logarithm of one width
 _WINDOW_SIGMAS = 3.0
 _LONE_SIGMAS = 3.75
 _LEAST_SIGNIFICANCE = 7.0
-_CHI2_TAIL = 0.05
 # Excess spread comes from real variation and from unresolved pairs, which are all on the wide side.
 # On simulated movies of up to 3.5 emitters per um^2 the bias was below a third of it, or 0.3 %.
 _OVERLAP_SHARE = 0.25
@@ -105,7 +105,7 @@ def estimate_psf(
 
 @dataclass(frozen=True)
 class _Fits:
-    """Logarithms of the widths of single spots, their standard deviations, and the chi2 test."""
+    """Logarithms of the widths of single spots, their standard deviations, and which fits held."""
 
     log_sigma: FloatArray  # (spots, 2): along columns, rows
     error: FloatArray  # (spots, 2)
@@ -205,16 +205,13 @@ def _fit(
         theta[:, _LOG_SX : _LOG_SY + 1] = np.clip(
             theta[:, _LOG_SX : _LOG_SY + 1], *np.log(SIGMA_RANGE_PX)
         )
-    expected, jacobian = _image(theta, columns, rows)
-    weight = 1.0 / (excess_noise * np.maximum(expected + others, 0.05) + noise)
-    residual = counts - expected - others
-    fisher, _ = _normal_equations(jacobian, weight, residual)
     covariance = np.linalg.inv(fisher)
     error = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2)[:, _LOG_SX : _LOG_SY + 1])
+    wandered = np.hypot(theta[:, _X] - spots.x_px[lone], theta[:, _Y] - spots.y_px[lone])
     return _Fits(
         theta[:, _LOG_SX : _LOG_SY + 1],
         error,
-        _described(residual, weight, theta, spots, lone, sigma_px) & (error < 0.3).all(axis=1),
+        (wandered < max(sigma_px)) & (error < _LARGEST_ERROR).all(axis=1),
     )
 
 
@@ -230,25 +227,6 @@ def _normal_equations(
     )
     gradient = (weighted @ residual.reshape(len(flat), -1, 1))[..., 0]
     return fisher, gradient
-
-
-def _described(
-    residual: FloatArray,
-    weight: FloatArray,
-    theta: FloatArray,
-    spots: Spots,
-    lone: npt.NDArray[np.int64],
-    sigma_px: tuple[float, float],
-) -> npt.NDArray[np.bool_]:
-    """Tell which fits stayed at their spot and have a chi2 that noise explains."""
-    freedom = residual[0].size - 6
-    chi2 = (residual**2 * weight).sum(axis=(1, 2))
-    # Against the movie's own median, so that a camera a little off does not discard every spot.
-    scale = max(1.0, float(np.median(chi2)) / freedom)
-    stayed = np.hypot(theta[:, _X] - spots.x_px[lone], theta[:, _Y] - spots.y_px[lone]) < max(
-        sigma_px
-    )
-    return np.asarray((chi2 < scale * stats.chi2.isf(_CHI2_TAIL, freedom)) & stayed)
 
 
 def _light_of_others(
