@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -183,8 +183,6 @@ def _is_model(annotation: object) -> bool:
 
 
 def _tagged_members(annotation: object) -> dict[str, type[BaseModel]]:
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
     if get_origin(annotation) not in (Union, UnionType):
         return {}
     members = [member for member in get_args(annotation) if _is_model(member)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -10,15 +11,11 @@ import pandas as pd
 import torch
 
 from sureloc.camera import Camera
-from sureloc.errors import InputError
-from sureloc.physics.image import render_frames
-from sureloc.physics.psf import GaussianPSF
+from sureloc.physics.kde import render_kde
 from sureloc.simulate.movie import frames_per_block, simulate_movie
 from sureloc.simulate.recipe import FrameRecipe, Recipe
 
 Image = npt.NDArray[np.float64]
-KDE_ZOOM = 4  # seed 3.4: two resize-convolutions by 2
-KDE_SIGMA_HR_PX = 1.0  # seed 3.4: "std of 1 pixel"
 
 
 @dataclass(frozen=True)
@@ -53,33 +50,22 @@ def generative_chain(
     """
     length = min(frames, frames_per_block(recipe.frame))
     chunk = next(simulate_movie(recipe, length, seed, camera=camera, keep_expected=True))
-    if chunk.expected_e is None:
-        raise InputError("The expected images of the movie were not kept.")
+    expected_e = cast(npt.NDArray[np.float64], chunk.expected_e)  # it was asked for
     index = int(chunk.truth["frame"].min()) if len(chunk.truth) else 0
     truth = chunk.truth[chunk.truth["frame"] == index].reset_index(drop=True)
     return GenerativeChain(
         recipe.frame,
         truth,
-        chunk.expected_e[index],
+        expected_e[index],
         chunk.adu[index],
         _density(truth, recipe.frame),
     )
 
 
 def _density(truth: pd.DataFrame, frame: FrameRecipe) -> Image:
-    """Render a Gaussian for each emitter onto a grid 4 times as fine (seed 2.2, 3.4)."""
     x_px, y_px = (
-        # Pixel centres are at whole indices, so edges, not centres, coincide on the two grids.
-        torch.from_numpy((truth[name].to_numpy() / frame.pixel_nm + 0.5) * KDE_ZOOM - 0.5)
-        for name in ("x_nm", "y_nm")
+        torch.from_numpy(truth[name].to_numpy() / frame.pixel_nm) for name in ("x_nm", "y_nm")
     )
-    shape = (1, frame.height * KDE_ZOOM, frame.width * KDE_ZOOM)
-    density = render_frames(
-        x_px,
-        y_px,
-        torch.ones_like(x_px),
-        torch.zeros(x_px.numel(), dtype=torch.int64),
-        GaussianPSF.round(KDE_SIGMA_HR_PX),
-        shape,
-    )
+    image = torch.zeros(x_px.numel(), dtype=torch.int64)
+    density = render_kde(x_px, y_px, torch.ones_like(x_px), image, (1, frame.height, frame.width))
     return np.asarray(density[0].numpy())
