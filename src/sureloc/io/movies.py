@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -80,6 +81,8 @@ class Movie:
     columns: slice
     frame_range: slice
     _source: FrameSource = field(repr=False)
+    # Parts of one movie share an open file, whose position threads must not move for each other.
+    _reading: Lock = field(default_factory=Lock, repr=False, compare=False)
 
     @property
     def frames(self) -> int:
@@ -160,7 +163,8 @@ class Movie:
                 f"0:{self.frames}. Ask for a range inside."
             )
         start = self.frame_range.start
-        chunk = self._source.read(start + first, start + last)[:, self.rows, self.columns]
+        with self._reading:
+            chunk = self._source.read(start + first, start + last)[:, self.rows, self.columns]
         if chunk.dtype.kind == "f":
             _check_finite(self.path, chunk, first)
         return np.ascontiguousarray(chunk)
