@@ -200,13 +200,13 @@ class _SmoothBackground:
         return self.shape[0], self.along_y.shape[1], self.along_x.shape[1]
 
     def render(self, beta: FloatArray) -> FloatArray:
-        return np.asarray(self.along_y @ beta @ self.along_x.T)
+        return _sandwich(self.along_y, beta, self.along_x)
 
     def project(self, image: FloatArray) -> FloatArray:
-        return np.asarray(self.along_y.T @ image @ self.along_x)
+        return _sandwich(self.along_y.T, image, self.along_x.T)
 
     def project_squares(self, image: FloatArray) -> FloatArray:
-        return np.asarray((self.along_y**2).T @ image @ self.along_x**2)
+        return _sandwich((self.along_y**2).T, image, (self.along_x**2).T)
 
     def roughness(self, beta: FloatArray) -> FloatArray:
         """Give half the derivative of the summed squared differences of neighbouring nodes."""
@@ -236,6 +236,17 @@ class _SmoothBackground:
                 beta[:, j, i] = np.quantile(window.reshape(len(data), -1), share, axis=1)
         low = -float(stats.norm.ppf(share))
         return np.asarray(beta + low * np.sqrt(noise * (np.maximum(beta, 0.0) + typical)))
+
+
+def _sandwich(left: FloatArray, middle: FloatArray, right: FloatArray) -> FloatArray:
+    """Give left @ m @ right^T for every m of a stack, by two plain matrix products."""
+    # Stacked products of strided matrices bypass the fast library routines.
+    frames, rows, columns = middle.shape
+    across = np.ascontiguousarray(middle).reshape(frames * rows, columns) @ right.T
+    across = across.reshape(frames, rows, -1).transpose(1, 0, 2).reshape(rows, -1)
+    both = np.ascontiguousarray(left) @ across
+    out = both.reshape(left.shape[0], frames, -1).transpose(1, 0, 2)
+    return np.ascontiguousarray(out)
 
 
 def _hats(length: int, spacing: float) -> FloatArray:

@@ -8,14 +8,14 @@ the priors are fitted to what was drawn (Robbins 1956; Celeux and Diebolt 1985).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from sureloc.localize.detect import Spots, detect_spots
+from sureloc.localize.detect import Spots
 from sureloc.localize.frames import Effort, FramePosterior, frame_posterior
 from sureloc.physics.priors import PhotonPrior, ScenePrior
 from sureloc.physics.referee import FrameData
@@ -25,7 +25,7 @@ Map = Callable[[Callable[[int], FramePosterior], Iterable[int]], Iterable[FrameP
 
 KNOT_SPACING_PX = 20.0
 OUTLIER_SHARE = 0.03  # of the photon prior, spread widely: the unexpected stays possible
-LEAST_PHOTONS = 10.0
+LEAST_SIGNIFICANCE = 3.0  # fainter emitters cannot be told from background, and belong to it
 BANDWIDTH = 0.10  # of ln N, by which drawn photons are smoothed
 ROUNDS = 4
 PRIOR_EMITTERS = 30.0  # how many emitters the broad prior counts for
@@ -36,12 +36,14 @@ class LearnedPrior:
     """What a movie taught about its emitters.
 
     Attributes:
-        prior: the prior for its frames.
+        prior: density, photons and background scatter; its background is the mean level.
+        background_e: prior mean background, photo-electrons, (rows, columns).
         history: density per px^2, mean photons and mean background of every round, (rounds, 3).
-        emitters: mean number of drawn emitters behind it.
+        emitters: mean number of drawn emitters behind the last round.
     """
 
     prior: ScenePrior
+    background_e: Array
     history: Array
     emitters: float
 
@@ -66,8 +68,25 @@ def spots_of_frame(spots: Spots, frame: int) -> Array:
     return np.stack([spots.x_px[mine], spots.y_px[mine], spots.photons[mine]], axis=1)
 
 
-def first_prior(spots: Spots, margin_px: float) -> ScenePrior:
-    """Guess the prior from detected spots: broad in photons, since bright spots may be pairs."""
+def faintest_photons(
+    background_e: float, read_variance_e2: float, sigma_px: tuple[float, float], excess_noise: float
+) -> float:
+    """Give the photo-electrons at which a lone emitter stands `LEAST_SIGNIFICANCE` sd out.
+
+    A matched filter over a Gaussian PSF on level noise has the sd sqrt(4 pi sigma^2 variance).
+    """
+    variance = excess_noise * background_e + read_variance_e2
+    return LEAST_SIGNIFICANCE * math.sqrt(4 * math.pi * sigma_px[0] * sigma_px[1] * variance)
+
+
+def first_prior(spots: Spots, margin_px: float, faintest: float) -> ScenePrior:
+    """Guess the prior from detected spots: broad in photons, since bright spots may be pairs.
+
+    Args:
+        spots: what detection found in some frames.
+        margin_px: how far outside the frame emitters may lie.
+        faintest: photo-electrons below which no emitter is looked for.
+    """
     frames, rows, columns = spots.background_e.shape
     photons = spots.photons[spots.photons > 0]
     median = float(np.median(photons)) if photons.size else 500.0
@@ -77,16 +96,23 @@ def first_prior(spots: Spots, margin_px: float) -> ScenePrior:
     background = spots.background_e.mean(0)
     return ScenePrior(
         max(1.2 * spots.frame.size, 0.5) / (frames * rows * columns),
-        broad_photons(median, min(max(1.2 * spread, 0.4), 1.2)),
-        at_knots(background),
+        broad_photons(median, min(max(1.2 * spread, 0.4), 1.2), faintest),
+        float(max(background.mean(), 0.0)),
         float(max(0.15 * background.mean(), 0.5)),
         margin_px,
     )
 
 
-def broad_photons(median: float, log_sd: float) -> PhotonPrior:
-    """Give a log-normal photon prior with a wide floor under it."""
-    return _tabulated(lambda u: _normal(u, math.log(median), log_sd), median, log_sd)
+def broad_photons(median: float, log_sd: float, faintest: float) -> PhotonPrior:
+    """Give a log-normal photon prior, cut off below `faintest`, with a wide floor under it."""
+    low = min(max(faintest, median * math.exp(-5 * log_sd - 1)), 0.5 * median)
+    high = median * math.exp(4 * log_sd + 1)
+
+    def mixed(u: Array) -> Array:
+        flat = np.full_like(u, 1.0 / math.log(high / low))
+        return (1 - OUTLIER_SHARE) * _normal(u, math.log(median), log_sd) + OUTLIER_SHARE * flat
+
+    return PhotonPrior.from_density(mixed, low, high)
 
 
 def learned_photons(photons: Array, weight: float, before: PhotonPrior) -> PhotonPrior:
@@ -111,19 +137,22 @@ def learned_photons(photons: Array, weight: float, before: PhotonPrior) -> Photo
     return PhotonPrior(grid, np.log(density / np.trapezoid(density, grid)))
 
 
-def _tabulated(density: Callable[[Array], Array], median: float, log_sd: float) -> PhotonPrior:
-    low = max(LEAST_PHOTONS, median * math.exp(-5 * log_sd - 1))
-    high = median * math.exp(4 * log_sd + 1)
-
-    def mixed(u: Array) -> Array:
-        flat = np.full_like(u, 1.0 / math.log(high / low))
-        return (1 - OUTLIER_SHARE) * density(u) + OUTLIER_SHARE * flat
-
-    return PhotonPrior.from_density(mixed, low, high)
-
-
 def _normal(u: Array, mean: float, sd: float) -> Array:
     return np.exp(-0.5 * ((u - mean) / sd) ** 2) / (sd * math.sqrt(2 * math.pi))
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A piece of one frame from which to learn.
+
+    Attributes:
+        frame: index among the frames at hand.
+        rows, columns: the pixels.
+    """
+
+    frame: int
+    rows: slice
+    columns: slice
 
 
 def learn_prior(
@@ -131,51 +160,75 @@ def learn_prior(
     read_variance_e2: Array,
     sigma_px: tuple[float, float],
     excess_noise: float,
+    crops: Sequence[Crop],
+    spots: Spots,
     seed: int,
     effort: Effort,
     run: Map,
-    ignore: npt.NDArray[np.bool_] | None = None,
+    ignore: npt.NDArray[np.bool_],
 ) -> LearnedPrior:
-    """Learn photons, density and background from some frames of a movie.
+    """Learn photons, density and background from pieces of some frames of a movie.
 
     Args:
-        electrons: the frames, spread over the movie, (frames, rows, columns), photo-electrons.
+        electrons: frames spread over the movie, (frames, rows, columns), photo-electrons.
         read_variance_e2: read variance, electrons^2, (rows, columns).
         sigma_px: PSF widths along columns and rows, px.
         excess_noise: F^2, 1 without electron multiplication.
+        crops: where to look closely.
+        spots: what detection found in these frames, and their background.
         seed: the user's seed.
-        effort: how much work each frame gets in each round.
-        run: maps a function over frame numbers; `map`, or one that uses several threads.
-        ignore: pixels that tell nothing, (frames, rows, columns), or None.
+        effort: how much work each crop gets in each round.
+        run: maps a function over crop numbers; `map`, or one that uses several threads.
+        ignore: pixels that tell nothing, (frames, rows, columns).
 
     Returns:
         The prior after `ROUNDS` rounds and how it came about.
     """
-    spots = detect_spots(electrons, read_variance_e2, sigma_px, excess_noise)
-    prior = first_prior(spots, margin_px=1.0 * max(sigma_px))
-    frames, rows, columns = electrons.shape
-    starts = [spots_of_frame(spots, f) for f in range(frames)]
+    background = np.maximum(spots.background_e.mean(0), 0.0)
+    faintest = faintest_photons(
+        float(background.mean()), float(np.median(read_variance_e2)), sigma_px, excess_noise
+    )
+    prior = first_prior(spots, 1.0 * max(sigma_px), faintest)
+    starts = [_start(spots, crop) for crop in crops]
     history = []
     emitters = 0.0
     for turn in range(ROUNDS):
 
         def one(
-            f: int, prior: ScenePrior = prior, turn: int = turn, starts: list[Array] = starts
+            k: int,
+            prior: ScenePrior = prior,
+            background: Array = background,
+            starts: list[Array] = starts,
+            turn: int = turn,
         ) -> FramePosterior:
+            crop = crops[k]
+            where = (crop.frame, crop.rows, crop.columns)
             data = FrameData(
-                electrons[f], read_variance_e2, excess_noise, None if ignore is None else ignore[f]
+                electrons[where], read_variance_e2[where[1:]], excess_noise, ignore[where]
             )
-            return frame_posterior(
-                data, prior, sigma_px, [starts[f]], effort, seed, -1 - f - turn * frames, 0.5
-            )
+            local = replace(prior, background_e=at_knots(background[where[1:]]))
+            # Negative numbers: streams apart from those of the movie's frames.
+            number = -1 - k - turn * len(crops)
+            return frame_posterior(data, local, sigma_px, [starts[k]], effort, seed, number, 0.5)
 
-        found = list(run(one, range(frames)))
+        found = list(run(one, range(len(crops))))
         starts = [_last_state(p) for p in found]
-        prior, emitters = _refit(found, prior, (rows, columns))
-        history.append(
-            (prior.density_per_px2, prior.photons.mean, float(np.mean(prior.background_e)))
-        )
-    return LearnedPrior(prior, np.array(history), emitters)
+        prior, emitters = _refit(found, prior, background, crops)
+        background = _refit_background(found, background, crops)
+        history.append((prior.density_per_px2, prior.photons.mean, float(background.mean())))
+    return LearnedPrior(prior, background, np.array(history, dtype=np.float64), emitters)
+
+
+def _start(spots: Spots, crop: Crop) -> Array:
+    all_spots = spots_of_frame(spots, crop.frame)
+    inside = (
+        (all_spots[:, 0] > crop.columns.start - 0.5)
+        & (all_spots[:, 0] < crop.columns.stop - 0.5)
+        & (all_spots[:, 1] > crop.rows.start - 0.5)
+        & (all_spots[:, 1] < crop.rows.stop - 0.5)
+    )
+    local: Array = all_spots[inside] - np.array([crop.columns.start, crop.rows.start, 0.0])
+    return local
 
 
 def _last_state(posterior: FramePosterior) -> Array:
@@ -184,37 +237,51 @@ def _last_state(posterior: FramePosterior) -> Array:
     return np.stack([draws.x_px[-1, :n], draws.y_px[-1, :n], draws.photons[-1, :n]], axis=1)
 
 
+def _shape(crop: Crop) -> tuple[int, int]:
+    return crop.rows.stop - crop.rows.start, crop.columns.stop - crop.columns.start
+
+
 def _refit(
-    found: list[FramePosterior], before: ScenePrior, shape: tuple[int, int]
+    found: list[FramePosterior], before: ScenePrior, background: Array, crops: Sequence[Crop]
 ) -> tuple[ScenePrior, float]:
-    x_low, x_high, y_low, y_high = before.region(shape)
-    area = (x_high - x_low) * (y_high - y_low)
-    counts = np.array([p.draws.counts.mean() for p in found])
-    emitters = float(counts.sum())
-    # Outside the frame the data say little, and the prior would only learn from itself.
-    photons = np.concatenate(
-        [
-            p.draws.photons[
-                p.draws.present
-                & (np.abs(2 * p.draws.x_px - shape[1] + 1) <= shape[1])
-                & (np.abs(2 * p.draws.y_px - shape[0] + 1) <= shape[0])
-            ]
-            for p in found
-        ]
-    )
-    knots = np.stack([p.draws.knots.mean(0) for p in found])
-    within = float(np.mean([p.draws.knots.var(0).mean() for p in found]))
-    between = float(knots.var(0).mean()) if len(found) > 1 else 0.0
-    mean = knots.mean(0)
+    area = emitters = 0.0
+    photons = []
+    scatter = []
+    for posterior, crop in zip(found, crops, strict=True):
+        draws, shape = posterior.draws, _shape(crop)
+        x_low, x_high, y_low, y_high = before.region(shape)
+        area += (x_high - x_low) * (y_high - y_low)
+        emitters += float(draws.counts.mean())
+        # Outside the frame the data say little, and the prior would only learn from itself.
+        inside = (
+            draws.present
+            & (np.abs(2 * draws.x_px - shape[1] + 1) <= shape[1])
+            & (np.abs(2 * draws.y_px - shape[0] + 1) <= shape[0])
+        )
+        photons.append(draws.photons[inside])
+        expected = at_knots(background[crop.rows, crop.columns])
+        scatter.append(((draws.knots - expected) ** 2).mean())
+    drawn = np.concatenate(photons)
+    level = float(background.mean())
     return (
         replace(
             before,
-            density_per_px2=max(emitters, 0.5) / (area * len(found)),
-            photons=learned_photons(photons, emitters, before.photons)
-            if photons.size
+            density_per_px2=max(emitters, 0.5) / area,
+            photons=learned_photons(drawn, emitters, before.photons)
+            if drawn.size
             else before.photons,
-            background_e=mean,
-            background_sd_e=max(math.sqrt(within + between), 0.02 * float(mean.mean()), 0.05),
+            background_sd_e=max(math.sqrt(float(np.mean(scatter))), 0.02 * level, 0.05),
         ),
         emitters,
     )
+
+
+def _refit_background(found: list[FramePosterior], before: Array, crops: Sequence[Crop]) -> Array:
+    """Average the crops' backgrounds where there are any; scale the rest alike."""
+    total, number = np.zeros_like(before), np.zeros_like(before)
+    for posterior, crop in zip(found, crops, strict=True):
+        total[crop.rows, crop.columns] += posterior.background_e
+        number[crop.rows, crop.columns] += 1
+    scale = float(total.sum()) / max(float((before * number).sum()), 1e-9)
+    mixed: Array = (total + scale * before) / (number + 1)
+    return mixed

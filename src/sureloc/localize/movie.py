@@ -18,12 +18,25 @@ import pandas as pd
 
 from sureloc.camera import Camera
 from sureloc.errors import InputError
-from sureloc.localize.camera_estimate import estimate_camera
-from sureloc.localize.detect import detect_spots
-from sureloc.localize.frames import Effort, background_image, frame_posterior
-from sureloc.localize.learning import LearnedPrior, at_knots, learn_prior, spots_of_frame
+from sureloc.localize.camera_estimate import estimate_camera, estimate_offset_shift
+from sureloc.localize.detect import Spots, detect_spots
+from sureloc.localize.frames import Effort, frame_posterior
+from sureloc.localize.learning import (
+    Crop,
+    LearnedPrior,
+    at_knots,
+    learn_prior,
+    spots_of_frame,
+)
 from sureloc.localize.psf_estimate import estimate_psf
-from sureloc.localize.regions import CLAIM_PX, Region, owned, regions_of, unique_rows
+from sureloc.localize.regions import (
+    CLAIM_PX,
+    Region,
+    cuts,
+    owned,
+    regions_of,
+    unique_rows,
+)
 from sureloc.localize.rows import CHI2_SIGMAS, FrameRows, frame_rows
 from sureloc.localize.verdict import chi2_limit, mark_rows
 from sureloc.physics.priors import ScenePrior
@@ -37,6 +50,7 @@ R = TypeVar("R")
 LEARNING_FRAMES = 40
 LEARNING_EMITTERS = 600
 LEARNING_EFFORT = Effort(chains=1, sweeps=50.0, states=20, sweeps_between=2.0)
+OFFSET_SLACK_E, OFFSET_SLACK = 0.7, 0.1  # electrons, share of the level: smaller shifts are left
 LEAST_PROBABILITY = 0.2  # rows below are not even looked at
 
 
@@ -103,7 +117,7 @@ class Assumptions:
     Attributes:
         camera: the camera.
         sigma_px: PSF widths along columns and rows, px.
-        learned: priors learned from the movie; background knots cover the whole frame.
+        learned: priors learned from the movie.
         notes: how each was found, one sentence each, for people.
         warnings: clauses that ask for care in the verdict.
     """
@@ -142,8 +156,10 @@ def prepare(movie: Frames, camera: Camera | None, options: Options) -> Assumptio
         notes.append(guess.sentence)
         warnings.append("the camera was not given but estimated from the movie")
     else:
-        notes.append("The camera was given.")
-    camera.check_shape((height, width))
+        camera.check_shape((height, width))
+        camera, note, warning = _with_right_offset(camera, adu, options.seed)
+        notes.append(note)
+        warnings.extend(warning)
     electrons = camera.electrons(adu)
     variance = camera.read_variance_e2((height, width))
     if options.sigma_px is None:
@@ -153,31 +169,56 @@ def prepare(movie: Frames, camera: Camera | None, options: Options) -> Assumptio
     else:
         sigma = (options.sigma_px, options.sigma_px)
         notes.append(f"The PSF width was given: {options.sigma_px:g} px.")
-    used = _enough_frames(electrons, variance, sigma, camera.excess_noise)
     ignore = saturated(adu, camera)
     if ignore.any():
         warnings.append("some pixels are saturated")
+    spots = detect_spots(electrons, variance, sigma, camera.excess_noise)
     with ThreadPoolExecutor(options.workers) as pool:
         learned = learn_prior(
-            electrons[used],
+            electrons,
             variance,
             sigma,
             camera.excess_noise,
+            choose_crops(spots, options.seed),
+            spots,
             options.seed,
             LEARNING_EFFORT,
             pool.map,
-            ignore[used],
+            ignore,
         )
     return Assumptions(camera, sigma, learned, tuple(notes), tuple(warnings))
 
 
-def _enough_frames(
-    electrons: Array, variance: Array, sigma_px: tuple[float, float], excess_noise: float
-) -> list[int]:
-    """Give frames, spread over those at hand, that hold about `LEARNING_EMITTERS` emitters."""
-    some = electrons[:: max(1, len(electrons) // 4)]
-    found = detect_spots(some, variance, sigma_px, excess_noise).frame.size / len(some)
-    return spread_frames(len(electrons), max(2, round(LEARNING_EMITTERS / max(found, 1.0))))
+def _with_right_offset(
+    camera: Camera, adu: npt.NDArray[Any], seed: int
+) -> tuple[Camera, str, list[str]]:
+    """Correct a given camera's offset where the movie's own noise contradicts it."""
+    electrons = camera.electrons(adu)
+    variance = camera.read_variance_e2((adu.shape[1], adu.shape[2]))
+    shift = estimate_offset_shift(
+        electrons, variance, numpy_generator(seed, "offset"), camera.excess_noise
+    )
+    level = abs(float(np.median(electrons)))
+    if abs(shift.shift_e) <= max(4 * shift.error_e, OFFSET_SLACK_E, OFFSET_SLACK * level):
+        return camera, "The camera was given, and the movie's noise agrees with it.", []
+    moved = replace(camera, offset_adu=camera.offset_adu + shift.shift_e * camera.gain_adu_per_e)
+    note = f"The camera was given. {shift.sentence} The offset was moved by as much."
+    return moved, note, [f"the camera file's offset is {shift.shift_e:+.1f} electrons off"]
+
+
+def choose_crops(spots: Spots, seed: int) -> list[Crop]:
+    """Pick random pieces of the frames at hand that hold about `LEARNING_EMITTERS` emitters."""
+    frames, height, width = spots.background_e.shape
+    pieces = [
+        Crop(f, slice(top, bottom), slice(left, right))
+        for f in range(frames)
+        for top, bottom in cuts(height)
+        for left, right in cuts(width)
+    ]
+    per_piece = max(spots.frame.size / len(pieces), 0.1)
+    number = min(max(round(LEARNING_EMITTERS / per_piece), 4), len(pieces))
+    order = numpy_generator(seed, "crops").permutation(len(pieces))
+    return [pieces[k] for k in sorted(order[:number])]
 
 
 def saturated(adu: npt.NDArray[Any], camera: Camera) -> npt.NDArray[np.bool_]:
@@ -266,7 +307,7 @@ class _FrameWorker:
         data = FrameData(
             electrons[where], self._variance[where], a.camera.excess_noise, ignore[where]
         )
-        prior = region_prior(a.learned.prior, region, self._shape)
+        prior = region_prior(a.learned, region)
         shift = np.array([region.columns.start, region.rows.start, 0.0])
         inside = (
             (starts[:, 0] > region.columns.start - 0.5)
@@ -322,10 +363,7 @@ def _core(local: FrameRows, region: Region, pixel_nm: float) -> FrameRows:
     )
 
 
-def region_prior(prior: ScenePrior, region: Region, shape: tuple[int, int]) -> ScenePrior:
-    """Give the prior of a region: the same, with the background's knots on the region."""
-
-    if region.rows == slice(0, shape[0]) and region.columns == slice(0, shape[1]):
-        return prior
-    whole = background_image(np.atleast_2d(np.asarray(prior.background_e)), shape)
-    return replace(prior, background_e=at_knots(whole[region.rows, region.columns]))
+def region_prior(learned: LearnedPrior, region: Region) -> ScenePrior:
+    """Give the prior of a region: the learned one with the background's knots on the region."""
+    knots = at_knots(learned.background_e[region.rows, region.columns])
+    return replace(learned.prior, background_e=knots)

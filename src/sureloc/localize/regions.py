@@ -43,8 +43,8 @@ def regions_of(shape: tuple[int, int], sigma_px: tuple[float, float]) -> list[Re
     """Cut a frame of shape (rows, columns) into regions."""
     halo = round(HALO_SIGMAS * max(sigma_px))
     out: list[Region] = []
-    for top, bottom in _cuts(shape[0]):
-        for left, right in _cuts(shape[1]):
+    for top, bottom in cuts(shape[0]):
+        for left, right in cuts(shape[1]):
             out.append(
                 Region(
                     len(out),
@@ -57,7 +57,8 @@ def regions_of(shape: tuple[int, int], sigma_px: tuple[float, float]) -> list[Re
     return out
 
 
-def _cuts(size: int) -> list[tuple[int, int]]:
+def cuts(size: int) -> list[tuple[int, int]]:
+    """Cut `size` pixels into (first, last + 1) pieces of about `CORE_PX`."""
     if size <= WHOLE_PX:
         return [(0, size)]
     starts = list(range(0, size, CORE_PX))
