@@ -65,7 +65,7 @@ def poisson_gaussian_log_likelihood(
         ln p(e | omega) per pixel, in 1/electrons. The sum runs over every count q within nine
         standard deviations of its largest term; what is left out is below 1e-15 of it.
     """
-    return _sum_over_counts(electrons, expected_e, read_variance_e2)[0]
+    return log_density_and_mean_count(electrons, expected_e, read_variance_e2)[0]
 
 
 def posterior_mean_count(
@@ -75,14 +75,21 @@ def posterior_mean_count(
 ) -> Float[Tensor, "*shape"]:
     """Give E[q | e, omega], the expected whole number of electrons behind each reading.
 
-    The exact score follows from it: d ln p / d omega = E[q | e] / omega - 1.
+    Args:
+        electrons, expected_e, read_variance_e2: as for `poisson_gaussian_log_likelihood`.
+
+    Returns:
+        The mean of q. The exact score follows from it: d ln p / d omega = E[q | e] / omega - 1.
     """
-    return _sum_over_counts(electrons, expected_e, read_variance_e2)[1]
+    return log_density_and_mean_count(electrons, expected_e, read_variance_e2)[1]
 
 
-def _sum_over_counts(
-    electrons: Tensor, expected_e: Tensor, read_variance_e2: Tensor
-) -> tuple[Tensor, Tensor]:
+def log_density_and_mean_count(
+    electrons: Float[Tensor, "*shape"],
+    expected_e: Float[Tensor, "*shape"],
+    read_variance_e2: Float[Tensor, "..."],
+) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """Give `poisson_gaussian_log_likelihood` and `posterior_mean_count` from one sum."""
     out_dtype = electrons.dtype
     e, omega, v = electrons.double(), expected_e.double(), read_variance_e2.double()
     # The largest term solves (q - e) / v = ln(omega / q): concave, so Newton from above converges.

@@ -1,7 +1,8 @@
 """Point-spread functions: the share of an emitter's photons that falls into each pixel.
 
-A PSF answers one question, `images`, and its derivative, `images_and_gradients`. Whatever answers
-them (a Gaussian now; an astigmatic or a measured PSF later) can be rendered, refined and bounded.
+A PSF answers one question, `images`, and its derivatives, `images_and_gradients` and
+`weighted_curvatures`. Whatever answers them (a Gaussian now; an astigmatic or a measured PSF later)
+can be rendered, bounded and refined. Far from the emitter the answer is 0.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sureloc.errors import InputError
@@ -53,6 +54,25 @@ class PSF(Protocol):
         """Give the share of photons per pixel and its derivatives by x_px and y_px."""
         ...
 
+    def weighted_curvatures(
+        self,
+        x_px: Float[Tensor, "*blocks emitters"],
+        y_px: Float[Tensor, "*blocks emitters"],
+        columns: Float[Tensor, "*blocks emitters width"],
+        rows: Float[Tensor, "*blocks emitters height"],
+        weight: Float[Tensor, "*blocks height width"],
+    ) -> tuple[
+        Float[Tensor, "*blocks emitters"],
+        Float[Tensor, "*blocks emitters"],
+        Float[Tensor, "*blocks emitters"],
+    ]:
+        """Give the second derivatives, by xx, xy and yy, of the pixels' weighted sum."""
+        ...
+
+    def of_emitters(self, tile: Int[Tensor, "..."], emitter: Int[Tensor, "..."]) -> PSF:
+        """Give the PSF of some emitters of a batch; a PSF shared by all is its own answer."""
+        ...
+
 
 def pixel_integrals(
     distance: Float[Tensor, "*shape"], sigma: Float[Tensor, "..."]
@@ -83,6 +103,16 @@ def pixel_integral_gradient(
     lower = torch.exp(-(((distance - 0.5) * scale) ** 2))
     upper = torch.exp(-(((distance + 0.5) * scale) ** 2))
     return (lower - upper) * scale / math.sqrt(math.pi)
+
+
+def pixel_integral_curvature(
+    distance: Float[Tensor, "*shape"], sigma: Float[Tensor, "..."]
+) -> Float[Tensor, "*shape"]:
+    """Give the second derivative of `pixel_integrals` by the emitter's position (1/px^2)."""
+    scale = 1.0 / (math.sqrt(2.0) * sigma)
+    near, far = (distance - 0.5) * scale, (distance + 0.5) * scale
+    lower, upper = near * torch.exp(-(near**2)), far * torch.exp(-(far**2))
+    return (lower - upper) * 2.0 * scale**2 / math.sqrt(math.pi)
 
 
 @dataclass(frozen=True)
@@ -122,6 +152,26 @@ class GaussianPSF:
             float(torch.as_tensor(self.sigma_y_px).max()),
         )
         return _SUPPORT_SIGMAS * widest
+
+    def of_emitters(self, tile: Int[Tensor, "..."], emitter: Int[Tensor, "..."]) -> GaussianPSF:
+        """Give the PSF of some emitters of a batch of tiles.
+
+        Args:
+            tile: index of each emitter's tile.
+            emitter: index of each emitter in its tile's list, broadcast against `tile`.
+
+        Returns:
+            Widths in the shape of the indices, where they were given per tile, (tiles, 1), or per
+            emitter, (tiles, emitters).
+        """
+
+        def part(sigma: float | Tensor) -> float | Tensor:
+            if not isinstance(sigma, Tensor) or sigma.numel() == 1:
+                return sigma
+            tiles, emitters = sigma.shape
+            return sigma[tile if tiles > 1 else 0 * tile, emitter if emitters > 1 else 0 * emitter]
+
+        return GaussianPSF(part(self.sigma_x_px), part(self.sigma_y_px))
 
     def _distances(
         self, x_px: Tensor, y_px: Tensor, columns: Tensor, rows: Tensor
@@ -178,4 +228,33 @@ class GaussianPSF:
             along_y[..., :, None] * along_x[..., None, :],
             along_y[..., :, None] * slope_x[..., None, :],
             slope_y[..., :, None] * along_x[..., None, :],
+        )
+
+    def weighted_curvatures(
+        self,
+        x_px: Float[Tensor, "*blocks emitters"],
+        y_px: Float[Tensor, "*blocks emitters"],
+        columns: Float[Tensor, "*blocks emitters width"],
+        rows: Float[Tensor, "*blocks emitters height"],
+        weight: Float[Tensor, "*blocks height width"],
+    ) -> tuple[
+        Float[Tensor, "*blocks emitters"],
+        Float[Tensor, "*blocks emitters"],
+        Float[Tensor, "*blocks emitters"],
+    ]:
+        """Give the second derivatives of `sum(weight * images)` by xx, xy and yy (1/px^2).
+
+        Args:
+            x_px, y_px: emitter positions, px.
+            columns, rows: pixel indices of each emitter.
+            weight: of the pixels, shared by the emitters of a block.
+        """
+        dx, dy, sigma_x, sigma_y = self._distances(x_px, y_px, columns, rows)
+        along_x = pixel_integrals(dx, sigma_x) @ weight.mT
+        slope_x = pixel_integral_gradient(dx, sigma_x) @ weight.mT
+        curved_x = pixel_integral_curvature(dx, sigma_x) @ weight.mT
+        return (
+            (pixel_integrals(dy, sigma_y) * curved_x).sum(-1),
+            (pixel_integral_gradient(dy, sigma_y) * slope_x).sum(-1),
+            (pixel_integral_curvature(dy, sigma_y) * along_x).sum(-1),
         )
