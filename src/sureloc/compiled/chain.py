@@ -62,7 +62,7 @@ def refresh_rate(frame: Frame, model: Model, state: State, work: Scratch) -> Non
                 if along_y != 0.0:
                     for c in range(columns):
                         state.rate[r, c] += along_y * model.basis_x[k, c]
-    for j in range(state.count[0]):
+    for j in range(state.number[0]):
         x, y = state.emitters[j, 0], state.emitters[j, 1]
         patch = patch_bounds(x, x, y, y, model.reach, rows, columns)
         for a in range(3):
@@ -75,6 +75,7 @@ def refresh_rate(frame: Frame, model: Model, state: State, work: Scratch) -> Non
 def one_move(
     kind: int, frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
 ) -> bool:
+    """Propose one move of a kind; tell whether it was accepted."""
     if kind == BLOCK:
         return move_block(frame, model, state, work, rng)
     if kind == BIRTH:
@@ -118,8 +119,8 @@ def run_chain(
         np.empty((rows, columns)),
         start_knots.copy(),
     )
-    state.count[0] = min(start.shape[0], max_emitters)
-    for j in range(state.count[0]):
+    state.number[0] = min(start.shape[0], max_emitters)
+    for j in range(state.number[0]):
         for a in range(3):
             state.emitters[j, a] = start[j, a]
     refresh_rate(frame, model, state, work)
@@ -137,7 +138,7 @@ def run_chain(
                 tally[kind, 1] += 1
         refresh_rate(frame, model, state, work)
         if sample >= 0:
-            n = state.count[0]
+            n = state.number[0]
             emitters[sample, :n] = state.emitters[:n]
             counts[sample] = n
             knots[sample] = state.knots

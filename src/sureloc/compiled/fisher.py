@@ -35,7 +35,7 @@ def joint_fisher(
     knots_x = basis_x.shape[0]
     size = 3 * n + basis_y.shape[0] * knots_x
     fisher = np.zeros((size, size))
-    side = int(math.ceil(2 * reach)) + 3
+    side = math.ceil(2 * reach) + 3
     gradients = np.zeros((n, 3, side, side))
     first_row = np.empty(n, np.int64)
     first_column = np.empty(n, np.int64)
@@ -43,8 +43,8 @@ def joint_fisher(
     shape_y, slope_y = np.empty(side), np.empty(side)
     for i in range(n):
         x, y, photons = emitters[i, 0], emitters[i, 1], emitters[i, 2]
-        first_column[i] = int(math.floor(x - reach))
-        first_row[i] = int(math.floor(y - reach))
+        first_column[i] = math.floor(x - reach)
+        first_row[i] = math.floor(y - reach)
         axis_shape(x, sigma_x, first_column[i], side, shape_x, slope_x)
         axis_shape(y, sigma_y, first_row[i], side, shape_y, slope_y)
         for r in range(side):
@@ -96,7 +96,8 @@ def joint_fisher(
                         if weighted != 0.0:
                             for a in range(3):
                                 fisher[at, 3 * j + a] += (
-                                    weighted * gradients[j, a, r - first_row[j], c - first_column[j]]
+                                    weighted
+                                    * gradients[j, a, r - first_row[j], c - first_column[j]]
                                 )
     for a in range(size):
         for b in range(a):

@@ -64,7 +64,7 @@ def move_block(
 
     which leaves a Gaussian target unchanged for every t in (0, 1].
     """
-    n = state.count[0]
+    n = state.number[0]
     if n == 0:
         return False
     sigma = max(model.sigma_x, model.sigma_y)
@@ -141,14 +141,14 @@ def move_block(
 
 
 @compiled
-def guide_density(x: float, y: float, rows: int, columns: int, model: Model) -> float:
+def guide_density(x: float, y: float, model: Model) -> float:
     """Give the density of birth positions at (x, y), per px^2."""
     area = (model.x_high - model.x_low) * (model.y_high - model.y_low)
     flat = 1.0 / area if inside(x, y, model) else 0.0
     if model.guide.size == 0:
         return flat
-    r = int(math.floor((y + 0.5) * model.guide_scale))
-    c = int(math.floor((x + 0.5) * model.guide_scale))
+    r = math.floor((y + 0.5) * model.guide_scale)
+    c = math.floor((x + 0.5) * model.guide_scale)
     guided = 0.0
     if 0 <= r < model.guide.shape[0] and 0 <= c < model.guide.shape[1]:
         guided = model.guide[r, c]
@@ -210,7 +210,7 @@ def change_count(
     birth: bool, frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
 ) -> bool:
     """Add an emitter (birth) or take one away (death); each is the other's reverse."""
-    n = state.count[0]
+    n = state.number[0]
     rows, columns = state.rate.shape
     chosen = n
     if birth:
@@ -247,7 +247,7 @@ def change_count(
     if log_prior == -np.inf:
         return False
     log_ratio = (
-        math.log(model.density / (larger * guide_density(x, y, rows, columns, model)))
+        math.log(model.density / (larger * guide_density(x, y, model)))
         + log_prior
         - birth_log_density(photons, best, sd, model)
     )
@@ -261,7 +261,7 @@ def change_count(
     else:
         for a in range(3):
             state.emitters[chosen, a] = state.emitters[n - 1, a]
-    state.count[0] = larger if birth else smaller
+    state.number[0] = larger if birth else smaller
     copy_patch(patch, work.rate, state.rate)
     return True
 
@@ -270,7 +270,7 @@ def change_count(
 def neighbours(x: float, y: float, skip: int, also: int, state: State, radius: float) -> int:
     """Count emitters within radius of (x, y), without the two numbered `skip` and `also`."""
     found = 0
-    for j in range(state.count[0]):
+    for j in range(state.number[0]):
         if j != skip and j != also:
             dx = state.emitters[j, 0] - x
             dy = state.emitters[j, 1] - y
@@ -289,7 +289,7 @@ def pick_neighbour(
     if found == 0:
         return -1, 0
     wanted = int(rng.random() * found)
-    for j in range(state.count[0]):
+    for j in range(state.number[0]):
         if j != chosen:
             dx = state.emitters[j, 0] - x
             dy = state.emitters[j, 1] - y
@@ -336,7 +336,7 @@ def merge_into(pair: Array, one: Array) -> float:
     one[0] = share * pair[0, 0] + (1.0 - share) * pair[1, 0]
     one[1] = share * pair[0, 1] + (1.0 - share) * pair[1, 1]
     one[2] = total
-    return share
+    return float(share)
 
 
 @compiled
@@ -399,7 +399,8 @@ def split_log_ratio(
 def split(
     frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
 ) -> bool:
-    n = state.count[0]
+    """Propose two close emitters for one, flux and centroid kept; tell whether accepted."""
+    n = state.number[0]
     if n == 0 or n == state.emitters.shape[0]:
         return False
     sigma = math.sqrt(model.sigma_x * model.sigma_y)
@@ -428,7 +429,7 @@ def split(
     for a in range(3):
         state.emitters[chosen, a] = work.new[0, a]
         state.emitters[n, a] = work.new[1, a]
-    state.count[0] = n + 1
+    state.number[0] = n + 1
     copy_patch(patch, work.rate, state.rate)
     return True
 
@@ -437,7 +438,8 @@ def split(
 def merge(
     frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
 ) -> bool:
-    n = state.count[0]
+    """Propose one emitter for two close ones, the inverse of `split`; tell whether accepted."""
+    n = state.number[0]
     if n < 2:
         return False
     sigma = math.sqrt(model.sigma_x * model.sigma_y)
@@ -465,7 +467,7 @@ def merge(
     for a in range(3):
         state.emitters[low, a] = work.new[0, a]
         state.emitters[high, a] = state.emitters[n - 1, a]
-    state.count[0] = n - 1
+    state.number[0] = n - 1
     copy_patch(patch, work.rate, state.rate)
     return True
 
@@ -478,7 +480,7 @@ def resplit(
 
     The Jacobians of merging and splitting again cancel, since the flux stays the same.
     """
-    n = state.count[0]
+    n = state.number[0]
     if n < 2:
         return False
     sigma = math.sqrt(model.sigma_x * model.sigma_y)

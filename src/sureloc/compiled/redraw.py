@@ -99,7 +99,7 @@ def prepare(
     model: Model,
     work: Scratch,
 ) -> None:
-    """Fill work.rate with base plus emitters and the quadratic form there, photon prior included."""
+    """Fill work.rate with base plus emitters, and the quadratic form there with its prior."""
     copy_patch(patch, work.base, work.rate)
     fill_shapes(emitters, m, patch, model, work)
     add_emitters(emitters, m, 1.0, patch, work.rate, work)
@@ -254,7 +254,7 @@ def redraw(
     The disc is chosen as in the block move; the density of that choice, m / (n pi R^2), changes
     with the counts and enters the ratio.
     """
-    n = state.count[0]
+    n = state.number[0]
     if n == 0:
         return False
     sigma = max(model.sigma_x, model.sigma_y)
@@ -327,10 +327,10 @@ def redraw(
             state.emitters[n + j - m, a] = work.new[j, a]
     # members are in ascending order: fill the gaps from the end, last gap first
     for j in range(m - 1, m_new - 1, -1):
-        last = state.count[0] - 1
+        last = state.number[0] - 1
         for a in range(3):
             state.emitters[work.members[j], a] = state.emitters[last, a]
-        state.count[0] = last
-    state.count[0] = n_new
+        state.number[0] = last
+    state.number[0] = n_new
     copy_patch(patch, work.rate, state.rate)
     return True

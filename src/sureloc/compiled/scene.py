@@ -75,10 +75,10 @@ class Model(NamedTuple):
 
 
 class State(NamedTuple):
-    """What changes: emitters (max, 3) as x, y, photons; count (1,); rate (rows, columns); knots."""
+    """Emitters (max, 3) as x, y, photons; their number (1,); rate (rows, columns); knots."""
 
     emitters: Array
-    count: npt.NDArray[np.int64]
+    number: npt.NDArray[np.int64]
     rate: Array
     knots: Array
 
@@ -106,6 +106,7 @@ class Scratch(NamedTuple):
 
 @compiled
 def make_scratch(rows: int, columns: int) -> Scratch:
+    """Allocate the work space of a chain on a frame of rows x columns."""
     size = 3 * MAX_BLOCK
     side = max(rows, columns)
     return Scratch(
@@ -155,11 +156,12 @@ def log_photon_prior(photons: float, model: Model) -> float:
         return -np.inf
     log_photons = math.log(photons)
     at = (log_photons - model.log_photons_low) / model.log_photons_step
-    left = int(math.floor(at))
+    left = math.floor(at)
     if at < 0.0 or left >= model.log_density.size - 1:
         return -np.inf
     part = at - left
-    return (1.0 - part) * model.log_density[left] + part * model.log_density[left + 1] - log_photons
+    log_density = (1.0 - part) * model.log_density[left] + part * model.log_density[left + 1]
+    return float(log_density - log_photons)
 
 
 @compiled
@@ -184,7 +186,7 @@ def draw_log_density(photons: float, model: Model) -> float:
         return -np.inf
     log_photons = math.log(photons)
     at = (log_photons - model.log_photons_low) / model.log_photons_step
-    left = int(math.floor(at))
+    left = math.floor(at)
     if at < 0.0 or left >= model.cumulative.size - 1:
         return -np.inf
     share = (model.cumulative[left + 1] - model.cumulative[left]) / model.cumulative[-1]
@@ -198,10 +200,10 @@ def patch_bounds(
     x_low: float, x_high: float, y_low: float, y_high: float, reach: float, rows: int, columns: int
 ) -> tuple[int, int, int, int]:
     """Give (first row, row count, first column, column count) of the pixels within reach."""
-    first_row = max(int(math.floor(y_low - reach)), 0)
-    last_row = min(int(math.ceil(y_high + reach)), rows - 1)
-    first_column = max(int(math.floor(x_low - reach)), 0)
-    last_column = min(int(math.ceil(x_high + reach)), columns - 1)
+    first_row = max(math.floor(y_low - reach), 0)
+    last_row = min(math.ceil(y_high + reach), rows - 1)
+    first_column = max(math.floor(x_low - reach), 0)
+    last_column = min(math.ceil(x_high + reach), columns - 1)
     return (
         first_row,
         max(last_row - first_row + 1, 0),
@@ -214,6 +216,7 @@ def patch_bounds(
 def fill_shapes(
     emitters: Array, m: int, patch: tuple[int, int, int, int], model: Model, work: Scratch
 ) -> None:
+    """Fill the 1-D shapes and slopes of m emitters on a patch."""
     for j in range(m):
         axis_shape(
             emitters[j, 0], model.sigma_x, patch[2], patch[3], work.shape_x[j], work.slope_x[j]
@@ -242,6 +245,7 @@ def add_emitters(
 
 @compiled
 def copy_patch(patch: tuple[int, int, int, int], source: Array, target: Array) -> None:
+    """Copy the pixels of a patch, given as first row, rows, first column, columns."""
     for r in range(patch[0], patch[0] + patch[1]):
         for c in range(patch[2], patch[2] + patch[3]):
             target[r, c] = source[r, c]
@@ -346,6 +350,7 @@ def log_determinant(factor: Array, size: int) -> float:
 
 @compiled
 def inside(x: float, y: float, model: Model) -> bool:
+    """Tell whether the prior allows an emitter at (x, y)."""
     return model.x_low <= x <= model.x_high and model.y_low <= y <= model.y_high
 
 
@@ -353,7 +358,7 @@ def inside(x: float, y: float, model: Model) -> bool:
 def find_block(x: float, y: float, radius: float, state: State, work: Scratch) -> int:
     """Collect the emitters within radius of (x, y); give their number, or MAX_BLOCK + 1 if more."""
     m = 0
-    for j in range(state.count[0]):
+    for j in range(state.number[0]):
         dx = state.emitters[j, 0] - x
         dy = state.emitters[j, 1] - y
         if dx * dx + dy * dy <= radius * radius:

@@ -40,7 +40,7 @@ def render_frames(
         shape: (frames, rows, columns).
 
     Returns:
-        Expected photo-electrons without background. Less than 1e-6 of an emitter's flux (4e-7 for
+        Expected photo-electrons without background. Less than 1e-6 of an emitter's flux (5e-8 for
         a Gaussian) is lost to the patch's edge.
     """
     frames, height, width = shape

@@ -18,7 +18,7 @@ from torch import Tensor
 from sureloc.errors import InputError
 
 LOST_FLUX = 1e-6
-_SUPPORT_SIGMAS = 5.2  # outside +-5.2 sigma lie 2.0e-7 of the flux per axis, 4e-7 in all
+_SUPPORT_SIGMAS = 5.6  # outside +-5.6 sigma lie 2.1e-8 of the flux per axis, 5e-8 in all
 
 
 @runtime_checkable

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sureloc.compiled import chain
+from sureloc.compiled.scene import Frame, Model
 from sureloc.errors import InputError
 from sureloc.physics.priors import ScenePrior, hat_functions
 
@@ -92,15 +93,16 @@ class PosteriorDraws:
     def count_probabilities(self) -> Array:
         """Give the posterior probability of 0, 1, ... max_emitters emitters."""
         bins = np.bincount(self.counts, minlength=self.x_px.shape[1] + 1)
-        return bins / bins.sum()
+        probabilities: Array = bins / bins.sum()
+        return probabilities
 
 
-def _frame(data: FrameData) -> chain.Frame:
+def _frame(data: FrameData) -> Frame:
     shift = data.read_variance_e2 / data.excess_noise
     weight = np.full(data.electrons.shape, 1.0 / data.excess_noise)
     if data.ignore is not None:
         weight[data.ignore] = 0.0
-    return chain.Frame(
+    return Frame(
         np.ascontiguousarray(data.electrons + shift, dtype=np.float64),
         np.ascontiguousarray(shift, dtype=np.float64),
         weight,
@@ -113,7 +115,7 @@ def _model(
     sigma_px: tuple[float, float],
     guide: Array | None,
     support_sigmas: float,
-) -> chain.Model:
+) -> Model:
     rows, columns = shape
     mean = np.atleast_2d(np.asarray(prior.background_e, dtype=np.float64))
     scale, cumulative = 1, np.empty(0)
@@ -128,7 +130,7 @@ def _model(
             )
         guide = np.ascontiguousarray(guide / guide.sum() * scale**2, dtype=np.float64)
         cumulative = np.cumsum(guide.ravel())
-    return chain.Model(
+    return Model(
         float(sigma_px[0]),
         float(sigma_px[1]),
         support_sigmas * max(sigma_px),

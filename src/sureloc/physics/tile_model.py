@@ -340,5 +340,5 @@ def _within_reach(pixels: Tensor, position: Tensor, reach: float) -> Tensor:
 
     Besides bounding the support, this keeps denormal numbers out, which are a hundred times slower.
     """
-    near = (pixels - position[..., None]).abs() <= reach
+    near = (pixels - position[..., None]).abs() <= reach + 0.5  # any part of the pixel
     return torch.where(near, pixels.to(position.dtype), _OUT_OF_REACH_PX)

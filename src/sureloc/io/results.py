@@ -1,0 +1,285 @@
+"""The folder that `sureloc localize` leaves: tables as they grow, images, and their origin.
+
+The images are OME-Zarr 0.4 (zarr format 2), the version that Bio-Formats, Fiji and QuPath read; one
+image of five channels on the super-resolution grid, so that every viewer overlays them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from sureloc.io.tables import TableWriter, ThunderstormWriter
+from sureloc.localize.images import ImageSums
+from sureloc.localize.rows import FrameRows
+from sureloc.localize.tally import shifted
+from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
+
+Array = npt.NDArray[np.float64]
+
+LOCALIZATIONS = "localizations.parquet"
+THUNDERSTORM = "localizations.csv"
+DRAWS = "draws.parquet"
+IMAGES = "images.ome.zarr"
+REPORT = "report.html"
+RUN = "run.json"
+
+_CHUNK_PX = 1024
+_LEAST_MEAN = 0.01 / (2 * math.pi)  # a hundredth of one emitter's peak; below, a ratio says nothing
+_VERSIONS_OF = ("numpy", "scipy", "numba", "pandas", "pyarrow", "zarr", "torch")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a localized region lies in the whole movie.
+
+    Attributes:
+        first_row, first_column: of the region in the camera frame.
+        first_frame: of the localized frames in the movie.
+        pixel_nm: pixel size, nm.
+    """
+
+    first_row: int
+    first_column: int
+    first_frame: int
+    pixel_nm: float
+
+
+class TablesWriter:
+    """Write the three tables of a run frame by frame; a context manager."""
+
+    def __init__(
+        self,
+        folder: Path,
+        place: Place,
+        psf_sigma_nm: float,
+        read_variance_photons2: float,
+        provenance: Mapping[str, object],
+    ) -> None:
+        """Open the tables.
+
+        Args:
+            folder: where they go.
+            place: what is added to positions and frame numbers, so that they count in the movie.
+            psf_sigma_nm: PSF width, nm, and
+            read_variance_photons2: typical read variance, photons^2, for ThunderSTORM's columns.
+            provenance: what made them, JSON-serializable.
+
+        Raises:
+            OutputError: a file cannot be created.
+        """
+        self._place = place
+        self._stack = ExitStack()
+        self._rows = TableWriter(folder / LOCALIZATIONS, LOCALIZATION_COLUMNS, provenance)
+        self._draws = TableWriter(folder / DRAWS, DRAW_COLUMNS, provenance)
+        self._csv = ThunderstormWriter(
+            folder / THUNDERSTORM, place.pixel_nm, psf_sigma_nm, read_variance_photons2
+        )
+
+    @property
+    def draw_rows(self) -> int:
+        """Rows of the draw table so far."""
+        return self._draws.rows
+
+    def append(self, rows: FrameRows) -> None:
+        """Append the rows of the next frame."""
+        place = self._place
+        shift = place.first_column * place.pixel_nm, place.first_row * place.pixel_nm
+        table, draws = (
+            shifted(part, *shift).assign(frame=part["frame"] + place.first_frame)
+            for part in (rows.table, rows.draws)
+        )
+        self._rows.append(table)
+        self._csv.append(table)
+        self._draws.append(draws)
+
+    def __enter__(self) -> Self:
+        for writer in (self._rows, self._draws, self._csv):
+            self._stack.enter_context(writer)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+
+# --- Images -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One channel of the image file.
+
+    Attributes:
+        name: for viewers.
+        unit: of its values.
+        colour: hexadecimal RGB for viewers.
+    """
+
+    name: str
+    unit: str
+    colour: str
+
+
+CHANNELS = (
+    Channel("posterior mean", "emitters per pixel", "FFFFFF"),
+    Channel("posterior sd", "emitters per pixel", "00FF80"),
+    Channel("sd / mean", "1", "FF8000"),
+    Channel("trusted", "1 = yes, 0 = no", "0080FF"),
+    Channel("widefield sum", "photo-electrons per camera pixel", "808080"),
+)
+
+
+def relative_sd(mean: Array, sd: Array) -> Array:
+    """Give sd / mean where a mean is worth the name, and 0 elsewhere."""
+    seen = mean >= _LEAST_MEAN
+    return np.divide(sd, mean, out=np.zeros_like(mean), where=seen)
+
+
+def write_images(
+    path: Path,
+    images: ImageSums,
+    mask: npt.NDArray[np.bool_],
+    place: Place,
+    provenance: Mapping[str, object],
+) -> None:
+    """Write the super-resolution images as one OME-Zarr image of five channels (`CHANNELS`).
+
+    Args:
+        path: the new folder.
+        images: the sums over the movie.
+        mask: True where the result can be trusted, (camera rows, camera columns).
+        place: where the images lie in the movie.
+        provenance: what made them, JSON-serializable.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    import zarr
+
+    height, width = images.mean.shape
+    group = zarr.create_group(store=str(path), zarr_format=2)
+    array = group.create_array(
+        "0",
+        shape=(len(CHANNELS), height, width),
+        chunks=(1, min(_CHUNK_PX, height), min(_CHUNK_PX, width)),
+        dtype="float32",
+        chunk_key_encoding={"name": "v2", "separator": "/"},
+        fill_value=0.0,
+    )
+    windows = []
+    for index, image in enumerate(_channel_images(images, mask)):
+        array[index] = image
+        windows.append((0.0, float(image.max()) or 1.0))
+    group.attrs.update(_ome_metadata(images, windows, place, provenance))
+
+
+def _channel_images(
+    images: ImageSums, mask: npt.NDArray[np.bool_]
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Give the channels one after the other, so that only one copy is in memory."""
+    sd = images.sd
+    yield images.mean.astype(np.float32)
+    yield sd.astype(np.float32)
+    yield relative_sd(images.mean, sd).astype(np.float32)
+    yield enlarged(mask, images.zoom).astype(np.float32)
+    yield enlarged(images.widefield_e, images.zoom).astype(np.float32)
+
+
+def enlarged(image: npt.NDArray[Any], zoom: int) -> npt.NDArray[Any]:
+    """Repeat every pixel of a camera image on the super-resolution grid."""
+    return image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def _ome_metadata(
+    images: ImageSums,
+    windows: list[tuple[float, float]],
+    place: Place,
+    provenance: Mapping[str, object],
+) -> dict[str, Any]:
+    fine = images.fine_pixel_nm
+    # Centre of the first fine pixel where the centre of the camera's pixel (0, 0) is (0, 0).
+    corner = -0.5 * place.pixel_nm + 0.5 * fine
+    translation = [
+        0.0,
+        corner + place.first_row * place.pixel_nm,
+        corner + place.first_column * place.pixel_nm,
+    ]
+    return {
+        "multiscales": [
+            {
+                "version": "0.4",
+                "name": "sureloc",
+                "axes": [
+                    {"name": "c", "type": "channel"},
+                    {"name": "y", "type": "space", "unit": "nanometer"},
+                    {"name": "x", "type": "space", "unit": "nanometer"},
+                ],
+                "datasets": [
+                    {
+                        "path": "0",
+                        "coordinateTransformations": [
+                            {"type": "scale", "scale": [1.0, fine, fine]},
+                            {"type": "translation", "translation": translation},
+                        ],
+                    }
+                ],
+            }
+        ],
+        "omero": {
+            "version": "0.4",
+            "channels": [
+                {
+                    "label": channel.name,
+                    "color": channel.colour,
+                    "active": index == 0,
+                    "window": {"min": low, "start": low, "end": high, "max": high},
+                }
+                for index, (channel, (low, high)) in enumerate(zip(CHANNELS, windows, strict=True))
+            ],
+        },
+        "sureloc": {
+            "units": {channel.name: channel.unit for channel in CHANNELS},
+            "frames": images.frames,
+            "note": "trusted and widefield sum are camera pixels repeated on the finer grid; "
+            "sd / mean is 0 where the mean is below a hundredth of one emitter's peak",
+            "provenance": dict(provenance),
+        },
+    }
+
+
+# --- How it came about --------------------------------------------------------------------------
+
+
+def versions() -> dict[str, str]:
+    """Give the versions of sureloc, Python and what the results may depend on."""
+    return {
+        "sureloc": metadata.version("sureloc"),
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in _VERSIONS_OF},
+    }
+
+
+def write_run(path: Path, content: Mapping[str, object]) -> None:
+    """Write the record of a run as JSON that people can read too.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,107 @@
+"""phi: frames in, the mean of their kernel density images out (seed 3.1, 3.4, appendix)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sureloc.networks import normalization
+from sureloc.networks.blocks import ResidualBlock, unfold
+
+Frames = Float[Tensor, "tiles channels height width"]
+Trunk = Float[Tensor, "tiles width height width_px"]
+
+
+class Phi(nn.Module):
+    """The default: all at camera resolution, the fine pixels folded into channels at the end.
+
+    Its output is the mass per fine pixel divided by `unit`, a number that brings one emitter's
+    peak to about 1. Trained by mean-squared error it estimates the posterior mean of the image.
+
+    Attributes:
+        width: channels of the trunk.
+        radius_px: an output pixel depends on camera pixels at most this far away.
+    """
+
+    def __init__(self, width: int = 96, dilations: tuple[int, ...] = (1, 2, 2, 2, 1)) -> None:
+        super().__init__()
+        self.width = width
+        self.stem = nn.Conv2d(normalization.CHANNELS, width, 3, padding=1)
+        self.blocks = nn.Sequential(*(ResidualBlock(width, dilation) for dilation in dilations))
+        self.head = nn.Conv2d(width, 16, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.radius_px = normalization.RADIUS_PX + 2 + sum(1 + dilation for dilation in dilations)
+
+    def trunk(
+        self, frames: Float[Tensor, "tiles channels height width"]
+    ) -> Float[Tensor, "tiles features height width"]:
+        """Give the features behind the output, which Psi may reuse."""
+        return functional.silu(self.blocks(self.stem(frames)))
+
+    def read(
+        self, trunk: Float[Tensor, "tiles features height width"]
+    ) -> Float[Tensor, "tiles 1 fine_height fine_width"]:
+        """Turn `trunk` features into the estimate."""
+        return unfold(self.head(trunk))
+
+    def forward(
+        self, frames: Float[Tensor, "tiles channels height width"]
+    ) -> Float[Tensor, "tiles 1 fine_height fine_width"]:
+        """Estimate the image of `network_input` channels."""
+        return self.read(self.trunk(frames))
+
+
+class _ContextBlock(nn.Module):
+    """Convolution with a dilation, batch normalisation and ReLU, as DeepSTORM3D has them."""
+
+    def __init__(self, channels: int, width: int, dilation: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation)
+        self.norm = nn.BatchNorm2d(width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Give features of the same height and width."""
+        return functional.relu(self.norm(self.conv(features)))
+
+
+class PaperPhi(nn.Module):
+    """The paper's: dilated context, two nearest-neighbour resize-convolutions, three refinements.
+
+    Source: seed 3.4 and appendix, after DeepSTORM3D (Nehme 2020). The output is in [-1, 1].
+
+    Attributes:
+        radius_px: an output pixel depends on camera pixels at most this far away.
+    """
+
+    def __init__(self, width: int = 64, dilations: tuple[int, ...] = (1, 2, 4, 8, 4, 2)) -> None:
+        super().__init__()
+        self.width = width
+        channels = [normalization.CHANNELS] + [width + normalization.CHANNELS] * len(dilations)
+        # Every context block sees the frame again beside the features, as DeepSTORM3D does.
+        self.context = nn.ModuleList(
+            _ContextBlock(count, width, dilation)
+            for count, dilation in zip(channels, dilations, strict=False)
+        )
+        self.up = nn.ModuleList(
+            _ContextBlock(count, width, 1) for count in (width + normalization.CHANNELS, width)
+        )
+        self.refine = nn.ModuleList(_ContextBlock(width, width, 1) for _ in range(3))
+        self.head = nn.Conv2d(width, 1, 1)
+        self.radius_px = normalization.RADIUS_PX + sum(dilations) + 3
+
+    def forward(
+        self, frames: Float[Tensor, "tiles channels height width"]
+    ) -> Float[Tensor, "tiles 1 fine_height fine_width"]:
+        """Estimate the image, scaled to [-1, 1], of `network_input` channels."""
+        features = self.context[0](frames)
+        for block in self.context[1:]:
+            features = block(torch.cat([features, frames], dim=1))
+        features = torch.cat([features, frames], dim=1)
+        for block in self.up:
+            features = block(functional.interpolate(features, scale_factor=2.0, mode="nearest"))
+        for block in self.refine:
+            features = block(features)
+        return functional.hardtanh(self.head(features))

@@ -1,0 +1,183 @@
+"""Psi: draws the residual that phi leaves, given a frame and a noise level (seed 3.1 to 3.3).
+
+What does not depend on the noise, `Psi.condition`, runs once a tile; what runs at every step of
+every draw, `Psi.forward`, is thin. Both work at camera resolution, fine pixels folded into
+channels, and look at a finite neighbourhood only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sureloc.networks import normalization
+from sureloc.networks.blocks import ResidualBlock
+
+Conditioning = Literal["yhat", "x", "both"]
+_FOLDED = 16
+_FREQUENCIES = 8
+
+
+class NoiseLevelEmbedding(nn.Module):
+    """Sines and cosines of the log signal-to-noise ratio, then two layers (seed 3.3, appendix)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        # ln sigma runs over about -4 to 4; the slowest wave must not repeat on it.
+        wavenumbers = 2 * math.pi / 16 * 2.0 ** (torch.arange(_FREQUENCIES) / 2)
+        self.wavenumbers: Tensor
+        self.register_buffer("wavenumbers", wavenumbers, persistent=False)
+        self.layers = nn.Sequential(
+            nn.Linear(2 * _FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+        )
+
+    def forward(self, log_snr: Float[Tensor, " tiles"]) -> Float[Tensor, "tiles width"]:
+        """Embed ln(1 / sigma^2)."""
+        phase = -0.5 * log_snr[:, None] * self.wavenumbers
+        embedded: Tensor = self.layers(torch.cat([phase.sin(), phase.cos()], dim=1))
+        return embedded
+
+
+class StepBlock(nn.Module):
+    """A residual block whose activations the noise level scales and shifts, the frame shifts."""
+
+    def __init__(self, width: int, embedding: int, dilation: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(embedding, 2 * width)
+        self.first = nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        for layer in (self.modulation, self.second):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self,
+        features: Float[Tensor, "tiles width rows columns"],
+        embedded: Float[Tensor, "tiles embedding"],
+        condition: Float[Tensor, "tiles width rows columns"],
+    ) -> Float[Tensor, "tiles width rows columns"]:
+        """Add the block's correction; shapes stay."""
+        # In place, and with ReLU, since memory is what this costs: see benchmarks of the step.
+        scale, shift = self.modulation(embedded)[:, :, None, None].chunk(2, dim=1)
+        inner = torch.addcmul(condition + shift, features, 1 + scale).relu_()
+        out: Tensor = self.second(self.first(inner).relu_())
+        return out.add_(features)
+
+
+class Conditioner(nn.Module):
+    """Features of a tile that every draw and every step reuse.
+
+    Attributes:
+        kind: "yhat" sees phi's estimate alone, "x" the frame alone, "both" both, the frame also
+            through the features behind phi's estimate.
+    """
+
+    def __init__(
+        self, kind: Conditioning, trunk_width: int, width: int, blocks: int, outputs: int
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        channels = {
+            "yhat": _FOLDED,
+            "x": normalization.CHANNELS,
+            "both": _FOLDED + normalization.CHANNELS + trunk_width,
+        }[kind]
+        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.blocks = nn.Sequential(*(ResidualBlock(width, 1 + i % 2) for i in range(blocks)))
+        self.head = nn.Conv2d(width, outputs, 1)
+        self.radius_px = 1 + sum(2 + i % 2 for i in range(blocks))
+
+    def forward(
+        self,
+        frames: Float[Tensor, "tiles channels rows columns"],
+        trunk: Float[Tensor, "tiles features rows columns"],
+        estimate: Float[Tensor, "tiles 16 rows columns"],
+    ) -> Float[Tensor, "tiles outputs rows columns"]:
+        """Give the features of a tile."""
+        seen = {
+            "yhat": [estimate],
+            "x": [frames],
+            "both": [estimate, frames, trunk],
+        }[self.kind]
+        features: Tensor = self.head(
+            functional.silu(self.blocks(self.stem(torch.cat(seen, dim=1))))
+        )
+        return features
+
+
+class Psi(nn.Module):
+    """The default: a thin network per step on features computed once a tile.
+
+    It is the raw network F of Karras et al. 2022, eq. 7; `sureloc.diffusion.denoisers` puts the
+    preconditioning round it. Its data are residuals u = (y - yhat) / `residual_scale`, folded.
+
+    Attributes:
+        residual_scale: root mean square of y - yhat over held-out tiles, in phi's unit.
+        radius_px: an output pixel depends on camera pixels of its inputs at most this far away.
+    """
+
+    def __init__(
+        self,
+        conditioning: Conditioning = "both",
+        trunk_width: int = 96,
+        condition_width: int = 64,
+        condition_blocks: int = 3,
+        width: int = 64,
+        dilations: tuple[int, ...] = (1, 2),
+        embedding: int = 64,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.conditioner = Conditioner(
+            conditioning, trunk_width, condition_width, condition_blocks, width * len(dilations)
+        )
+        self.embedding = NoiseLevelEmbedding(embedding)
+        self.stem = nn.Conv2d(_FOLDED, width, 3, padding=1)
+        self.blocks = nn.ModuleList(StepBlock(width, embedding, d) for d in dilations)
+        self.head = nn.Conv2d(width, _FOLDED, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.residual_scale: Tensor
+        self.register_buffer("residual_scale", torch.ones(()))
+        self.radius_px = self.conditioner.radius_px + 2 + sum(1 + d for d in dilations)
+
+    def condition(
+        self,
+        frames: Float[Tensor, "tiles channels rows columns"],
+        trunk: Float[Tensor, "tiles features rows columns"],
+        estimate: Float[Tensor, "tiles 16 rows columns"],
+    ) -> Float[Tensor, "tiles features_out rows columns"]:
+        """Give what `forward` needs to know of a tile.
+
+        Args:
+            frames: channels of `network_input`.
+            trunk: the features behind phi's estimate (`Phi.trunk`).
+            estimate: phi's estimate, folded.
+        """
+        features: Tensor = self.conditioner(frames, trunk, estimate)
+        return features
+
+    def forward(
+        self,
+        noisy: Float[Tensor, "draws 16 rows columns"],
+        log_snr: Float[Tensor, " draws"],
+        condition: Float[Tensor, "draws features rows columns"],
+    ) -> Float[Tensor, "draws 16 rows columns"]:
+        """Run one step's network.
+
+        Args:
+            noisy: the noisy residual, scaled to unit variance.
+            log_snr: ln(gamma / (1 - gamma)) = ln(1 / sigma^2).
+            condition: the result of `condition`, repeated for every draw.
+        """
+        embedded = self.embedding(log_snr)
+        features = self.stem(noisy)
+        for block, part in zip(self.blocks, condition.chunk(len(self.blocks), 1), strict=True):
+            features = block(features, embedded, part)
+        out: Tensor = self.head(features.relu_())
+        return out

@@ -1,0 +1,224 @@
+"""Trained networks from disk: safetensors for the numbers, a JSON card for everything else.
+
+Nothing here can run code from a file: safetensors holds plain arrays, and the card is checked
+against a model that refuses unknown keys. Pickles (.pt, .pth, .ckpt) are refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_arrays
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sureloc.errors import WeightsError
+from sureloc.networks.phi import Phi
+from sureloc.networks.psi import Psi
+
+PositiveFloat = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(ge=1, le=4096)]
+Dilations = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(max_length=64)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class PhiCard(_Strict):
+    """Arguments of `sureloc.networks.phi.Phi`."""
+
+    width: PositiveInt
+    dilations: Dilations
+
+
+class PsiCard(_Strict):
+    """Arguments of `sureloc.networks.psi.Psi`."""
+
+    conditioning: Literal["yhat", "x", "both"]
+    condition_width: PositiveInt
+    condition_blocks: Annotated[int, Field(ge=0, le=64)]
+    width: PositiveInt
+    dilations: Dilations
+    embedding: PositiveInt
+
+
+class LevelsCard(_Strict):
+    """Ends and spacing of the noise levels that sampling runs through (Karras 2022, eq. 5)."""
+
+    sigma_min: PositiveFloat
+    sigma_max: PositiveFloat
+    rho: PositiveFloat
+
+
+class Card(_Strict):
+    """What a weights file is: how to build its networks, and how they came to be.
+
+    Attributes:
+        format: version of this card.
+        name, description: for people.
+        phi, psi: how the networks are built.
+        kernel_sigma_fine_px: kernel width of the images that they estimate, fine px.
+        levels: noise levels of sampling.
+        training: recipes with their seeds, steps and hours.
+        metrics: what was measured on held-out tiles.
+    """
+
+    format: Literal[1] = 1
+    name: str
+    description: str = ""
+    phi: PhiCard
+    psi: PsiCard
+    kernel_sigma_fine_px: PositiveFloat
+    levels: LevelsCard
+    training: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Networks:
+    """phi, Psi and their card, ready for inference."""
+
+    phi: Phi
+    psi: Psi
+    card: Card
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks live."""
+        return self.psi.residual_scale.device
+
+    @property
+    def radius_px(self) -> int:
+        """Halo, camera px, with which a tile gives exactly what the whole frame gives."""
+        return self.phi.radius_px + self.psi.radius_px
+
+
+def build_networks(card: Card) -> Networks:
+    """Build the networks that a card describes, not yet trained, for inference on the CPU."""
+    phi = Phi(card.phi.width, card.phi.dilations)
+    psi = Psi(trunk_width=card.phi.width, **card.psi.model_dump())
+    for network in (phi, psi):
+        network.requires_grad_(False).eval()
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Networks(phi, psi, card)
+
+
+def shipped_weights() -> tuple[str, ...]:
+    """Give the names of the weights that come with sureloc."""
+    folder = resources.files("sureloc") / "weights"
+    if not folder.is_dir():
+        return ()
+    names = (item.name for item in folder.iterdir())
+    return tuple(
+        sorted(n.removesuffix(".safetensors") for n in names if n.endswith(".safetensors"))
+    )
+
+
+def load_weights(
+    name_or_path: str | Path = "default", device: torch.device | str = "cpu"
+) -> Networks:
+    """Load trained networks.
+
+    Args:
+        name_or_path: a name of `shipped_weights`, or the path of a .safetensors file whose card
+            lies beside it as .json.
+        device: where the networks shall live.
+
+    Returns:
+        phi and Psi, frozen, and their card.
+
+    Raises:
+        WeightsError: there is no such file, it is no safetensors file, or file and card do not
+            belong together.
+    """
+    arrays, text, source = _read(name_or_path)
+    card = _parse_card(text, source)
+    networks = build_networks(card)
+    for part, network in (("phi", networks.phi), ("psi", networks.psi)):
+        _fill(network, arrays, part, source)
+        network.to(device)
+    return networks
+
+
+def save_weights(networks: Networks, path: Path) -> None:
+    """Write networks as `path` (.safetensors) and their card beside it (.json)."""
+    arrays = {
+        f"{part}.{name}": value.detach().cpu().contiguous()
+        for part, network in (("phi", networks.phi), ("psi", networks.psi))
+        for name, value in network.state_dict().items()
+    }
+    save_file(arrays, path)
+    card = json.dumps(networks.card.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    path.with_suffix(".json").write_text(card + "\n", encoding="utf-8")
+
+
+def _read(name_or_path: str | Path) -> tuple[dict[str, Tensor], str, str]:
+    path = Path(name_or_path)
+    if len(path.parts) == 1 and path.suffix == "":
+        names = shipped_weights()
+        if str(name_or_path) not in names:
+            raise WeightsError(
+                f"There are no weights named {str(name_or_path)!r}. Shipped: "
+                f"{', '.join(names) or 'none'}; or give the path of a .safetensors file."
+            )
+        folder = resources.files("sureloc") / "weights"
+        blob = (folder / f"{name_or_path}.safetensors").read_bytes()
+        text = (folder / f"{name_or_path}.json").read_text(encoding="utf-8")
+        return load_arrays(blob), text, f"The weights {name_or_path}"
+    if path.suffix != ".safetensors":
+        raise WeightsError(
+            f"{path} is no .safetensors file. Other formats can run code when they are opened; "
+            "export the weights as safetensors with a JSON card."
+        )
+    try:
+        blob = path.read_bytes()
+        text = path.with_suffix(".json").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(
+            f"{path} or the card {path.with_suffix('.json').name} beside it cannot be read: "
+            f"{error}. Both are needed."
+        ) from error
+    try:
+        return load_arrays(blob), text, str(path)
+    except SafetensorError as error:
+        raise WeightsError(
+            f"{path} is named .safetensors but is none: {error}. Export the weights again."
+        ) from error
+
+
+def _parse_card(text: str, source: str) -> Card:
+    try:
+        return Card.model_validate_json(text)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, p['loc'])) or 'the file'}: {p['msg']}" for p in error.errors()
+        )
+        raise WeightsError(f"The card of {source} cannot be used: {problems}.") from error
+
+
+def _fill(network: Phi | Psi, arrays: dict[str, Tensor], part: str, source: str) -> None:
+    own = {
+        name.removeprefix(f"{part}."): value
+        for name, value in arrays.items()
+        if name.startswith(f"{part}.")
+    }
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in own.items()}
+    if wanted != given:
+        wrong = sorted(n for n in wanted.keys() | given.keys() if wanted.get(n) != given.get(n))
+        raise WeightsError(
+            f"{source} does not fit its card: {part}.{wrong[0]} has shape {given.get(wrong[0])} "
+            f"instead of {wanted.get(wrong[0])} ({len(wrong)} such arrays). Take file and card "
+            "from the same export."
+        )
+    if not all(bool(value.isfinite().all()) for value in own.values()):
+        raise WeightsError(f"{source} holds values that are not finite. Export it again.")
+    network.load_state_dict(own)

@@ -1,0 +1,188 @@
+"""The report's charts as SVG: precision against its bound, counts per frame, chi2, priors."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sureloc.localize.tally import Histogram, Tally
+from sureloc.physics.priors import PhotonPrior
+
+Array = npt.NDArray[np.float64]
+
+INK, MUTED = "#202124", "#5f6368"
+BLUE, ORANGE, GREY = "#1f6f9f", "#d9730d", "#9aa0a6"
+CHI2_SHOWN = (0.5, 1.5)
+_MOST_POINTS = 500
+
+
+def precision_chart(tally: Tally) -> str:
+    """Draw histograms of stated precision and Cramer-Rao bound, and of their ratio; give SVG."""
+    figure, (left, right) = _figure(2)
+    edges = tally.precision.edges
+    for histogram, label, colour, filled in (
+        (tally.bound, "Cramér-Rao bound", GREY, True),
+        (tally.precision, "stated precision", BLUE, False),
+    ):
+        median = histogram.median
+        left.stairs(
+            histogram.counts,
+            edges,
+            fill=filled,
+            color=colour,
+            alpha=0.6 if filled else 1.0,
+            linewidth=1.6,
+            label=f"{label}, median {median:.1f} nm" if np.isfinite(median) else label,
+        )
+    left.set_xscale("log")
+    left.set_xlim(*_shown(tally.precision, tally.bound))
+    left.set_xlabel("standard deviation along x or y (nm)")
+    left.set_ylabel("coordinates")
+    _legend(left)
+    right.stairs(tally.ratio.counts, tally.ratio.edges, fill=True, color=BLUE, alpha=0.75)
+    right.axvline(1.0, color=INK, linewidth=1.0)
+    right.set_xscale("log")
+    right.set_xlim(0.5, 6.0)
+    right.set_xticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
+    right.minorticks_off()
+    right.set_xlabel("stated precision / Cramér-Rao bound")
+    return _svg(figure)
+
+
+def counts_chart(tally: Tally, first_frame: int) -> str:
+    """Draw rows per frame, all and trusted; long movies are averaged. Gives SVG."""
+    figure, (axes,) = _figure(1, width=9.0, height=2.6)
+    number = len(tally.rows_per_frame)
+    group = max(1, -(-number // _MOST_POINTS))
+    starts = np.arange(0, number, group)
+    for counts, label, colour in (
+        (tally.rows_per_frame, "all", GREY),
+        (tally.trusted_per_frame, "trusted", BLUE),
+    ):
+        sums = np.add.reduceat(np.asarray(counts, float), starts)
+        mean = sums / np.diff([*starts, number])
+        marker = "o" if starts.size < 60 else None
+        axes.plot(
+            starts + first_frame + 0.5 * (group - 1),
+            mean,
+            color=colour,
+            linewidth=1.3,
+            marker=marker,
+            markersize=3.5,
+            label=label,
+        )
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("frame" if group == 1 else f"frame (means of {group})")
+    axes.set_ylabel("localizations")
+    _legend(axes)
+    return _svg(figure)
+
+
+def rows_chart(tally: Tally) -> str:
+    """Draw histograms of photons and of existence probability; give SVG."""
+    figure, (left, right) = _figure(2)
+    left.stairs(tally.photons.counts, tally.photons.edges, fill=True, color=BLUE, alpha=0.75)
+    left.set_xscale("log")
+    left.set_xlim(*_shown(tally.photons))
+    left.set_xlabel("detected photons per localization")
+    left.set_ylabel("localizations")
+    edges = tally.probability.edges
+    right.stairs(tally.probability.counts, edges, fill=True, color=BLUE, alpha=0.75)
+    right.set_xlim(0, 1)
+    right.set_yscale("symlog", linthresh=10)
+    right.set_ylim(bottom=0)
+    right.set_xlabel("probability that the molecule exists")
+    return _svg(figure)
+
+
+def prior_chart(prior: PhotonPrior, quantum_efficiency: float) -> str:
+    """Draw the photon prior that the movie taught; give SVG."""
+    figure, (axes,) = _figure(1, width=4.6, height=2.6)
+    photons = np.exp(prior.log_photons) / quantum_efficiency
+    density = np.exp(prior.log_density)
+    axes.fill_between(photons, density, color=ORANGE, alpha=0.35, linewidth=0)
+    axes.plot(photons, density, color=ORANGE, linewidth=1.4)
+    axes.set_xscale("log")
+    shown = np.flatnonzero(density > 0.01 * density.max())
+    axes.set_xlim(photons[shown[0]], photons[shown[-1]])
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("photons per molecule and frame")
+    axes.set_ylabel("density by ln N")
+    return _svg(figure)
+
+
+def chi2_chart(chi2: Array, first_row: int, first_column: int) -> str:
+    """Draw the map of the local chi2 averaged over the movie; give SVG.
+
+    Args:
+        chi2: 1 where the image model fits, (rows, columns).
+        first_row, first_column: of the map in the camera frame.
+    """
+    rows, columns = chi2.shape
+    height = min(max(4.6 * rows / columns, 2.0), 6.0)
+    figure, (axes,) = _figure(1, width=5.6, height=height)
+    axes.spines[["top", "right"]].set_visible(True)
+    half = 0.5
+    shown = axes.imshow(
+        chi2,
+        cmap="RdBu_r",
+        vmin=CHI2_SHOWN[0],
+        vmax=CHI2_SHOWN[1],
+        interpolation="nearest",
+        extent=(
+            first_column - half,
+            first_column + columns - half,
+            first_row + rows - half,
+            first_row - half,
+        ),
+    )
+    axes.set_xlabel("column (px)")
+    axes.set_ylabel("row (px)")
+    bar = figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, extend="both")
+    bar.set_label("local chi2 (1: fits)", color=INK, fontsize=8)
+    bar.ax.tick_params(colors=MUTED, labelsize=8)
+    return _svg(figure)
+
+
+def _figure(panels: int, width: float = 9.0, height: float = 3.0) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained", facecolor="none")
+    axes = list(figure.subplots(1, panels, squeeze=False)[0])
+    for one in axes:
+        one.set_facecolor("none")
+        one.spines[["top", "right"]].set_visible(False)
+        one.spines[["left", "bottom"]].set_color(GREY)
+        one.tick_params(colors=MUTED, labelsize=8)
+        one.xaxis.label.set_color(INK)
+        one.yaxis.label.set_color(INK)
+        one.xaxis.label.set_size(9)
+        one.yaxis.label.set_size(9)
+    return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+
+
+def _shown(*histograms: Histogram) -> tuple[float, float]:
+    """Give the range of the bins that hold something, one decade at least."""
+    edges = histograms[0].edges
+    filled = np.flatnonzero(np.sum([h.counts for h in histograms], axis=0))
+    if filled.size == 0:
+        return float(edges[0]), float(edges[-1])
+    low, high = float(edges[filled[0]]), float(edges[filled[-1] + 1])
+    middle = np.sqrt(low * high)
+    return min(low, middle / 3.2), max(high, middle * 3.2)
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    # Text stays text, and equal data give an equal file.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sureloc"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,221 @@
+"""The images of a run for people: PNGs with scale and colour bar, and plain ones for the report.
+
+Colour maps are perceptually uniform; where a few bright pixels would drown the rest, the colours
+end at a percentile of the pixels that are not empty, and the picture says so.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from matplotlib.patches import Rectangle
+
+from sureloc.io.results import enlarged, relative_sd
+from sureloc.localize.images import ImageSums
+from sureloc.report.image_axes import round_length
+
+Array = npt.NDArray[np.float64]
+
+DARK, INK = "#101318", "#e8eaed"
+PERCENTILE = 99.5
+EMPTY = 1e-3  # emitters per pixel below this are background
+LARGEST_PX = 1600  # a picture's side; larger images are averaged down
+TRUST_COLOURS = ("#b3472b", "#27506b")
+_HEIGHT_IN = 8.0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that is ready to be shown.
+
+    Attributes:
+        name: file name without extension.
+        title: what it shows, for people.
+        unit: of its values.
+        image: values, (rows, columns), at most `LARGEST_PX` a side.
+        pixel_nm: size of its pixels, nm.
+        colours: name of a colour map, or "trust" for yes and no.
+        low, high: values at the ends of the colour map.
+        contrast: how these were chosen, for people.
+    """
+
+    name: str
+    title: str
+    unit: str
+    image: Array
+    pixel_nm: float
+    colours: str
+    low: float
+    high: float
+    contrast: str
+
+    @property
+    def colour_map(self) -> matplotlib.colors.Colormap:
+        """The colour map itself."""
+        if self.colours == "trust":
+            return ListedColormap(list(TRUST_COLOURS))
+        return matplotlib.colormaps[self.colours]
+
+
+def pictures_of(images: ImageSums, mask: npt.NDArray[np.bool_]) -> Iterator[Picture]:
+    """Give the pictures of a run, one after the other, each only as large as can be seen.
+
+    Args:
+        images: the sums over the movie.
+        mask: True where the result can be trusted, (camera rows, camera columns).
+    """
+    sd = images.sd
+    fine = images.fine_pixel_nm
+    per_pixel = f"localizations per pixel of {fine:.3g} nm"
+    yield _bright(
+        "reconstruction", "Reconstruction (posterior mean)", per_pixel, images.mean, fine, "inferno"
+    )
+    yield _bright(
+        "uncertainty",
+        "Uncertainty (posterior standard deviation)",
+        per_pixel,
+        sd,
+        fine,
+        "viridis",
+    )
+    ratio, ratio_nm = averaged_down(relative_sd(images.mean, sd), fine)
+    yield Picture(
+        "relative_uncertainty",
+        "Relative uncertainty (sd / mean)",
+        "sd / mean",
+        ratio,
+        ratio_nm,
+        "cividis",
+        0.0,
+        max(float(np.percentile(ratio[ratio > 0], 99.5)) if (ratio > 0).any() else 1.0, 1e-6),
+        f"0 to the {PERCENTILE:g}th percentile of pixels with a mean; empty pixels are 0",
+    )
+    trust, trust_nm = averaged_down(enlarged(mask.astype(float), images.zoom), fine)
+    yield Picture(
+        "trust",
+        "Where the image model fits (blue) and where it does not (red)",
+        "do not trust | trust",
+        np.round(trust),
+        trust_nm,
+        "trust",
+        0.0,
+        1.0,
+        "yes or no",
+    )
+    field, field_nm = averaged_down(images.widefield_e / max(images.frames, 1), images.pixel_nm)
+    low, high = (float(v) for v in np.percentile(field, (0.5, PERCENTILE)))
+    yield Picture(
+        "widefield",
+        f"Widefield: mean of {images.frames:,} frame(s)",
+        "photo-electrons per camera pixel and frame",
+        field,
+        field_nm,
+        "gray",
+        low,
+        max(high, low + 1e-9),
+        f"0.5th to {PERCENTILE:g}th percentile",
+    )
+
+
+def _bright(
+    name: str, title: str, unit: str, image: Array, pixel_nm: float, colours: str
+) -> Picture:
+    """Give a picture of an image that is mostly empty."""
+    small, small_nm = averaged_down(image, pixel_nm)
+    seen = small[small > EMPTY]
+    high = float(np.percentile(seen, PERCENTILE)) if seen.size else 1.0
+    contrast = f"0 to the {PERCENTILE:g}th percentile of pixels above {EMPTY:g}"
+    if small_nm > pixel_nm:
+        contrast += f"; averaged down to {small_nm:.3g} nm"
+    return Picture(name, title, unit, small, small_nm, colours, 0.0, high, contrast)
+
+
+def averaged_down(image: Array, pixel_nm: float) -> tuple[Array, float]:
+    """Average blocks of pixels until no side exceeds `LARGEST_PX`; give the new pixel size too."""
+    factor = -(-max(image.shape) // LARGEST_PX)
+    if factor == 1:
+        return image, pixel_nm
+    rows, columns = (-(-n // factor) for n in image.shape)
+    padding = ((0, rows * factor - image.shape[0]), (0, columns * factor - image.shape[1]))
+    blocks = np.pad(image, padding, mode="edge").reshape(rows, factor, columns, factor)
+    return blocks.mean((1, 3)), pixel_nm * factor
+
+
+def draw_picture(picture: Picture, path: Path) -> None:
+    """Save a picture as PNG on dark ground, with title, scale bar, colour bar and contrast.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    rows, columns = picture.image.shape
+    width = min(max(_HEIGHT_IN * columns / rows, 4.0), 16.0)
+    figure = Figure(
+        figsize=(width + 1.6, _HEIGHT_IN), dpi=150, layout="constrained", facecolor=DARK
+    )
+    axes = figure.subplots()
+    shown = axes.imshow(
+        picture.image,
+        cmap=picture.colour_map,
+        vmin=picture.low,
+        vmax=picture.high,
+        interpolation="nearest" if max(rows, columns) < 600 else "antialiased",
+    )
+    axes.set_axis_off()
+    axes.set_title(picture.title, color=INK, fontsize=12, loc="left")
+    bar = figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.02)
+    bar.set_label(picture.unit, color=INK, fontsize=9)
+    bar.outline.set_edgecolor(INK)
+    bar.ax.tick_params(colors=INK, labelsize=8)
+    if picture.colours == "trust":
+        bar.set_ticks([])
+    figure.text(0.01, 0.005, f"Colours: {picture.contrast}.", color="#9aa0a6", fontsize=7)
+    figure.get_layout_engine().set(rect=(0, 0.02, 1, 0.98))  # type: ignore[call-arg,union-attr]
+    _add_scale_bar(axes, rows, columns, picture.pixel_nm)
+    figure.savefig(path, facecolor=DARK)
+
+
+def _add_scale_bar(axes: Axes, rows: int, columns: int, pixel_nm: float) -> None:
+    length_nm, text = scale_bar(columns * pixel_nm)
+    length, thick = length_nm / pixel_nm, 0.012 * rows
+    left, top = 0.96 * columns - length - 0.5, 0.96 * rows - thick - 0.5
+    axes.add_patch(
+        Rectangle((left, top), length, thick, facecolor="white", edgecolor="black", linewidth=0.4)
+    )
+    axes.text(
+        left + length / 2,
+        top - 0.01 * rows,
+        text,
+        color="white",
+        fontsize=9,
+        ha="center",
+        va="bottom",
+    )
+
+
+def scale_bar(width_nm: float) -> tuple[float, str]:
+    """Give length (nm) and label of a scale bar of about a fifth of an image's width."""
+    length_nm = round_length(0.2 * width_nm)
+    label = f"{length_nm:g} nm" if length_nm < 1000 else f"{length_nm / 1000:g} µm"
+    return length_nm, label
+
+
+def png_bytes(
+    image: npt.NDArray[np.generic],
+    colour_map: str | matplotlib.colors.Colormap,
+    low: float,
+    high: float,
+) -> bytes:
+    """Give an image in colours as the bytes of a PNG, one pixel for each of its pixels."""
+    buffer = io.BytesIO()
+    imsave(buffer, np.asarray(image), cmap=colour_map, vmin=low, vmax=high, format="png")
+    return buffer.getvalue()

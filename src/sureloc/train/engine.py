@@ -1,0 +1,245 @@
+"""How any network here is trained: Lightning drives, and the step alone decides the data.
+
+A step's tiles, noise and order come from (seed, step), so that a run that was killed and resumed
+gives the weights of an unbroken one without any stored random state.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from sureloc.errors import InputError, RecipeError
+from sureloc.seeds import torch_generator
+from sureloc.train.recipe import OptimizerRecipe, _TrainingRecipe
+
+CHECKPOINT = "last.ckpt"
+LOG = "log.csv"
+_FLOOR = 0.01  # the cosine ends at this share of the learning rate
+
+
+def learning_rate_share(step: int, optimizer: OptimizerRecipe) -> float:
+    """Give the share of the learning rate at a step: linear warm-up, then half a cosine."""
+    if step < optimizer.warmup_steps:
+        return (step + 1) / optimizer.warmup_steps
+    left = max(optimizer.steps - optimizer.warmup_steps, 1)
+    progress = min((step - optimizer.warmup_steps) / left, 1.0)
+    return _FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def average_weights(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Move `average` towards `network`, faster in the first steps than `decay` would."""
+    share = 1.0 - min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        own = average.state_dict()
+        for name, value in network.state_dict().items():
+            if own[name].is_floating_point():
+                own[name].lerp_(value, share)
+            else:
+                own[name].copy_(value)
+
+
+class Training(pl.LightningModule):
+    """A network, its moving average, and the loss of one step.
+
+    Attributes:
+        recipe: how it is trained.
+        network: what the optimizer moves.
+        average: the moving average of its weights, which is validated and shipped.
+        history: one row of numbers for each validation.
+    """
+
+    def __init__(self, recipe: _TrainingRecipe, network: nn.Module) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.history: list[dict[str, float]] = []
+        self._losses: list[Tensor] = []
+
+    @abstractmethod
+    def loss(self, generator: torch.Generator) -> Tensor:
+        """Give the loss of freshly simulated tiles."""
+
+    @abstractmethod
+    def judge(self, generator: torch.Generator) -> dict[str, float]:
+        """Judge the averaged weights on held-out tiles; "score" is smaller for better weights."""
+
+    def generator(self, *path: int | str) -> torch.Generator:
+        """Give the random stream of this run that `path` names, on the device of the weights."""
+        return torch_generator(self.recipe.seed, *path, device=self.device)
+
+    def autocast(self) -> torch.autocast:
+        """Give the context in which networks run at the recipe's precision."""
+        wanted = self.recipe.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
+
+    def training_step(self, _batch: Tensor, _index: int) -> Tensor:
+        """Give the loss of this step; the batch carries nothing."""
+        loss = self.loss(self.generator("train", self.global_step))
+        self._losses.append(loss.detach())
+        return loss
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Let the average follow."""
+        average_weights(
+            self.average, self.network, self.recipe.optimizer.averaging, self.global_step
+        )
+
+    def validation_step(self, _batch: Tensor, _index: int) -> None:
+        """Judge the averaged weights, always on the same tiles."""
+        numbers = self.judge(self.generator("validate"))
+        losses = torch.stack(self._losses) if self._losses else torch.full((1,), math.nan)
+        self._losses.clear()
+        row = {"step": float(self.global_step), "train_loss": float(losses.mean()), **numbers}
+        self.history.append(row)
+        self.log_dict({k: v for k, v in row.items() if k != "step"}, prog_bar=True, batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        """Give AdamW and its schedule by steps."""
+        optimizer = self.recipe.optimizer
+        adam = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=optimizer.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=optimizer.weight_decay,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            adam, lambda step: learning_rate_share(step, optimizer)
+        )
+        return {
+            "optimizer": adam,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the recipe's fingerprint and the history, as plain text."""
+        checkpoint["recipe_fingerprint"] = self.recipe.fingerprint()
+        checkpoint["history"] = json.dumps(self.history)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the history back."""
+        self.history = json.loads(checkpoint["history"])
+
+
+class _Log(pl.Callback):
+    """Keep the history as CSV and the best averaged weights beside it."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking or not isinstance(pl_module, Training):
+            return
+        history = pl_module.history
+        write_log(self.out / LOG, history)
+        if history[-1]["score"] <= min(row["score"] for row in history):
+            save_average(pl_module, self.out / "best.safetensors")
+        save_average(pl_module, self.out / "last.safetensors")
+
+
+def write_log(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Write one line for each validation."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def save_average(training: Training, path: Path) -> None:
+    """Write the averaged weights as safetensors."""
+    from safetensors.torch import save_file
+
+    state = {
+        name: value.contiguous().cpu() for name, value in training.average.state_dict().items()
+    }
+    temporary = path.with_suffix(".part")
+    save_file(state, temporary, metadata={"recipe": training.recipe.fingerprint()})
+    temporary.replace(path)
+
+
+def resumable(recipe: _TrainingRecipe, out: Path) -> Path:
+    """Give the checkpoint in `out` that continues this recipe.
+
+    Raises:
+        InputError: there is no checkpoint.
+        RecipeError: it belongs to another recipe.
+    """
+    path = out / CHECKPOINT
+    if not path.is_file():
+        raise InputError(
+            f"There is no {CHECKPOINT} in {out} to resume from. Start without --resume."
+        )
+    found = torch.load(path, map_location="cpu", weights_only=True)["recipe_fingerprint"]
+    if found != recipe.fingerprint():
+        raise RecipeError(
+            f"The checkpoint {path} was made by another recipe (fingerprint {found}, this one is "
+            f"{recipe.fingerprint()}). Resume with the recipe.yaml beside it, or train into "
+            "another folder."
+        )
+    return path
+
+
+def fit(
+    training: Training,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    minutes: float | None = None,
+    callbacks: Sequence[pl.Callback] = (),
+) -> Training:
+    """Train until the recipe's last step, or for some minutes.
+
+    Args:
+        training: network and loss.
+        out: folder for checkpoints, the log and the averaged weights.
+        resume: continue from the checkpoint in `out`.
+        device: "auto", "cpu", "gpu" or another accelerator that Lightning knows.
+        minutes: stop after this long; None does not.
+        callbacks: more Lightning callbacks, such as a progress bar.
+
+    Returns:
+        The trained module.
+
+    Raises:
+        InputError, RecipeError: `resume` is asked for and impossible.
+    """
+    recipe = training.recipe
+    checkpoint = resumable(recipe, out) if resume else None
+    every = recipe.validation.every_steps
+    saving = ModelCheckpoint(
+        dirpath=out, filename="step", save_last="link" if False else True, save_top_k=0
+    )
+    stops = [] if minutes is None else [Timer(duration=timedelta(minutes=minutes))]
+    trainer = pl.Trainer(
+        accelerator=device,
+        devices=1,
+        max_steps=recipe.optimizer.steps,
+        max_epochs=-1,
+        limit_val_batches=1,
+        gradient_clip_val=recipe.optimizer.gradient_norm,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_model_summary=False,
+        enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
+        callbacks=[_Log(out), saving, *stops, *callbacks],
+        default_root_dir=out,
+    )
+    steps: DataLoader[int] = DataLoader(range(every), batch_size=1)  # type: ignore[arg-type]
+    once: DataLoader[int] = DataLoader(range(1), batch_size=1)  # type: ignore[arg-type]
+    trainer.fit(training, steps, once, ckpt_path=checkpoint, weights_only=True)
+    return training

@@ -1,0 +1,94 @@
+"""Training of phi: mean-squared error on kernel density images, so that it learns their mean."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sureloc.networks.normalization import network_input
+from sureloc.networks.phi import PaperPhi, Phi
+from sureloc.physics.kde import display_range, peak_of_one
+from sureloc.simulate.tiles import TileBatch, simulate_tiles
+from sureloc.train.engine import Training
+from sureloc.train.recipe import FastPhiRecipe, PhiNetworkRecipe, PhiTrainingRecipe
+
+_LOSS_SCALE = 100.0  # most fine pixels are empty; this brings the loss to order 1
+
+
+def build_phi(network: PhiNetworkRecipe) -> Phi | PaperPhi:
+    """Build the phi that a recipe describes, with the weights of a fresh start."""
+    if isinstance(network, FastPhiRecipe):
+        return Phi(network.width, network.dilations)
+    return PaperPhi(network.width, network.dilations)
+
+
+def tile_input(batch: TileBatch) -> Tensor:
+    """Give the network's channels of a batch of tiles."""
+    channels = network_input(
+        batch.electrons, batch.read_variance_e2, batch.sigma_px, batch.excess_noise
+    )
+    return channels.contiguous(memory_format=torch.channels_last)
+
+
+class PhiTraining(Training):
+    """phi by mean-squared error."""
+
+    recipe: PhiTrainingRecipe
+
+    def __init__(self, recipe: PhiTrainingRecipe) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            network = build_phi(recipe.network)
+        super().__init__(recipe, network)
+
+    def _target(self, kde: Tensor) -> Tensor:
+        sigma = self.recipe.kernel_sigma_fine_px
+        if self.recipe.network.kind == "paper":
+            return display_range(kde, sigma)
+        return kde / peak_of_one(sigma)
+
+    def loss(self, generator: torch.Generator) -> Tensor:
+        """Give the mean-squared error on fresh tiles."""
+        batch = self.recipe.batch
+        tiles = simulate_tiles(
+            self.recipe.conditions.conditions(),
+            (batch.tiles, batch.tile_px, batch.tile_px),
+            generator,
+            self.recipe.kernel_sigma_fine_px,
+        )
+        with self.autocast():
+            estimate = self.network(tile_input(tiles))[:, 0]
+        loss: Tensor = _LOSS_SCALE * (estimate.float() - self._target(tiles.kde)).square().mean()
+        return loss
+
+    def judge(self, generator: torch.Generator) -> dict[str, float]:
+        """Give the error's root mean square and the share of the image's variance it leaves."""
+        return judge_phi(self.average, self.recipe, generator, self._target)
+
+
+def judge_phi(
+    network: nn.Module, recipe: PhiTrainingRecipe, generator: torch.Generator, target: object
+) -> dict[str, float]:
+    """Compare estimates with held-out images."""
+    plan = recipe.validation
+    squared, power, count = 0.0, 0.0, 0
+    left = plan.tiles
+    while left > 0:
+        tiles = simulate_tiles(
+            recipe.conditions.conditions(),
+            (min(left, 16), plan.tile_px, plan.tile_px),
+            generator,
+            recipe.kernel_sigma_fine_px,
+        )
+        with torch.no_grad():
+            estimate = network(tile_input(tiles))[:, 0]
+        wanted = target(tiles.kde)  # type: ignore[operator]
+        squared += float((estimate - wanted).square().sum())
+        power += float((wanted - wanted.mean()).square().sum())
+        count += wanted.numel()
+        left -= 16
+    return {
+        "score": squared / count,
+        "rmse": (squared / count) ** 0.5,
+        "unexplained": squared / power,
+    }

@@ -1,0 +1,168 @@
+"""What a training run is made of, as a YAML recipe has it; unknown keys are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sureloc.errors import InputError
+from sureloc.simulate.tiles import TileConditions
+
+PositiveFloat = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Range = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ConditionsRecipe(_Strict):
+    """What training tiles look like; see `sureloc.simulate.tiles.TileConditions`."""
+
+    sigma_px: Range = TileConditions.sigma_px
+    mean_photons: Range = TileConditions.mean_photons
+    photons: Range = TileConditions.photons
+    visible_sds: Annotated[float, Field(ge=0)] = TileConditions.visible_sds
+    density_per_px2: Range = TileConditions.density_per_px2
+    empty_share: Share = TileConditions.empty_share
+    blinking_share: Share = TileConditions.blinking_share
+    target_photons: Annotated[float, Field(ge=0)] = TileConditions.target_photons
+    background_e: Range = TileConditions.background_e
+    unevenness: Annotated[float, Field(ge=0, le=2)] = TileConditions.unevenness
+    read_noise_e: Range = TileConditions.read_noise_e
+    hot_share: Share = TileConditions.hot_share
+    multiplied_share: Share = TileConditions.multiplied_share
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        try:
+            self.conditions()
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def conditions(self) -> TileConditions:
+        """Give the conditions that the simulation takes."""
+        return TileConditions(**self.model_dump())
+
+
+class FastPhiRecipe(_Strict):
+    """phi at camera resolution; see `sureloc.networks.phi.Phi`."""
+
+    kind: Literal["fast"]
+    width: PositiveInt = 96
+    dilations: tuple[PositiveInt, ...] = (1, 2, 2, 2, 1)
+
+
+class PaperPhiRecipe(_Strict):
+    """The paper's phi; see `sureloc.networks.phi.PaperPhi`."""
+
+    kind: Literal["paper"]
+    width: PositiveInt = 64
+    dilations: tuple[PositiveInt, ...] = (1, 2, 4, 8, 4, 2)
+
+
+PhiNetworkRecipe = Annotated[FastPhiRecipe | PaperPhiRecipe, Field(discriminator="kind")]
+
+
+class BatchRecipe(_Strict):
+    """How many tiles a step sees, and how large they are."""
+
+    tiles: PositiveInt = 16
+    tile_px: Annotated[int, Field(ge=8, le=256)] = 32
+
+
+class OptimizerRecipe(_Strict):
+    """AdamW with a warm-up and a cosine down to a hundredth, and an average of the weights.
+
+    Attributes:
+        steps: optimizer steps.
+        learning_rate: at the end of the warm-up.
+        warmup_steps: steps of a linear rise.
+        weight_decay: AdamW's.
+        gradient_norm: gradients longer than this are shortened to it.
+        averaging: decay of the exponential moving average that validation and shipping use.
+    """
+
+    steps: PositiveInt = 8000
+    learning_rate: PositiveFloat = 1e-3
+    warmup_steps: Annotated[int, Field(ge=0)] = 200
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    gradient_norm: PositiveFloat = 1.0
+    averaging: Annotated[float, Field(ge=0, lt=1)] = 0.999
+
+
+class ValidationRecipe(_Strict):
+    """How often the averaged weights are judged, and on how many held-out tiles."""
+
+    every_steps: PositiveInt = 250
+    tiles: PositiveInt = 128
+    tile_px: Annotated[int, Field(ge=8, le=256)] = 32
+    draws: Annotated[int, Field(ge=2)] = 8
+    evaluations: PositiveInt = 8
+
+
+class _TrainingRecipe(_Strict):
+    description: str = ""
+    seed: Annotated[int, Field(ge=0)] = 0
+    kernel_sigma_fine_px: PositiveFloat = 1.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    conditions: ConditionsRecipe = ConditionsRecipe()
+    batch: BatchRecipe = BatchRecipe()
+    optimizer: OptimizerRecipe = OptimizerRecipe()
+    validation: ValidationRecipe = ValidationRecipe()
+
+    def fingerprint(self) -> str:
+        """Give a short name of the whole recipe, its description left out."""
+        values = self.model_dump(mode="json", exclude={"description"})
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class PhiTrainingRecipe(_TrainingRecipe):
+    """How a phi is trained."""
+
+    kind: Literal["phi"]
+    network: PhiNetworkRecipe = FastPhiRecipe(kind="fast")
+
+
+class PsiNetworkRecipe(_Strict):
+    """The default Psi; see `sureloc.networks.psi.Psi`."""
+
+    kind: Literal["residual"] = "residual"
+    conditioning: Literal["yhat", "x", "both"] = "both"
+    condition_width: PositiveInt = 64
+    condition_blocks: PositiveInt = 3
+    width: PositiveInt = 64
+    dilations: tuple[PositiveInt, ...] = (1, 2)
+    embedding: PositiveInt = 64
+
+
+class NoiseRecipe(_Strict):
+    """Noise levels in units of the residual's root mean square.
+
+    Attributes:
+        log_mean, log_sd: training draws ln sigma from this normal distribution.
+        sigma_min, sigma_max: ends of the levels that sampling runs through.
+        rho: spacing of those levels (Karras 2022, eq. 5).
+        levels_per_tile: noise levels that each simulated tile is used with in a step.
+    """
+
+    log_mean: float = 0.3
+    log_sd: PositiveFloat = 1.8
+    sigma_min: PositiveFloat = 0.03
+    sigma_max: PositiveFloat = 60.0
+    rho: PositiveFloat = 7.0
+    levels_per_tile: PositiveInt = 4
+
+
+class PsiTrainingRecipe(_TrainingRecipe):
+    """How a Psi is trained on the residuals of a frozen phi."""
+
+    kind: Literal["psi"]
+    network: PsiNetworkRecipe = PsiNetworkRecipe()
+    noise: NoiseRecipe = NoiseRecipe()
