@@ -148,8 +148,8 @@ def load_weights(
     return networks
 
 
-def save_weights(networks: Networks, path: Path) -> None:
-    """Write networks as `path` (.safetensors) and their card beside it (.json)."""
+def save_weights(networks: Networks, path: Path, card_path: Path | None = None) -> None:
+    """Write networks as `path` (.safetensors) and their card, beside it (.json) by default."""
     arrays = {
         f"{part}.{name}": value.detach().cpu().contiguous()
         for part, network in (("phi", networks.phi), ("psi", networks.psi))
@@ -157,7 +157,7 @@ def save_weights(networks: Networks, path: Path) -> None:
     }
     save_file(arrays, path)
     card = json.dumps(networks.card.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    path.with_suffix(".json").write_text(card + "\n", encoding="utf-8")
+    (card_path or path.with_suffix(".json")).write_text(card + "\n", encoding="utf-8")
 
 
 def _read(name_or_path: str | Path) -> tuple[dict[str, Tensor], str, str]:

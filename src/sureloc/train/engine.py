@@ -9,16 +9,22 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import logging
 import math
+import time
+import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -28,6 +34,15 @@ from sureloc.train.recipe import OptimizerRecipe, _TrainingRecipe
 
 CHECKPOINT = "last.ckpt"
 LOG = "log.csv"
+BEST = "best.safetensors"
+LAST = "last.safetensors"
+_REMARKS = (
+    r".*isinstance\(treespec, LeafSpec\)",
+    r".*module\(s\) in eval mode at the start of training",
+    r".*does not have many workers",
+    r".*Checkpoint directory .* exists and is not empty",
+    r".*you have set wrong `max_epochs`",
+)
 _FLOOR = 0.01  # the cosine ends at this share of the learning rate
 
 
@@ -69,6 +84,7 @@ class Training(pl.LightningModule):
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.history: list[dict[str, float]] = []
         self._losses: list[Tensor] = []
+        self._clock_started_s = time.monotonic()
 
     @abstractmethod
     def loss(self, generator: torch.Generator) -> Tensor:
@@ -86,6 +102,16 @@ class Training(pl.LightningModule):
         """Give the context in which networks run at the recipe's precision."""
         wanted = self.recipe.precision == "bfloat16"
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
+
+    def frozen(self) -> dict[str, Tensor]:
+        """Give the weights that the run builds on and does not change, such as those of phi."""
+        trained = ("network.", "average.")
+        return {k: v for k, v in self.state_dict().items() if not k.startswith(trained)}
+
+    def on_fit_start(self) -> None:
+        """Start the clock where the run, resumed perhaps, had stopped it."""
+        before = self.history[-1]["minutes"] if self.history else 0.0
+        self._clock_started_s = time.monotonic() - 60.0 * before
 
     def training_step(self, _batch: Tensor, _index: int) -> Tensor:
         """Give the loss of this step; the batch carries nothing."""
@@ -105,8 +131,9 @@ class Training(pl.LightningModule):
         losses = torch.stack(self._losses) if self._losses else torch.full((1,), math.nan)
         self._losses.clear()
         row = {"step": float(self.global_step), "train_loss": float(losses.mean()), **numbers}
-        self.history.append(row)
-        self.log_dict({k: v for k, v in row.items() if k != "step"}, prog_bar=True, batch_size=1)
+        self.log_dict({k: v for k, v in row.items() if k != "step"}, batch_size=1)
+        minutes = (time.monotonic() - self._clock_started_s) / 60.0
+        self.history.append({**row, "minutes": round(minutes, 3)})
 
     def configure_optimizers(self) -> Any:
         """Give AdamW and its schedule by steps."""
@@ -147,8 +174,8 @@ class _Log(pl.Callback):
         history = pl_module.history
         write_log(self.out / LOG, history)
         if history[-1]["score"] <= min(row["score"] for row in history):
-            save_average(pl_module, self.out / "best.safetensors")
-        save_average(pl_module, self.out / "last.safetensors")
+            save_average(pl_module, self.out / BEST)
+        save_average(pl_module, self.out / LAST)
 
 
 def write_log(path: Path, history: Sequence[Mapping[str, float]]) -> None:
@@ -171,25 +198,38 @@ def save_average(training: Training, path: Path) -> None:
     temporary.replace(path)
 
 
-def resumable(recipe: _TrainingRecipe, out: Path) -> Path:
-    """Give the checkpoint in `out` that continues this recipe.
+def resumable(training: Training, out: Path) -> Path:
+    """Give the checkpoint in `out` that continues this training.
 
     Raises:
-        InputError: there is no checkpoint.
-        RecipeError: it belongs to another recipe.
+        InputError: there is no checkpoint, or it cannot be read.
+        RecipeError: it belongs to another recipe, or builds on other frozen weights.
     """
     path = out / CHECKPOINT
     if not path.is_file():
         raise InputError(
             f"There is no {CHECKPOINT} in {out} to resume from. Start without --resume."
         )
-    found = torch.load(path, map_location="cpu", weights_only=True)["recipe_fingerprint"]
-    if found != recipe.fingerprint():
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        fingerprint, state = found["recipe_fingerprint"], found["state_dict"]
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError) as error:
+        raise InputError(
+            f"The checkpoint {path} cannot be read ({type(error).__name__}). Train into another "
+            "folder."
+        ) from error
+    own = training.recipe.fingerprint()
+    if fingerprint != own:
         raise RecipeError(
-            f"The checkpoint {path} was made by another recipe (fingerprint {found}, this one is "
-            f"{recipe.fingerprint()}). Resume with the recipe.yaml beside it, or train into "
-            "another folder."
+            f"The checkpoint {path} was made by another recipe (fingerprint {fingerprint}, this "
+            f"one is {own}). Resume with the recipe.yaml beside it, or train into another folder."
         )
+    for name, value in training.frozen().items():
+        if not torch.equal(state[name].cpu(), value.cpu()):
+            raise RecipeError(
+                f"The checkpoint {path} builds on other weights than those given: {name} differs. "
+                "Resume with the weights it was started with, or train into another folder."
+            )
     return path
 
 
@@ -199,47 +239,68 @@ def fit(
     *,
     resume: bool = False,
     device: str = "auto",
-    minutes: float | None = None,
     callbacks: Sequence[pl.Callback] = (),
+    logger: Logger | None = None,
 ) -> Training:
-    """Train until the recipe's last step, or for some minutes.
+    """Train until the recipe's last step.
 
     Args:
         training: network and loss.
         out: folder for checkpoints, the log and the averaged weights.
         resume: continue from the checkpoint in `out`.
         device: "auto", "cpu", "gpu" or another accelerator that Lightning knows.
-        minutes: stop after this long; None does not.
         callbacks: more Lightning callbacks, such as a progress bar.
+        logger: a Lightning logger that gets the validation's numbers beside the CSV log.
 
     Returns:
         The trained module.
 
     Raises:
-        InputError, RecipeError: `resume` is asked for and impossible.
+        InputError: `resume` is asked for without a checkpoint, or there is no such device.
+        RecipeError: the checkpoint is of another training.
     """
     recipe = training.recipe
-    checkpoint = resumable(recipe, out) if resume else None
+    checkpoint = resumable(training, out) if resume else None
     every = recipe.validation.every_steps
-    saving = ModelCheckpoint(
-        dirpath=out, filename="step", save_last="link" if False else True, save_top_k=0
-    )
-    stops = [] if minutes is None else [Timer(duration=timedelta(minutes=minutes))]
-    trainer = pl.Trainer(
-        accelerator=device,
-        devices=1,
-        max_steps=recipe.optimizer.steps,
-        max_epochs=-1,
-        limit_val_batches=1,
-        gradient_clip_val=recipe.optimizer.gradient_norm,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_model_summary=False,
-        enable_progress_bar=any(isinstance(c, pl.callbacks.ProgressBar) for c in callbacks),
-        callbacks=[_Log(out), saving, *stops, *callbacks],
-        default_root_dir=out,
-    )
-    steps: DataLoader[int] = DataLoader(range(every), batch_size=1)  # type: ignore[arg-type]
-    once: DataLoader[int] = DataLoader(range(1), batch_size=1)  # type: ignore[arg-type]
-    trainer.fit(training, steps, once, ckpt_path=checkpoint, weights_only=True)
+    saving = ModelCheckpoint(dirpath=out, save_last=True, save_top_k=0)
+    with _quiet_lightning():
+        try:
+            trainer = pl.Trainer(
+                accelerator=device,
+                devices=1,
+                max_steps=recipe.optimizer.steps,
+                max_epochs=-1,
+                limit_val_batches=1,
+                gradient_clip_val=recipe.optimizer.gradient_norm,
+                num_sanity_val_steps=0,
+                logger=logger or False,
+                enable_model_summary=False,
+                enable_progress_bar=False,
+                callbacks=[_Log(out), saving, *callbacks],
+                default_root_dir=out,
+            )
+        except (MisconfigurationException, ValueError) as error:
+            raise InputError(
+                f"The device {device!r} cannot be used here: {error} Give auto or cpu."
+            ) from error
+        steps: DataLoader[int] = DataLoader(range(every), batch_size=1)  # type: ignore[arg-type]
+        once: DataLoader[int] = DataLoader(range(1), batch_size=1)  # type: ignore[arg-type]
+        trainer.fit(training, steps, once, ckpt_path=checkpoint, weights_only=True)
     return training
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's remarks on what is meant here (averages in eval mode, no workers) away."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            for remark in _REMARKS:
+                warnings.filterwarnings("ignore", remark)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

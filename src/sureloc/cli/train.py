@@ -1,0 +1,180 @@
+"""`sureloc train`: phi, Psi on a trained phi, and both as one file of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import lightning.pytorch as pl
+
+    from sureloc.train.engine import Training
+
+RECIPE = "recipe.yaml"
+
+train = typer.Typer(
+    help="Train phi and Psi, and make weights of them.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Device(StrEnum):
+    """Where a network is trained."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Name of a shipped recipe (default, smoke; for phi also paper) or path of a YAML file."
+    ),
+]
+OutOption = Annotated[
+    Path, typer.Option(help="Folder for weights, checkpoint, logs and pictures.", file_okay=False)
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="Continue from the checkpoint in the folder.")
+]
+DeviceOption = Annotated[Device, typer.Option(help="What to train on; auto prefers a GPU.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+
+
+@train.command("phi")
+def train_phi(
+    recipe: RecipeArgument,
+    out: OutOption,
+    resume: ResumeOption = False,
+    device: DeviceOption = Device.AUTO,
+    quiet: QuietOption = False,
+) -> None:
+    """Train phi, the network that estimates the mean image, on simulated tiles.
+
+    Writes best.safetensors and last.safetensors (averaged weights), last.ckpt for --resume,
+    log.csv, TensorBoard logs, pictures of estimates beside truth, and recipe.yaml.
+    """
+    from sureloc.config.training import load_training_recipe, training_recipe_yaml
+    from sureloc.report.training_pictures import PhiPictures
+    from sureloc.train.phi import PhiTraining
+    from sureloc.train.recipe import PhiTrainingRecipe
+
+    plan = load_training_recipe(PhiTrainingRecipe, recipe)
+    with _training_folder(out, training_recipe_yaml(plan), resume):
+        pictures = PhiPictures(out / "pictures")
+        _fit("phi", PhiTraining(plan), out, resume, device, quiet, [pictures])
+
+
+@train.command("psi")
+def train_psi(
+    recipe: RecipeArgument,
+    phi: Annotated[
+        Path, typer.Option(help="Folder of the trained phi (from `sureloc train phi`).")
+    ],
+    out: OutOption,
+    resume: ResumeOption = False,
+    device: DeviceOption = Device.AUTO,
+    quiet: QuietOption = False,
+) -> None:
+    """Train Psi, the network that draws possible images, on what a trained phi leaves.
+
+    Writes the same files as `sureloc train phi`; its pictures show draws beside truth.
+    """
+    from sureloc.config.training import load_training_recipe, training_recipe_yaml
+    from sureloc.report.training_pictures import PsiPictures
+    from sureloc.train.export import load_fast_phi, make_card
+    from sureloc.train.psi import PsiTraining
+    from sureloc.train.recipe import PhiTrainingRecipe, PsiTrainingRecipe
+
+    plan = load_training_recipe(PsiTrainingRecipe, recipe)
+    phi_plan = load_training_recipe(PhiTrainingRecipe, phi / RECIPE)
+    card = make_card(phi_plan, plan, "training")
+    trained_phi = load_fast_phi(phi_plan, phi)
+    with _training_folder(out, training_recipe_yaml(plan), resume):
+        pictures = PsiPictures(out / "pictures", card)
+        _fit("psi", PsiTraining(plan, trained_phi), out, resume, device, quiet, [pictures])
+
+
+@train.command("export")
+def export(
+    phi: Annotated[Path, typer.Argument(help="Folder of the trained phi.")],
+    psi: Annotated[Path, typer.Argument(help="Folder of the Psi that was trained on it.")],
+    out: Annotated[Path, typer.Option(help="New .safetensors file; its card goes beside it.")],
+    description: Annotated[str, typer.Option(help="What people should know of the weights.")] = "",
+) -> None:
+    """Make one file of weights of a trained phi and Psi, for `sureloc localize`.
+
+    Writes OUT.safetensors, its card OUT.json with both recipes, and both logs as CSV.
+    """
+    from sureloc.config.training import load_training_recipe
+    from sureloc.io.weights import write_weights
+    from sureloc.train.export import assemble
+    from sureloc.train.recipe import PhiTrainingRecipe, PsiTrainingRecipe
+
+    networks, logs = assemble(
+        (load_training_recipe(PhiTrainingRecipe, phi / RECIPE), phi),
+        (load_training_recipe(PsiTrainingRecipe, psi / RECIPE), psi),
+        out.stem,
+        description,
+    )
+    files = write_weights(networks, logs, out)
+    size_mb = sum(file.stat().st_size for file in files) / 1e6
+    typer.echo(f"{out}: {size_mb:.1f} MB in {len(files)} files")
+
+
+@contextmanager
+def _training_folder(out: Path, recipe: str, resume: bool) -> Iterator[None]:
+    """Prepare the folder of a training; a broken-off training stays there, to be resumed."""
+    from sureloc.errors import OutputError, SurelocError
+    from sureloc.io.output import check_new_folder
+
+    if not resume:
+        check_new_folder(out)
+    try:
+        if not resume:
+            out.mkdir(parents=True, exist_ok=True)
+            (out / RECIPE).write_text(recipe, encoding="utf-8")
+        yield
+    except OSError as error:
+        if isinstance(error, SurelocError):
+            raise
+        raise OutputError(
+            f"The training could not write to {out}: {error.strerror or error}. Free some space "
+            "and continue with --resume."
+        ) from error
+
+
+def _fit(
+    name: str,
+    training: Training,
+    out: Path,
+    resume: bool,
+    device: Device,
+    quiet: bool,
+    callbacks: Sequence[pl.Callback],
+) -> None:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    from sureloc.cli.training_bar import TrainingBar, describe
+    from sureloc.train.engine import fit
+
+    bar = TrainingBar(name, training.recipe.optimizer.steps, quiet=quiet)
+    board = TensorBoardLogger(out, name="tensorboard", version="")
+    with bar.progress:
+        fit(
+            training,
+            out,
+            resume=resume,
+            device=device.value,
+            callbacks=[bar, *callbacks],
+            logger=board,
+        )
+    best = min(training.history, key=lambda row: row["score"])
+    typer.echo(f"{out}: best after {best['step']:.0f} steps, {describe(best)}")

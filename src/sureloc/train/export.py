@@ -1,0 +1,174 @@
+"""From two training folders to one file of weights with its card."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from sureloc.errors import InputError, RecipeError, WeightsError
+from sureloc.networks.phi import Phi
+from sureloc.networks.psi import Psi
+from sureloc.networks.weights import (
+    Card,
+    LevelsCard,
+    Networks,
+    PhiCard,
+    PsiCard,
+    build_networks,
+)
+from sureloc.train.engine import BEST, CHECKPOINT, LOG
+from sureloc.train.phi import build_phi
+from sureloc.train.recipe import FastPhiRecipe, PhiTrainingRecipe, PsiTrainingRecipe
+
+History = list[dict[str, float]]
+
+
+def make_card(
+    phi: PhiTrainingRecipe, psi: PsiTrainingRecipe, name: str, description: str = ""
+) -> Card:
+    """Give the card of networks that these recipes train.
+
+    Raises:
+        RecipeError: this phi is not one that Psi can build on, or their kernels differ.
+    """
+    if not isinstance(phi.network, FastPhiRecipe):
+        raise _not_fast()
+    if phi.kernel_sigma_fine_px != psi.kernel_sigma_fine_px:
+        raise RecipeError(
+            f"kernel_sigma_fine_px is {phi.kernel_sigma_fine_px} for phi and "
+            f"{psi.kernel_sigma_fine_px} for psi; both must be the same."
+        )
+    return Card(
+        name=name,
+        description=description,
+        phi=PhiCard(**phi.network.model_dump(exclude={"kind"})),
+        psi=PsiCard(**psi.network.model_dump(exclude={"kind"})),
+        kernel_sigma_fine_px=psi.kernel_sigma_fine_px,
+        levels=LevelsCard(**psi.noise.model_dump(include={"sigma_min", "sigma_max", "rho"})),
+    )
+
+
+def load_fast_phi(recipe: PhiTrainingRecipe, folder: Path) -> Phi:
+    """Build the phi that was trained in a folder, with its best averaged weights.
+
+    Raises:
+        RecipeError: it is no phi that Psi can build on.
+        WeightsError: the weights are missing, broken, or of another recipe.
+    """
+    phi = build_phi(recipe.network)
+    if not isinstance(phi, Phi):
+        raise _not_fast()
+    _load(phi, folder, recipe.fingerprint())
+    return phi
+
+
+def assemble(
+    phi: tuple[PhiTrainingRecipe, Path],
+    psi: tuple[PsiTrainingRecipe, Path],
+    name: str,
+    description: str = "",
+) -> tuple[Networks, dict[str, History]]:
+    """Put two trained networks together.
+
+    Args:
+        phi, psi: recipe and training folder of each.
+        name, description: for the card.
+
+    Returns:
+        The networks with their card, and the log of each training by "phi" and "psi".
+
+    Raises:
+        RecipeError: the recipes do not go together, or Psi was trained on another phi.
+        WeightsError: weights are missing, broken, or of another recipe.
+        InputError: a log is missing.
+    """
+    logs = {"phi": read_log(phi[1] / LOG), "psi": read_log(psi[1] / LOG)}
+    card = make_card(phi[0], psi[0], name, description)
+    card = card.model_copy(
+        update={
+            "training": {
+                part: _provenance(recipe, logs[part])
+                for part, recipe in (("phi", phi[0]), ("psi", psi[0]))
+            },
+            "metrics": {part: _best(log) for part, log in logs.items()},
+        }
+    )
+    networks = build_networks(card)
+    _load(networks.phi, phi[1], phi[0].fingerprint())
+    _load(networks.psi, psi[1], psi[0].fingerprint())
+    _check_same_phi(networks.phi, psi[1])
+    return networks, logs
+
+
+def _not_fast() -> RecipeError:
+    return RecipeError(
+        "A phi of kind 'paper' has no features at camera resolution for Psi to build on; use one "
+        "of kind 'fast', such as the recipe default."
+    )
+
+
+def read_log(path: Path) -> History:
+    """Read the log that a training wrote, one row for each validation."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, ValueError, TypeError) as error:
+        raise InputError(
+            f"The training log {path} cannot be read: {error}. Give the folder of a training."
+        ) from error
+    if not rows:
+        raise InputError(f"The training log {path} is empty. Train until the first validation.")
+    return rows
+
+
+def _provenance(recipe: PhiTrainingRecipe | PsiTrainingRecipe, log: History) -> dict[str, Any]:
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "fingerprint": recipe.fingerprint(),
+        "steps": int(_best(log)["step"]),
+        "minutes": log[-1].get("minutes"),
+    }
+
+
+def _best(log: History) -> dict[str, float]:
+    return min(reversed(log), key=lambda row: row["score"])
+
+
+def _load(network: Phi | Psi, folder: Path, fingerprint: str) -> None:
+    path = folder / BEST
+    try:
+        state, found = load_file(path), _recipe_of(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"The weights {path} cannot be read: {error}. Give the folder of a training."
+        ) from error
+    if found != fingerprint:
+        raise WeightsError(
+            f"The weights {path} were made by another recipe (fingerprint {found}, this one is "
+            f"{fingerprint}). Take the recipe.yaml and the weights of one folder."
+        )
+    network.load_state_dict(state)
+
+
+def _recipe_of(path: Path) -> str | None:
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get("recipe")
+
+
+def _check_same_phi(phi: nn.Module, folder: Path) -> None:
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        raise InputError(f"There is no {CHECKPOINT} in {folder}, which tells its phi.")
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    for name, value in phi.state_dict().items():
+        if not torch.equal(state[f"phi.{name}"], value):
+            raise RecipeError(
+                f"The Psi in {folder} was trained on another phi: {name} differs. Give the folder "
+                "of the phi it was trained on."
+            )
