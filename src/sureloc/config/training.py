@@ -10,13 +10,12 @@ import yaml
 
 from sureloc.config.recipes import check, read_mapping
 from sureloc.errors import RecipeError
-from sureloc.train.recipe import PhiTrainingRecipe, PsiTrainingRecipe
+from sureloc.train.recipe import PhiTrainingRecipe, TrainingRecipe
 
-TrainingRecipe = TypeVar("TrainingRecipe", bound=PhiTrainingRecipe | PsiTrainingRecipe)
-AnyRecipe = type[PhiTrainingRecipe] | type[PsiTrainingRecipe]
+Plan = TypeVar("Plan", bound=TrainingRecipe)
 
 
-def shipped_training_recipes(model: AnyRecipe) -> tuple[str, ...]:
+def shipped_training_recipes(model: type[TrainingRecipe]) -> tuple[str, ...]:
     """Give the names of the shipped recipes of one kind, such as default and smoke."""
     prefix = f"{_kind(model)}_"
     folder = resources.files("sureloc") / "recipes" / "train"
@@ -24,11 +23,11 @@ def shipped_training_recipes(model: AnyRecipe) -> tuple[str, ...]:
     return tuple(sorted(n.removeprefix(prefix) for n in names if n.startswith(prefix)))
 
 
-def load_training_recipe(model: type[TrainingRecipe], name_or_path: str | Path) -> TrainingRecipe:
+def load_training_recipe(model: type[Plan], name_or_path: str | Path) -> Plan:
     """Read how a network is trained.
 
     Args:
-        model: `PhiTrainingRecipe` or `PsiTrainingRecipe`.
+        model: `sureloc.train.recipe.PhiTrainingRecipe` or `PsiTrainingRecipe`.
         name_or_path: the name of a shipped recipe, or the path of a YAML file.
 
     Raises:
@@ -45,16 +44,16 @@ def load_training_recipe(model: type[TrainingRecipe], name_or_path: str | Path) 
     return check(model, mapping, source)
 
 
-def training_recipe_yaml(recipe: PhiTrainingRecipe | PsiTrainingRecipe) -> str:
+def training_recipe_yaml(recipe: TrainingRecipe) -> str:
     """Write a recipe as YAML with every default filled in; `load_training_recipe` reads it."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def _kind(model: AnyRecipe) -> str:
+def _kind(model: type[TrainingRecipe]) -> str:
     return "phi" if issubclass(model, PhiTrainingRecipe) else "psi"
 
 
-def _text(model: AnyRecipe, name_or_path: str | Path) -> tuple[str, str]:
+def _text(model: type[TrainingRecipe], name_or_path: str | Path) -> tuple[str, str]:
     path = Path(name_or_path)
     names = shipped_training_recipes(model)
     if str(name_or_path) in names:

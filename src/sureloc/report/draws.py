@@ -53,12 +53,12 @@ def draw_tiles(tiles: Sequence[TilePictures], path: Path) -> None:
     )
     grid = figure.subplots(len(rows), len(rows[0]), squeeze=False)
     shown: dict[str, AxesImage] = {}
+    for axes, (title, _) in zip(grid[0], rows[0], strict=True):
+        axes.set_title(title, fontsize=9)
     for axes_row, panels, tile in zip(grid, rows, tiles, strict=True):
         for axes, (title, image) in zip(axes_row, panels, strict=True):
             kind = {"frame": "frame", "sd": "sd"}.get(title, "emitters")
             shown[kind] = _show(axes, image, kind)
-            if axes_row is grid[0]:
-                axes.set_title(title, fontsize=9)
         axes_row[0].set_ylabel(tile.label, fontsize=8)
     for kind, unit in (("emitters", "density / peak of one emitter"), ("sd", "sd of draws")):
         if kind in shown:

@@ -22,15 +22,15 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sureloc.errors import InputError, RecipeError
 from sureloc.seeds import torch_generator
-from sureloc.train.recipe import OptimizerRecipe, _TrainingRecipe
+from sureloc.train.recipe import OptimizerRecipe, TrainingRecipe
 
 CHECKPOINT = "last.ckpt"
 LOG = "log.csv"
@@ -77,7 +77,7 @@ class Training(pl.LightningModule):
         history: one row of numbers for each validation.
     """
 
-    def __init__(self, recipe: _TrainingRecipe, network: nn.Module) -> None:
+    def __init__(self, recipe: TrainingRecipe, network: nn.Module) -> None:
         super().__init__()
         self.recipe = recipe
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -107,7 +107,9 @@ class ValidationRecipe(_Strict):
     evaluations: PositiveInt = 8
 
 
-class _TrainingRecipe(_Strict):
+class TrainingRecipe(_Strict):
+    """What the training of any network is made of."""
+
     description: str = ""
     seed: Annotated[int, Field(ge=0)] = 0
     kernel_sigma_fine_px: PositiveFloat = 1.0
@@ -123,7 +125,7 @@ class _TrainingRecipe(_Strict):
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-class PhiTrainingRecipe(_TrainingRecipe):
+class PhiTrainingRecipe(TrainingRecipe):
     """How a phi is trained."""
 
     kind: Literal["phi"]
@@ -160,7 +162,7 @@ class NoiseRecipe(_Strict):
     levels_per_tile: PositiveInt = 4
 
 
-class PsiTrainingRecipe(_TrainingRecipe):
+class PsiTrainingRecipe(TrainingRecipe):
     """How a Psi is trained on the residuals of a frozen phi."""
 
     kind: Literal["psi"]
