@@ -144,7 +144,8 @@ class Psi(nn.Module):
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         self.residual_scale: Tensor
         self.register_buffer("residual_scale", torch.ones(()))
-        self.radius_px = self.conditioner.radius_px + 2 + sum(1 + d for d in dilations)
+        # The stem sees the noisy residual only, not what the conditioner gives.
+        self.radius_px = self.conditioner.radius_px + 1 + sum(1 + d for d in dilations)
 
     def condition(
         self,

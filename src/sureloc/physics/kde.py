@@ -12,7 +12,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import numpy.typing as npt
+import torch
 from jaxtyping import Float, Int
+from scipy.optimize import least_squares
+from scipy.special import erf
 from torch import Tensor
 
 from sureloc.physics.image import render_frames
@@ -64,6 +69,54 @@ def render_kde(
         GaussianPSF.round(sigma_fine_px),
         (images, UPSAMPLING * height, UPSAMPLING * width),
     )
+
+
+def read_emitters(
+    kde: Float[Tensor, "fine_height fine_width"],
+    sigma_fine_px: float = KERNEL_SIGMA_FINE_PX,
+    least_mass: float = 0.2,
+) -> tuple[Float[Tensor, " found"], Float[Tensor, " found"], Float[Tensor, " found"]]:
+    """Find the emitters behind an image without noise, undoing `render_kde`.
+
+    Emitters are added one at a time where the image exceeds what those found so far explain, and
+    all are refitted together by least squares, so that pairs are parted which make one maximum.
+
+    Args:
+        kde: mass per fine pixel.
+        sigma_fine_px: standard deviation of the kernel, fine px.
+        least_mass: of an emitter; where less than its peak is left over, the search ends.
+
+    Returns:
+        x, y in camera px and mass of each emitter, in the order of discovery; float64.
+    """
+    image = kde.detach().cpu().double().numpy()
+    rest, found = image, np.zeros((0, 3))
+    most = image.sum() / least_mass  # more cannot be in it, so that the search ends on anything
+    while len(found) < most and rest.max() > least_mass * peak_of_one(sigma_fine_px):
+        row, column = np.unravel_index(rest.argmax(), rest.shape)
+        start = np.vstack([found, [column, row, rest.max() / peak_of_one(sigma_fine_px)]])
+        fit = least_squares(
+            lambda p: (_image_of(p.reshape(-1, 3), image, sigma_fine_px) - image).ravel(),
+            start.ravel(),
+            xtol=1e-12,
+            ftol=1e-12,
+            gtol=1e-12,
+        )
+        found = fit.x.reshape(-1, 3)
+        rest = image - _image_of(found, image, sigma_fine_px)
+    x, y, mass = torch.from_numpy(found).T
+    return camera_px(x), camera_px(y), mass.clone()
+
+
+def _image_of(
+    emitters: npt.NDArray[np.float64], like: npt.NDArray[np.float64], sigma: float
+) -> npt.NDArray[np.float64]:
+    across, down = (
+        0.5 * np.diff(erf((np.arange(size + 1) - 0.5 - at[:, None]) / (math.sqrt(2) * sigma)))
+        for size, at in ((like.shape[1], emitters[:, 0]), (like.shape[0], emitters[:, 1]))
+    )
+    image: npt.NDArray[np.float64] = np.einsum("e,er,ec->rc", emitters[:, 2], down, across)
+    return image
 
 
 def peak_of_one(sigma_fine_px: float = KERNEL_SIGMA_FINE_PX) -> float:

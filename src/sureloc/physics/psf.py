@@ -147,10 +147,9 @@ class GaussianPSF:
     @property
     def support_radius_px(self) -> float:
         """Distance along an axis beyond which less than `LOST_FLUX` of the photons fall."""
-        widest = max(
-            float(torch.as_tensor(self.sigma_x_px).max()),
-            float(torch.as_tensor(self.sigma_y_px).max()),
-        )
+        widths = [torch.as_tensor(width) for width in (self.sigma_x_px, self.sigma_y_px)]
+        # Of no emitters, the widest is 0.
+        widest = max((float(width.max()) for width in widths if width.numel()), default=0.0)
         return _SUPPORT_SIGMAS * widest
 
     def of_emitters(self, tile: Int[Tensor, "..."], emitter: Int[Tensor, "..."]) -> GaussianPSF:

@@ -23,7 +23,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -163,7 +162,7 @@ class Training(pl.LightningModule):
 
 
 class _Log(pl.Callback):
-    """Keep the history as CSV and the best averaged weights beside it."""
+    """Keep the history as CSV, the best averaged weights, and a checkpoint to resume from."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -176,6 +175,13 @@ class _Log(pl.Callback):
         if history[-1]["score"] <= min(row["score"] for row in history):
             save_average(pl_module, self.out / BEST)
         save_average(pl_module, self.out / LAST)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        # After the validation, so that the history in it is whole. Lightning's ModelCheckpoint,
+        # asked for the last one alone, would write it at the end of the whole training only.
+        partial = self.out / f"{CHECKPOINT}.part"
+        trainer.save_checkpoint(partial)
+        partial.replace(self.out / CHECKPOINT)
 
 
 def write_log(path: Path, history: Sequence[Mapping[str, float]]) -> None:
@@ -261,8 +267,8 @@ def fit(
     """
     recipe = training.recipe
     checkpoint = resumable(training, out) if resume else None
+    out.mkdir(parents=True, exist_ok=True)
     every = recipe.validation.every_steps
-    saving = ModelCheckpoint(dirpath=out, save_last=True, save_top_k=0)
     with _quiet_lightning():
         try:
             trainer = pl.Trainer(
@@ -271,12 +277,14 @@ def fit(
                 max_steps=recipe.optimizer.steps,
                 max_epochs=-1,
                 limit_val_batches=1,
+                log_every_n_steps=every,
                 gradient_clip_val=recipe.optimizer.gradient_norm,
                 num_sanity_val_steps=0,
                 logger=logger or False,
                 enable_model_summary=False,
                 enable_progress_bar=False,
-                callbacks=[_Log(out), saving, *callbacks],
+                enable_checkpointing=False,
+                callbacks=[_Log(out), *callbacks],
                 default_root_dir=out,
             )
         except (MisconfigurationException, ValueError) as error:

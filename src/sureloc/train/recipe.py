@@ -119,6 +119,16 @@ class TrainingRecipe(_Strict):
     optimizer: OptimizerRecipe = OptimizerRecipe()
     validation: ValidationRecipe = ValidationRecipe()
 
+    @model_validator(mode="after")
+    def _ends_with_a_validation(self) -> Self:
+        steps, every = self.optimizer.steps, self.validation.every_steps
+        if steps % every:
+            raise ValueError(
+                f"optimizer.steps is {steps} and validation.every_steps {every}; the former must "
+                "be a multiple of the latter, or the last steps would never be judged nor kept"
+            )
+        return self
+
     def fingerprint(self) -> str:
         """Give a short name of the whole recipe, its description left out."""
         values = self.model_dump(mode="json", exclude={"description"})

@@ -1,0 +1,439 @@
+"""Training: recipes, a run that is killed and goes on, what is refused, and that it learns."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+
+import lightning.pytorch as pl
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import nn
+from typer.testing import CliRunner
+
+from sureloc.cli import app as cli
+from sureloc.config.training import (
+    load_training_recipe,
+    shipped_training_recipes,
+    training_recipe_yaml,
+)
+from sureloc.errors import InputError, OutputError, RecipeError, WeightsError
+from sureloc.networks.phi import PaperPhi
+from sureloc.networks.weights import load_weights
+from sureloc.train.engine import (
+    average_weights,
+    fit,
+    learning_rate_share,
+    resumable,
+    save_average,
+    write_log,
+)
+from sureloc.train.export import assemble, load_fast_phi, make_card, read_log
+from sureloc.train.phi import PhiTraining
+from sureloc.train.psi import PsiTraining
+from sureloc.train.recipe import (
+    OptimizerRecipe,
+    PhiTrainingRecipe,
+    PsiTrainingRecipe,
+)
+
+SHORT = {
+    "batch": {"tiles": 2, "tile_px": 8},
+    "optimizer": {"steps": 9, "warmup_steps": 2},
+    "validation": {"every_steps": 3, "tiles": 4, "tile_px": 8, "draws": 2, "evaluations": 2},
+}
+PHI = {"kind": "phi", "network": {"kind": "fast", "width": 8, "dilations": [1]}, **SHORT}
+PSI = {
+    "kind": "psi",
+    "network": {"condition_width": 8, "condition_blocks": 1, "width": 8, "embedding": 8},
+    **SHORT,
+}
+
+
+def phi_training(**changes) -> PhiTraining:
+    return PhiTraining(PhiTrainingRecipe(**(PHI | changes)))
+
+
+def psi_training(**changes) -> PsiTraining:
+    phi = phi_training().average
+    nn.init.normal_(phi.head.weight, std=0.02, generator=torch.Generator().manual_seed(1))
+    return PsiTraining(PsiTrainingRecipe(**(PSI | changes)), phi)
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, ["train", *map(str, arguments)])
+
+
+# --- Recipes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", [PhiTrainingRecipe, PsiTrainingRecipe])
+def test_shipped_recipes_are_valid_described_and_survive_being_written(model, tmp_path):
+    names = shipped_training_recipes(model)
+    assert {"default", "smoke"} <= set(names)
+    for name in names:
+        recipe = load_training_recipe(model, name)
+        assert recipe.description
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(training_recipe_yaml(recipe), encoding="utf-8")
+        assert load_training_recipe(model, path) == recipe
+
+
+def test_the_papers_phi_is_a_recipe():
+    recipe = load_training_recipe(PhiTrainingRecipe, "paper")
+    training = PhiTraining(recipe)
+    assert isinstance(training.network, PaperPhi)
+    loss = training.loss(training.generator("train", 0))
+    assert math.isfinite(loss.item())
+    empty = training._target(torch.zeros(2, 2))
+    assert empty.tolist() == [[-1.0, -1.0], [-1.0, -1.0]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimiser": {}}, r"unknown key optimiser \(did you mean optimizer\?\)"),
+        ({"network": {"kind": "fast", "widht": 8}}, r"unknown key network.widht \(did you mean wi"),
+        ({"network": {"kind": "slow"}}, "network.kind is 'slow'"),
+        ({"conditions": {"sigma_px": [2.0, 1.0]}}, "sigma_px is 2 to 1"),
+        ({"optimizer": {"steps": 0}}, "optimizer.steps is 0"),
+        ({"optimizer": {"steps": 10}}, r"steps is 10 and .* multiple"),
+        ({"kind": "psi"}, "trains 'psi', not phi. Use `sureloc train psi`"),
+    ],
+)
+def test_impossible_recipes_are_refused_clearly(changes, message, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(PHI | changes))
+    with pytest.raises(RecipeError, match=message):
+        load_training_recipe(PhiTrainingRecipe, path)
+
+
+def test_missing_recipes_are_refused(tmp_path):
+    with pytest.raises(RecipeError, match=r"no training recipe 'smoek' for psi.*default, smoke"):
+        load_training_recipe(PsiTrainingRecipe, "smoek")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_training_recipe(PhiTrainingRecipe, tmp_path / "binary.yaml")
+
+
+def test_fingerprints_tell_recipes_apart_but_not_their_descriptions():
+    one = PhiTrainingRecipe(**PHI)
+    assert one.fingerprint() == PhiTrainingRecipe(**PHI, description="other").fingerprint()
+    assert one.fingerprint() != PhiTrainingRecipe(**PHI, seed=1).fingerprint()
+
+
+# --- Schedule and average -----------------------------------------------------------------------
+
+
+def test_the_learning_rate_rises_and_falls_to_a_hundredth():
+    optimizer = OptimizerRecipe(steps=100, warmup_steps=10)
+    shares = [learning_rate_share(step, optimizer) for step in range(101)]
+    assert shares[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert shares[10] == 1.0
+    assert shares[55] == pytest.approx(0.505)
+    assert shares[100] == pytest.approx(0.01)
+    assert sorted(shares[10:], reverse=True) == shares[10:]
+    assert learning_rate_share(5, OptimizerRecipe(steps=3, warmup_steps=0)) == 0.01
+
+
+def test_the_average_follows_slowly_and_copies_counts():
+    network, average = nn.BatchNorm1d(1), nn.BatchNorm1d(1)
+    nn.init.constant_(network.weight, 2.0)
+    network.num_batches_tracked.fill_(7)
+    average_weights(average, network, 0.9, step=10_000)
+    assert average.weight.item() == pytest.approx(1.1)
+    assert average.num_batches_tracked.item() == 7
+    average_weights(average, network, 0.9, step=0)  # a tenth of what it was in the beginning
+    assert average.weight.item() == pytest.approx(0.1 * 1.1 + 0.9 * 2.0)
+
+
+def test_the_residual_scale_is_that_of_the_residuals():
+    training = psi_training()
+    views = training.views(training._tiles(training.generator("other"), 256, 8))
+    # Two samples of 256 and 512 tiles whose emitters come and go: 10 %.
+    rms = views.residual.square().mean().sqrt().item()
+    assert training.network.residual_scale.item() == pytest.approx(rms, rel=0.1)
+    assert torch.equal(training.network.residual_scale, training.average.residual_scale)
+
+
+# --- Killed and resumed -------------------------------------------------------------------------
+
+KILLED = """
+import os, sys
+import lightning.pytorch as pl
+import torch
+torch.set_num_threads(1)
+from pathlib import Path
+from sureloc.train.engine import fit
+sys.path.insert(0, "tests")
+from test_training import phi_training, psi_training
+
+class Kill(pl.Callback):
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 7:
+            os._exit(0)
+
+fit({"phi": phi_training, "psi": psi_training}[sys.argv[1]](), Path(sys.argv[2]), device="cpu",
+    callbacks=[Kill()])
+sys.exit("it was not killed")
+"""
+
+
+def without_minutes(history):
+    return [{k: v for k, v in row.items() if k != "minutes"} for row in history]
+
+
+@pytest.mark.parametrize("kind", ["phi", "psi"])
+def test_a_run_killed_and_resumed_equals_the_unbroken_one(kind, tmp_path, run_python):
+    make = {"phi": phi_training, "psi": psi_training}[kind]
+    unbroken = fit(make(), tmp_path / "unbroken", device="cpu")
+    run_python("-c", KILLED, kind, str(tmp_path / "killed"))
+    assert len(read_log(tmp_path / "killed" / "log.csv")) == 2  # validated at 3 and 6, dead at 7
+    resumed = fit(make(), tmp_path / "killed", resume=True, device="cpu")
+    for part in ("network", "average"):
+        mine, yours = (getattr(one, part).state_dict() for one in (unbroken, resumed))
+        for name, value in mine.items():
+            assert torch.equal(value, yours[name]), f"{part}.{name}"
+    assert without_minutes(resumed.history) == without_minutes(unbroken.history)
+    for name in ("best.safetensors", "last.safetensors"):
+        mine, yours = (load_file(tmp_path / run / name) for run in ("unbroken", "killed"))
+        assert all(torch.equal(value, yours[key]) for key, value in mine.items())
+    minutes = [row["minutes"] for row in resumed.history]
+    assert minutes == sorted(minutes)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Give a folder with a short run of phi, and of Psi on another phi."""
+    folder = tmp_path_factory.mktemp("trained")
+    for name, training in (("phi", phi_training()), ("psi", psi_training())):
+        fit(training, folder / name, device="cpu")
+        (folder / name / "recipe.yaml").write_text(training_recipe_yaml(training.recipe))
+    return folder
+
+
+def test_another_recipes_checkpoint_is_refused(trained):
+    with pytest.raises(RecipeError, match=r"was made by another recipe .*Resume with the recipe"):
+        resumable(phi_training(seed=1), trained / "phi")
+    assert resumable(phi_training(), trained / "phi").name == "last.ckpt"
+
+
+def test_a_checkpoint_on_another_phi_is_refused(trained):
+    training = psi_training()
+    training.phi.head.bias += 1.0
+    with pytest.raises(RecipeError, match=r"builds on other weights.*phi\.head\.bias"):
+        resumable(training, trained / "psi")
+
+
+def test_missing_and_broken_checkpoints_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no last\.ckpt .*without --resume"):
+        resumable(phi_training(), tmp_path)
+    for content in (b"", b"nonsense"):
+        (tmp_path / "last.ckpt").write_bytes(content)
+        with pytest.raises(InputError, match="cannot be read"):
+            resumable(phi_training(), tmp_path)
+
+
+def test_a_checkpoint_never_runs_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"recipe_fingerprint": Evil(), "state_dict": {}}, tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match="cannot be read"):
+        resumable(phi_training(), tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_devices_that_are_not_there_are_refused(tmp_path):
+    with pytest.raises(InputError, match="device 'abacus' cannot be used"):
+        fit(phi_training(), tmp_path, device="abacus")
+
+
+def test_training_touches_no_global_random_state(tmp_path):
+    before = torch.get_rng_state()
+    phi_training()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- Export -------------------------------------------------------------------------------------
+
+
+def recipes_and_folders(trained):
+    return (
+        (PhiTrainingRecipe(**PHI), trained / "phi"),
+        (PsiTrainingRecipe(**PSI), trained / "psi"),
+    )
+
+
+def test_a_psi_of_another_phi_is_not_exported(trained):
+    with pytest.raises(RecipeError, match=r"was trained on another phi: .* differs"):
+        assemble(*recipes_and_folders(trained), "mine")
+
+
+def test_weights_of_another_recipe_are_not_exported(trained):
+    phi, psi = recipes_and_folders(trained)
+    other = PhiTrainingRecipe(**PHI, seed=4)
+    with pytest.raises(WeightsError, match="made by another recipe"):
+        assemble((other, phi[1]), psi, "mine")
+
+
+def test_what_is_missing_is_named(trained, tmp_path):
+    phi, psi = recipes_and_folders(trained)
+    with pytest.raises(InputError, match=r"training log .* cannot be read"):
+        assemble((phi[0], tmp_path), psi, "mine")
+    with pytest.raises(WeightsError, match=r"weights .*best\.safetensors cannot be read"):
+        load_fast_phi(phi[0], tmp_path)
+    (tmp_path / "log.csv").write_text("step,score\n")
+    with pytest.raises(InputError, match="is empty"):
+        read_log(tmp_path / "log.csv")
+    write_log(tmp_path / "log.csv", [{"step": 1.0, "score": 1.0}])
+    save_average(psi_training(), tmp_path / "best.safetensors")
+    with pytest.raises(InputError, match=r"no last\.ckpt"):
+        assemble(phi, (psi[0], tmp_path), "mine")
+
+
+def test_psi_builds_on_no_paper_phi_and_on_no_other_kernel(tmp_path):
+    paper = PhiTrainingRecipe(kind="phi", network={"kind": "paper", "width": 4, "dilations": [1]})
+    with pytest.raises(RecipeError, match="kind 'paper' has no features"):
+        make_card(paper, PsiTrainingRecipe(**PSI), "mine")
+    with pytest.raises(RecipeError, match="kind 'paper' has no features"):
+        load_fast_phi(paper, tmp_path)
+    wide = PhiTrainingRecipe(**PHI, kernel_sigma_fine_px=2.0)
+    with pytest.raises(RecipeError, match=r"is 2\.0 for phi and 1\.0 for psi"):
+        make_card(wide, PsiTrainingRecipe(**PSI), "mine")
+
+
+# --- Command line: the smoke recipes, trained, resumed, exported ---------------------------------
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """Train both smoke recipes as a user would; their output is kept."""
+    folder = tmp_path_factory.mktemp("smoke")
+    phi = run("phi", "smoke", "--out", folder / "phi", "--device", "cpu")
+    assert phi.exit_code == 0, phi.output
+    psi = run(
+        *("psi", "smoke", "--phi", folder / "phi", "--out", folder / "psi"), "--device", "cpu", "-q"
+    )
+    assert psi.exit_code == 0, psi.output
+    return folder, phi, psi
+
+
+def test_smoke_phi_reaches_its_stated_number(smoke):
+    folder, result, _ = smoke
+    log = read_log(folder / "phi" / "log.csv")
+    stated = load_training_recipe(PhiTrainingRecipe, "smoke").description
+    assert "less than 0.66" in stated
+    assert log[-1]["unexplained"] < 0.66
+    assert [row["step"] for row in log] == [100, 200, 300]
+    assert f"unexplained {log[-1]['unexplained']:.4g}" in result.stdout
+    untrained = PhiTraining(load_training_recipe(PhiTrainingRecipe, "smoke"))
+    assert untrained.judge(untrained.generator("validate"))["unexplained"] > 1
+
+
+def test_smoke_psi_reaches_its_stated_numbers(smoke):
+    folder, _, result = smoke
+    log = read_log(folder / "psi" / "log.csv")
+    stated = load_training_recipe(PsiTrainingRecipe, "smoke").description
+    assert "CRPS below 0.095" in stated
+    assert "spread-skill of 0.9-1.25" in stated
+    assert log[-1]["crps"] < 0.095  # 0.110 before training
+    assert 0.9 < log[-1]["spread_skill"] < 1.25  # 0.32 before training
+    assert "spread-skill" in result.stdout
+    assert "crps" in result.stdout
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("phi", (100, 200, 300)), ("psi", (200, 400))])
+def test_training_leaves_logs_and_pictures(smoke, kind, steps):
+    from matplotlib.image import imread
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = smoke[0] / kind
+    pictures = sorted((folder / "pictures").iterdir())
+    assert [path.name for path in pictures] == [f"step_{step:06d}.png" for step in steps]
+    assert imread(pictures[-1]).std() > 0.05
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    logged = {event.step: event.value for event in events.Scalars("rmse")}
+    rows = read_log(folder / "log.csv")
+    assert list(logged.values()) == pytest.approx([row["rmse"] for row in rows], rel=1e-6)
+    assert rows[-1]["minutes"] < 3  # both in CI together
+
+
+def test_the_progress_bar_shows_the_validation(smoke):
+    assert "300/300 steps" in smoke[1].stderr
+    assert "rmse" in smoke[1].stderr
+    assert smoke[2].stderr == ""  # --quiet
+
+
+def test_a_finished_run_resumes_to_itself_and_another_recipe_is_refused(smoke):
+    folder = smoke[0] / "phi"
+    before = load_file(folder / "last.safetensors")
+    again = run("phi", "smoke", "--out", folder, "--resume", "--device", "cpu", "-q")
+    assert again.exit_code == 0, again.output
+    after = load_file(folder / "last.safetensors")
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    other = run("phi", "default", "--out", folder, "--resume")
+    assert isinstance(other.exception, RecipeError)
+    assert "was made by another recipe" in str(other.exception)
+
+
+def test_a_folder_with_something_in_it_is_not_trained_into(smoke):
+    refused = run("phi", "smoke", "--out", smoke[0] / "phi")
+    assert isinstance(refused.exception, InputError)
+    assert "not empty" in str(refused.exception)
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sureloc.train.engine.write_log", full)
+    recipe = tmp_path / "short.yaml"
+    recipe.write_text(yaml.safe_dump(PHI))
+    broken = run("phi", recipe, "--out", tmp_path / "out", "--device", "cpu", "-q")
+    assert isinstance(broken.exception, OutputError)
+    assert "No space left" in str(broken.exception)
+    assert "--resume" in str(broken.exception)
+
+
+def test_unknown_keys_are_refused_on_the_command_line(tmp_path):
+    recipe = tmp_path / "short.yaml"
+    recipe.write_text(yaml.safe_dump(PHI | {"speed": 3}))
+    refused = run("phi", recipe, "--out", tmp_path / "out")
+    assert isinstance(refused.exception, RecipeError)
+    assert "unknown key speed" in str(refused.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_both_networks_are_exported_as_one_file(smoke, tmp_path):
+    folder = smoke[0]
+    out = tmp_path / "mine.safetensors"
+    done = run("export", folder / "phi", folder / "psi", "--out", out, "--description", "Mine.")
+    assert done.exit_code == 0, done.output
+    networks = load_weights(out)
+    assert networks.card.description == "Mine."
+    assert networks.card.training["psi"]["minutes"] > 0
+    psi = load_file(folder / "psi" / "best.safetensors")
+    for name, value in networks.psi.state_dict().items():
+        assert torch.equal(value, psi[name])
+    with (tmp_path / "mine_phi_log.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 3
+    assert json.loads(out.with_suffix(".json").read_text())["name"] == "mine"
+
+
+def test_callbacks_ignore_modules_that_are_not_theirs(tmp_path):
+    from sureloc.cli.training_bar import TrainingBar
+    from sureloc.report.training_pictures import PhiPictures
+    from sureloc.train.engine import _Log
+
+    other = pl.LightningModule()
+    trainer = pl.Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
+    for callback in (PhiPictures(tmp_path), TrainingBar("phi", 3, quiet=True), _Log(tmp_path)):
+        callback.on_validation_end(trainer, other)
+    assert list(tmp_path.iterdir()) == []
