@@ -211,6 +211,16 @@ def test_constraints_pin_everything_within_the_ranges_of_pyproject():
     assert missing == set()
 
 
+def test_a_wheel_holds_weights_and_recipes():
+    wheel = pytest.importorskip("hatchling.builders.wheel", reason="hatchling builds the wheel")
+    files = wheel.WheelBuilder(str(ROOT)).recurse_included_files()
+    packed = {file.distribution_path for file in files}
+    source = ROOT / "src"
+    data = [*source.rglob("*.yaml"), *(source / "sureloc" / "weights").iterdir()]
+    assert {"default.safetensors", "default.json", "phi_default.yaml"} <= {d.name for d in data}
+    assert {path.relative_to(source).as_posix() for path in data} <= packed
+
+
 def test_citation_can_be_used():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["cff-version"] == "1.2.0"
