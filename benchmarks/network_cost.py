@@ -1,0 +1,108 @@
+"""What the networks cost: phi, conditioning and one draw on a 20 x 20 tile, and their size.
+
+    python benchmarks/network_cost.py [--threads 2] [--precision auto]
+
+A draw is 8 network evaluations and the sampler's arithmetic, in a batch of 64 draws of one tile.
+The paper's phi is measured beside it. Leaves with an error if a goal is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from sureloc.networks.blocks import fold
+from sureloc.networks.normalization import network_input
+from sureloc.networks.phi import PaperPhi
+from sureloc.networks.posterior import _autocast, posterior_images
+from sureloc.networks.weights import load_weights
+
+GOALS_MS = {"phi": 8.0, "conditioning": 4.0, "one draw": 1.0}
+GOAL_PARAMETERS = 3_000_000
+SIDE_PX = 20
+DRAWS = 64
+
+
+def median_ms(work: Callable[[], object], repeats: int) -> float:
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def tile_channels(electrons: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+    channels = network_input(electrons, variance, torch.full((1,), 1.3), torch.ones(1))
+    return channels.contiguous(memory_format=torch.channels_last)
+
+
+@torch.inference_mode()
+def measure(precision: str) -> dict[str, float]:
+    networks = load_weights()
+    autocast = _autocast(networks.device, precision)  # type: ignore[arg-type]
+    electrons = torch.poisson(torch.full((1, SIDE_PX, SIDE_PX), 30.0))
+    variance = torch.ones(1, SIDE_PX, SIDE_PX)
+    paper = PaperPhi().eval().to(memory_format=torch.channels_last)
+
+    def phi() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        frames = tile_channels(electrons, variance)
+        with autocast:
+            trunk = networks.phi.trunk(frames)
+            return frames, trunk, fold(networks.phi.read(trunk)).float()
+
+    seen = phi()
+
+    def condition() -> torch.Tensor:
+        with autocast:
+            return networks.psi.condition(*seen)
+
+    def papers_phi() -> torch.Tensor:
+        with autocast:
+            return paper(tile_channels(electrons, variance))
+
+    def draws(count: int) -> object:
+        return posterior_images(
+            networks, electrons, variance, 1.3, 1.0, count, 0, [0], precision=precision
+        )
+
+    once = median_ms(lambda: draws(0), 40)
+    return {
+        "phi": median_ms(phi, 40),
+        "conditioning": median_ms(condition, 40),
+        "one draw": (median_ms(lambda: draws(DRAWS), 9) - once) / DRAWS,
+        "the paper's phi": median_ms(papers_phi, 10),
+        "parameters": sum(
+            p.numel() for part in (networks.phi, networks.psi) for p in part.parameters()
+        ),
+        "parameters of the paper's phi": sum(p.numel() for p in paper.parameters()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", default="auto", choices=["auto", "float32", "bfloat16"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    numbers = measure(arguments.precision)
+    print(f"{SIDE_PX} x {SIDE_PX} px, {arguments.threads} threads, {arguments.precision}:")
+    for name, value in numbers.items():
+        goal = GOALS_MS.get(name)
+        shown = f"{value:,.0f}" if name.startswith("parameters") else f"{value:.2f} ms"
+        print(f"  {name:32}{shown:>12}" + ("" if goal is None else f"   goal {goal:g} ms"))
+    missed = [name for name, goal in GOALS_MS.items() if numbers[name] > goal]
+    if numbers["parameters"] > GOAL_PARAMETERS:
+        missed.append("parameters")
+    sys.exit(f"missed: {', '.join(missed)}" if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
