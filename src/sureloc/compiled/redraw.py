@@ -18,12 +18,15 @@ from sureloc.compiled.jit import compiled
 from sureloc.compiled.scene import (
     MAX_BLOCK,
     MAX_REDRAW,
+    SEARCH_SIDE,
+    SEARCH_STEPS,
     Array,
     Frame,
     Model,
     Scratch,
     State,
     add_emitters,
+    axis_shape,
     copy_patch,
     factorize,
     fill_quadratic,
@@ -39,9 +42,11 @@ from sureloc.compiled.scene import (
 )
 
 FIT_STEPS = 7
+STILL = 0.1  # a step this small, in half PSF widths and shares of the photons, ends a fit
+FIT_SIGMAS = 3.0  # fits look this far beyond the disc, in PSF widths; the target looks farther
 WIDENING = 1.15  # the proposal's standard deviation over the fit's
 LEAST_WEIGHT = 0.02  # share of proposals spread evenly over the counts
-HOPELESS = 15.0  # a fit whose log-evidence is this far below the best ends the search
+HOPELESS = 7.0  # a fit whose log-evidence is this far below the best ends the search
 
 
 @compiled
@@ -56,35 +61,46 @@ def best_residual(
     work: Scratch,
     out: Array,
 ) -> None:
-    """Fill `out` (x, y, N) with the place in the disc where one more emitter helps most."""
-    steps = 4
-    best = -np.inf
-    last = work.shape_x.shape[0] - 1
+    """Fill `out` (x, y, N) with the place in the disc where one more emitter helps most.
+
+    Places lie on a square grid, so shapes along x and y are shared: pixels are first summed along
+    y for every row of places, then along x for every place.
+    """
     patch_rows, patch_columns = patch[1], patch[3]
-    for i in range(-steps, steps + 1):
-        for k in range(-steps, steps + 1):
-            if i * i + k * k > steps * steps:
+    for i in range(SEARCH_SIDE):
+        along = radius * (i - SEARCH_STEPS) / SEARCH_STEPS
+        shape_x, shape_y = work.search_x[i], work.search_y[i]
+        axis_shape(x + along, model.sigma_x, patch[2], patch_columns, shape_x, work.slope_x[0])
+        axis_shape(y + along, model.sigma_y, patch[0], patch_rows, shape_y, work.slope_y[0])
+    for i in range(SEARCH_SIDE):
+        for c in range(patch_columns):
+            work.search_score[i, c] = 0.0
+            work.search_information[i, c] = 0.0
+    for r in range(patch_rows):
+        for c in range(patch_columns):
+            here = rate[patch[0] + r, patch[2] + c]
+            work.row_weight[c] = frame.weight[patch[0] + r, patch[2] + c] / here
+            residual = frame.counts[patch[0] + r, patch[2] + c] - here
+            work.row_score[c] = work.row_weight[c] * residual
+        for i in range(SEARCH_SIDE):
+            share = work.search_y[i, r]
+            for c in range(patch_columns):
+                work.search_score[i, c] += share * work.row_score[c]
+                work.search_information[i, c] += share * share * work.row_weight[c]
+    best = -np.inf
+    for i in range(SEARCH_SIDE):
+        for k in range(SEARCH_SIDE):
+            if (i - SEARCH_STEPS) ** 2 + (k - SEARCH_STEPS) ** 2 > SEARCH_STEPS**2:
                 continue
-            out_x = x + radius * k / steps
-            out_y = y + radius * i / steps
-            work.new[last, 0] = out_x
-            work.new[last, 1] = out_y
-            fill_shapes(work.new[last:], 1, patch, model, work)
             score, information = 0.0, 1e-12
-            for r in range(patch_rows):
-                along_y = work.shape_y[0, r]
-                if along_y < 1e-3:
-                    continue
-                for c in range(patch_columns):
-                    share = along_y * work.shape_x[0, c]
-                    here = rate[patch[0] + r, patch[2] + c]
-                    weight = frame.weight[patch[0] + r, patch[2] + c] / here * share
-                    information += weight * share
-                    score += weight * (frame.counts[patch[0] + r, patch[2] + c] - here)
+            for c in range(patch_columns):
+                share = work.search_x[k, c]
+                score += share * work.search_score[i, c]
+                information += share * share * work.search_information[i, c]
             if score / math.sqrt(information) > best:
                 best = score / math.sqrt(information)
-                out[0] = out_x
-                out[1] = out_y
+                out[0] = x + radius * (k - SEARCH_STEPS) / SEARCH_STEPS
+                out[1] = y + radius * (i - SEARCH_STEPS) / SEARCH_STEPS
                 out[2] = score / information
     low = math.exp(model.log_photons_low)
     out[2] = max(out[2], low, 0.3 * model.photons_mean)
@@ -125,17 +141,21 @@ def polish(
     """Improve m emitters by damped Fisher scoring inside the disc; leaves the factor in work."""
     low = math.exp(model.log_photons_low)
     limit = 0.5 * max(model.sigma_x, model.sigma_y)
+    moved = np.inf
     for iteration in range(FIT_STEPS + 1):
         prepare(fit, m, patch, frame, model, work)
         if not factorize(work.fisher, 3 * m):
             return False
-        if iteration == FIT_STEPS:
+        if iteration == FIT_STEPS or moved < STILL:
             break
         solve_lower(work.fisher, 3 * m, work.gradient, work.step)
         solve_upper(work.fisher, 3 * m, work.step, work.step)
+        moved = 0.0
         for j in range(m):
             for a in range(2):
+                moved = max(moved, abs(work.step[3 * j + a]) / limit)
                 fit[j, a] += min(max(work.step[3 * j + a], -limit), limit)
+            moved = max(moved, abs(work.step[3 * j + 2]) / fit[j, 2])
             fit[j, 2] = max(fit[j, 2] + work.step[3 * j + 2], 0.4 * fit[j, 2], low)
             dx, dy = fit[j, 0] - x, fit[j, 1] - y
             out = math.sqrt(dx * dx + dy * dy) / (0.95 * radius)
@@ -279,7 +299,9 @@ def redraw(
         for c in range(patch[2], patch[2] + patch[3]):
             # rounding may leave a tiny negative rate where there is no background
             work.base[r, c] = max(work.base[r, c], 1e-9)
-    found = find_fits(x, y, radius, patch, frame, model, work)
+    reach = min(radius + FIT_SIGMAS * sigma, radius + model.reach)
+    near = patch_bounds(x, x, y, y, reach, rows, columns)
+    found = find_fits(x, y, radius, near, frame, model, work)
     if found < m:
         return False
     weigh_fits(found, work)

@@ -18,6 +18,8 @@ Array = npt.NDArray[np.float64]
 MAX_BLOCK = 5  # emitters that move together; discs that hold more are left alone
 POSITION_PRECISION = 1.0  # 1/px^2, keeps the proposal of a faint emitter from running away
 MAX_REDRAW = 4  # most emitters that a redraw considers in its disc
+SEARCH_STEPS = 4  # a redraw looks for the next emitter on a grid of radius / SEARCH_STEPS
+SEARCH_SIDE = 2 * SEARCH_STEPS + 1
 SPLIT_SIGMAS = 0.8  # standard deviation of a split's offset, in PSF widths, per axis
 PAIR_SIGMAS = 2.5  # emitters closer than this, in PSF widths, may merge
 DATA_DRIVEN_BIRTHS = 0.5  # share of births whose photons come from the residual
@@ -102,6 +104,13 @@ class Scratch(NamedTuple):
     fits: Array
     factors: Array
     evidence: Array
+    search_x: Array
+    search_y: Array
+    search_score: Array
+    search_information: Array
+    row_weight: Array
+    row_score: Array
+    pairs: Array
 
 
 @compiled
@@ -126,6 +135,13 @@ def make_scratch(rows: int, columns: int) -> Scratch:
         np.empty((MAX_REDRAW, MAX_REDRAW, 3)),
         np.empty((MAX_REDRAW, 3 * MAX_REDRAW, 3 * MAX_REDRAW)),
         np.empty(MAX_REDRAW),
+        np.empty((SEARCH_SIDE, side)),
+        np.empty((SEARCH_SIDE, side)),
+        np.empty((SEARCH_SIDE, side)),
+        np.empty((SEARCH_SIDE, side)),
+        np.empty(side),
+        np.empty(side),
+        np.empty((2 * MAX_BLOCK * (MAX_BLOCK + 1), side)),
     )
 
 
@@ -277,29 +293,63 @@ def fill_quadratic(
     model: Model,
     work: Scratch,
 ) -> None:
-    """Fill gradient and Fisher matrix of the log-likelihood by the m emitters' (x, y, N)."""
-    size = 3 * m
-    jacobian = work.noise
+    """Fill gradient and Fisher matrix of the log-likelihood by the m emitters' (x, y, N).
+
+    An emitter's image is a product of shapes along x and y, so are the derivatives: each row's
+    pixels are summed over x for every pair of shape and slope, and the sums serve all elements.
+    """
+    size, columns = 3 * m, patch[3]
     photon_precision = 1.0 / (2.0 * model.photons_sd) ** 2
     for a in range(size):
         work.gradient[a] = 0.0
         for b in range(a + 1):
             work.fisher[a, b] = 0.0
         work.fisher[a, a] = photon_precision if a % 3 == 2 else POSITION_PRECISION
+    pair = 0
+    for j in range(m):
+        for k in range(j + 1):
+            for c in range(columns):
+                work.pairs[pair, c] = work.shape_x[j, c] * work.shape_x[k, c]
+                work.pairs[pair + 1, c] = work.slope_x[j, c] * work.shape_x[k, c]
+                work.pairs[pair + 2, c] = work.shape_x[j, c] * work.slope_x[k, c]
+                work.pairs[pair + 3, c] = work.slope_x[j, c] * work.slope_x[k, c]
+            pair += 4
     for r in range(patch[1]):
-        for c in range(patch[3]):
+        for c in range(columns):
             here = rate[patch[0] + r, patch[2] + c]
-            weight = frame.weight[patch[0] + r, patch[2] + c] / here
-            score = weight * (frame.counts[patch[0] + r, patch[2] + c] - here)
-            for j in range(m):
-                jacobian[3 * j] = emitters[j, 2] * work.slope_x[j, c] * work.shape_y[j, r]
-                jacobian[3 * j + 1] = emitters[j, 2] * work.shape_x[j, c] * work.slope_y[j, r]
-                jacobian[3 * j + 2] = work.shape_x[j, c] * work.shape_y[j, r]
-            for a in range(size):
-                work.gradient[a] += score * jacobian[a]
-                weighted = weight * jacobian[a]
-                for b in range(a + 1):
-                    work.fisher[a, b] += weighted * jacobian[b]
+            work.row_weight[c] = frame.weight[patch[0] + r, patch[2] + c] / here
+            residual = frame.counts[patch[0] + r, patch[2] + c] - here
+            work.row_score[c] = work.row_weight[c] * residual
+        pair = 0
+        for j in range(m):
+            n_j, shape_j, slope_j = emitters[j, 2], work.shape_y[j, r], work.slope_y[j, r]
+            score_shape, score_slope = 0.0, 0.0
+            for c in range(columns):
+                score_shape += work.row_score[c] * work.shape_x[j, c]
+                score_slope += work.row_score[c] * work.slope_x[j, c]
+            work.gradient[3 * j] += n_j * score_slope * shape_j
+            work.gradient[3 * j + 1] += n_j * score_shape * slope_j
+            work.gradient[3 * j + 2] += score_shape * shape_j
+            for k in range(j + 1):
+                both, slope_first, slope_second, slopes = 0.0, 0.0, 0.0, 0.0
+                for c in range(columns):
+                    both += work.row_weight[c] * work.pairs[pair, c]
+                    slope_first += work.row_weight[c] * work.pairs[pair + 1, c]
+                    slope_second += work.row_weight[c] * work.pairs[pair + 2, c]
+                    slopes += work.row_weight[c] * work.pairs[pair + 3, c]
+                pair += 4
+                n_k, shape_k, slope_k = emitters[k, 2], work.shape_y[k, r], work.slope_y[k, r]
+                fisher = work.fisher[3 * j : 3 * j + 3, 3 * k : 3 * k + 3]
+                fisher[0, 0] += n_j * n_k * slopes * shape_j * shape_k
+                fisher[1, 0] += n_j * n_k * slope_second * slope_j * shape_k
+                fisher[1, 1] += n_j * n_k * both * slope_j * slope_k
+                fisher[2, 0] += n_k * slope_second * shape_j * shape_k
+                fisher[2, 1] += n_k * both * shape_j * slope_k
+                fisher[2, 2] += both * shape_j * shape_k
+                if k < j:
+                    fisher[0, 1] += n_j * n_k * slope_first * shape_j * slope_k
+                    fisher[0, 2] += n_j * slope_first * shape_j * shape_k
+                    fisher[1, 2] += n_j * both * slope_j * shape_k
 
 
 @compiled

@@ -34,7 +34,7 @@ class Effort:
     chains: int = 4
     sweeps: float = 60.0
     states: int = 40
-    sweeps_between: float = 1.5
+    sweeps_between: float = 3.0
     least_moves: int = 400
 
 
