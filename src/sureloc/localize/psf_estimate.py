@@ -340,7 +340,14 @@ def _robust_mean(value: FloatArray, error: FloatArray) -> tuple[float, float, fl
         excess = math.sqrt(max(excess**2 + 0.5 * grow, 0.0))
         taper = np.clip(1.0 - (z / 4.0) ** 2, 0.0, None) ** 2
         weight = taper / scale**2
-        centre = float((weight * value).sum() / weight.sum())
+        # Few spots that contradict one another may all be far out, until the spread has grown.
+        if weight.any():
+            centre = float((weight * value).sum() / weight.sum())
+    if not weight.any():
+        raise InputError(
+            f"The {value.size} lone spots that are bright and clear enough contradict one another "
+            "about the PSF width. Give it with --sigma-px, or choose more frames."
+        )
     deviation = float((weight**2 * (value - centre) ** 2).sum()) ** 0.5 / float(weight.sum())
     # With few spots their scatter is itself uncertain: widen as Student's t does.
     few = int((weight > 0).sum())

@@ -1,0 +1,397 @@
+"""The main job from frames in memory: right rows, honest intervals, and nothing by accident."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import special
+
+from sureloc.camera import Camera
+from sureloc.compiled.fisher import joint_fisher
+from sureloc.errors import InputError
+from sureloc.localize.frames import Effort, frame_posterior
+from sureloc.localize.images import ImageSums
+from sureloc.localize.movie import Options, localize, prepare, spread_frames
+from sureloc.localize.regions import Region, cuts, owned, regions_of, unique_rows
+from sureloc.localize.verdict import Trust, chi2_limit, judge, mark_rows, trust_mask
+from sureloc.physics.priors import PhotonPrior, ScenePrior, hat_functions
+from sureloc.physics.referee import FrameData
+
+SIGMA = 1.2
+CAMERA = Camera(100.0, 2.0, 12.0)
+BACKGROUND = 4.0
+
+
+def image(emitters, shape, sigma=SIGMA):
+    def share(pixels, position):
+        edge = (np.arange(pixels)[:, None] + np.array([-0.5, 0.5]) - position) / sigma
+        return np.diff(special.ndtr(edge), axis=1)[:, 0]
+
+    total = np.zeros(shape)
+    for x, y, photons in emitters:
+        total += photons * np.outer(share(shape[0], y), share(shape[1], x))
+    return total
+
+
+class Movie:
+    """ADU in memory, as `sureloc.localize.movie.Frames` wants them."""
+
+    def __init__(self, adu):
+        self.adu = adu
+
+    @property
+    def shape(self):
+        return self.adu.shape
+
+    def read(self, first, last):
+        return self.adu[first:last]
+
+
+def movie_of(frames, shape, seed=0, camera=CAMERA):
+    rng = np.random.default_rng(seed)
+    adu = []
+    for emitters in frames:
+        electrons = rng.poisson(image(emitters, shape) + BACKGROUND).astype(float)
+        noise = rng.normal(0, math.sqrt(float(camera.variance_adu2)), shape)
+        adu.append(np.rint(100.0 + 2.0 * electrons + noise))
+    return Movie(np.clip(adu, 0, 65535).astype(np.uint16))
+
+
+def scattered(frames, number, shape, seed=1):
+    """Emitters at random, 400 to 900 photo-electrons, at least 1.5 px inside the frame."""
+    rng = np.random.default_rng(seed)
+    high = np.array([shape[1] - 2.5, shape[0] - 2.5])
+    return [
+        np.column_stack([rng.uniform(1.5, high, (number, 2)), rng.uniform(400, 900, number)])
+        for _ in range(frames)
+    ]
+
+
+OPTIONS = Options(sigma_px=SIGMA, effort=Effort(2, 30.0, 40, 2.0, 300))
+
+
+@pytest.fixture(scope="module")
+def run():
+    truth = scattered(8, 7, (26, 30))
+    movie = movie_of(truth, (26, 30))
+    assumptions = prepare(movie, CAMERA, OPTIONS)
+    return truth, movie, assumptions, list(localize(movie, assumptions, OPTIONS))
+
+
+def test_rows_are_where_the_emitters_are_and_intervals_hold(run):
+    truth, _, _, results = run
+    errors, held, found = [], [], 0
+    for emitters, rows in zip(truth, results, strict=True):
+        table = rows.table
+        for x, y, _ in emitters:
+            far = np.hypot(table["x_nm"] / 100 - x, table["y_nm"] / 100 - y)
+            if len(table) == 0 or far.min() > 1.0:
+                continue
+            row = table.iloc[int(far.argmin())]
+            found += 1
+            for axis, true in (("x", 100 * x), ("y", 100 * y)):
+                errors.append((row[f"{axis}_nm"] - true) / row[f"sigma_{axis}_nm"])
+                held.append(row[f"{axis}_lo95_nm"] <= true <= row[f"{axis}_hi95_nm"])
+    assert found >= 0.95 * 8 * 7
+    assert sum(len(r.table) for r in results) <= 1.05 * 8 * 7
+    # 110 values: a binomial of .95 lies above .89 in 99.5 % of seeds, the rms of 110 standard
+    # normal values within 1 +- .2 in 99.7 %; overlap leaves tails, hence the upper 1.3.
+    assert np.mean(held) > 0.89
+    assert 0.8 < np.sqrt(np.mean(np.square(errors))) < 1.3
+
+
+def test_the_priors_are_learned_from_the_movie(run):
+    truth, _, assumptions, _ = run
+    learned = assumptions.learned
+    assert learned.prior.density_per_px2 * 26 * 30 == pytest.approx(7, rel=0.35)
+    photons = np.concatenate([t[:, 2] for t in truth])
+    assert learned.prior.photons.mean == pytest.approx(photons.mean(), rel=0.12)
+    assert learned.background_e.mean() == pytest.approx(BACKGROUND, rel=0.08)
+    assert learned.history.shape[1] == 3
+    assert any("given" in note for note in assumptions.notes)
+
+
+def test_tables_are_complete_and_consistent(run):
+    _, _, _, results = run
+    table = pd.concat([r.table for r in results])
+    assert np.isfinite(table.select_dtypes("number").to_numpy()).all()
+    for axis in "xy":
+        order = [table[f"{axis}_{bound}_nm"] for bound in ("lo95", "lo68", "hi68", "hi95")]
+        assert all((a <= b).all() for a, b in itertools.pairwise(order))
+        # The stated deviation can lie below the bound by the draws' own scatter only: 80 draws.
+        assert (table[f"sigma_{axis}_nm"] > 0.6 * table[f"crlb_{axis}_nm"]).all()
+    assert table["p_exists"].between(0.5, 1.0).all()
+    draws = pd.concat([r.draws for r in results])
+    assert set(draws["draw"]) == set(range(16))
+    per_draw = draws.groupby("draw").size()
+    assert per_draw.mean() == pytest.approx(len(table), rel=0.1)
+
+
+def test_refitted_frames_differ_from_the_measured_by_noise(run):
+    _, _, _, results = run
+    # 8 * 780 pixels: the mean of chi2 scatters by sqrt(2 / 6240) = .018.
+    assert np.mean([r.chi2.mean() for r in results]) == pytest.approx(1.0, abs=0.08)
+
+
+def test_workers_and_order_change_nothing(run):
+    _, movie, assumptions, results = run
+    again = list(localize(movie, assumptions, replace(OPTIONS, workers=3)))
+    for one, other in zip(results, again, strict=True):
+        pd.testing.assert_frame_equal(one.table, other.table)
+        pd.testing.assert_frame_equal(one.draws, other.draws)
+    tail = list(localize(Movie(movie.adu[:2]), assumptions, OPTIONS))
+    pd.testing.assert_frame_equal(tail[1].table, results[1].table)
+
+
+def test_another_seed_moves_rows_by_less_than_their_error(run):
+    _, movie, assumptions, results = run
+    other = next(localize(Movie(movie.adu[:1]), assumptions, replace(OPTIONS, seed=1)))
+    a, b = results[0].table, other.table
+    assert len(a) == len(b)
+    assert not np.array_equal(a["x_nm"], b["x_nm"])
+    assert (np.abs(a["x_nm"] - b["x_nm"]) < a["sigma_x_nm"]).all()
+
+
+def test_emitters_on_region_borders_are_found_once():
+    shape = (24, 130)
+    emitters = [(63.4, 6.0, 900.0), (63.6, 14.0, 900.0), (63.5, 20.0, 900.0), (100.0, 9.0, 900.0)]
+    movie = movie_of([np.array(emitters)] * 3, shape)
+    assert len(regions_of(shape, (SIGMA, SIGMA))) == 2
+    assumptions = prepare(movie, CAMERA, OPTIONS)
+    for rows in localize(movie, assumptions, OPTIONS):
+        assert len(rows.table) == 4
+        positions = rows.table[["x_nm", "y_nm"]].to_numpy() / 100
+        for x, y, _ in emitters:
+            assert np.hypot(*(positions - (x, y)).T).min() < 0.4
+
+
+def test_an_unknown_camera_and_width_are_estimated_and_said():
+    truth = scattered(30, 6, (40, 40))
+    movie = movie_of(truth, (40, 40))
+    options = Options(effort=Effort(1, 10.0, 10, 1.0, 100))
+    assumptions = prepare(movie, None, options)
+    assert assumptions.camera.offset_adu == pytest.approx(100, abs=8)
+    assert assumptions.sigma_px[0] == pytest.approx(SIGMA, rel=0.06)
+    assert any("camera was not given" in warning for warning in assumptions.warnings)
+    assert len(assumptions.notes) == 2
+
+
+def test_a_wrong_offset_is_corrected_and_said():
+    movie = movie_of(scattered(20, 5, (32, 32)), (32, 32))
+    wrong = replace(CAMERA, offset_adu=80.0)
+    assumptions = prepare(movie, wrong, OPTIONS)
+    assert assumptions.camera.offset_adu == pytest.approx(100, abs=5)
+    assert any("offset is +" in warning for warning in assumptions.warnings)
+
+
+def test_saturated_pixels_are_ignored_and_marked():
+    truth = [np.array([[8.0, 8.0, 900.0], [18.0, 17.0, 900.0]])] * 2
+    movie = movie_of(truth, (26, 26))
+    movie.adu[:, 8, 8] = 4095
+    camera = replace(CAMERA, saturation_adu=4095)
+    assumptions = prepare(movie, camera, OPTIONS)
+    assert "some pixels are saturated" in assumptions.warnings
+    table = next(localize(movie, assumptions, OPTIONS)).table
+    near = np.hypot(table["x_nm"] - 800, table["y_nm"] - 800) < 150
+    assert not table[near]["trusted"].any()
+    assert set(table[near]["reason"]) == {"saturated or dead pixels nearby"}
+    far = np.hypot(table["x_nm"] - 1800, table["y_nm"] - 1700) < 100
+    assert table[far]["trusted"].all()
+    assert far.sum() == 1
+
+
+def test_an_empty_movie_gives_no_rows():
+    movie = movie_of([np.empty((0, 3))] * 4, (20, 20))
+    rows = list(localize(movie, prepare(movie, CAMERA, OPTIONS), OPTIONS))
+    assert sum(len(r.table) for r in rows) == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"pixel_nm": 0.0}, "pixel size is 0.0 nm"),
+        ({"sigma_px": 20.0}, "PSF width is 20.0 px"),
+        ({"draws": 1}, "draws is 1"),
+        ({"min_probability": 0.0}, "min_probability is 0.0"),
+        ({"workers": 0}, "workers is 0"),
+    ],
+)
+def test_impossible_options_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        Options(**values)
+
+
+def test_frames_to_learn_from_are_spread_over_the_movie():
+    assert spread_frames(3, 10) == [0, 1, 2]
+    assert spread_frames(100, 4) == [12, 37, 62, 87]
+
+
+def test_chains_tell_when_they_disagree():
+    data = FrameData(np.full((10, 10), 4.0), np.full((10, 10), 1.0))
+    prior = ScenePrior(0.02, PhotonPrior.uniform(200.0, 600.0), np.full((2, 2), 4.0), 0.2)
+    effort = Effort(4, 1.0, 20, 1.0, 0)
+    posterior = frame_posterior(data, prior, (1.2, 1.2), [], effort, 0, 0, 0.2)
+    assert posterior.rows.x_px.size == 0
+    assert posterior.disagreement == 0.0
+    assert posterior.background_e.mean() == pytest.approx(4.0, abs=0.3)
+    start = np.array([[3.0, 3.0, 300.0], [7.0, 7.0, 300.0]])
+    split = frame_posterior(
+        data, prior, (1.2, 1.2), [start, start[:0]], replace(effort, states=2), 0, 0, 0.2
+    )
+    assert 0.0 < split.disagreement <= 1.0
+    assert split.draws.counts.shape == (8,)
+
+
+# Regions
+
+
+@pytest.mark.parametrize("size", [1, 80, 81, 130, 143, 256, 2048])
+def test_cuts_cover_everything_once(size):
+    pieces = cuts(size)
+    assert pieces[0][0] == 0
+    assert pieces[-1][1] == size
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(pieces))
+    assert max(b - a for a, b in pieces) <= 80
+
+
+def test_every_position_belongs_to_one_region(rng):
+    regions = regions_of((130, 200), (1.3, 1.3))
+    x, y = rng.uniform(-0.5, 199.5, 500), rng.uniform(-0.5, 129.5, 500)
+    owners = np.sum([owned(x, y, region, 0.0) for region in regions], axis=0)
+    assert (owners == 1).all()
+
+
+def test_rows_claimed_twice_are_kept_once_and_missed_ones_are_rescued():
+    left = Region(0, slice(0, 74), slice(0, 74), (0, 64), (0, 64))
+    right = Region(1, slice(0, 74), slice(54, 128), (0, 64), (64, 128))
+
+    def rows(*positions):
+        return pd.DataFrame({"x_nm": [100 * p for p in positions], "y_nm": 1000.0})
+
+    twins = unique_rows([rows(10.0, 63.4), rows(63.6, 90.0)], [left, right], 100.0)
+    assert len(twins) == 3
+    # Each says that the emitter is the other's: it must not be lost.
+    missed = unique_rows([rows(10.0, 63.6), rows(90.0)], [left, right], 100.0)
+    assert sorted(missed["x_nm"]) == [1000.0, 6360.0, 9000.0]
+    apart = unique_rows([rows(63.4), rows(64.0)], [left, right], 100.0)
+    assert len(apart) == 2
+
+
+# Bounds, images, verdict
+
+
+@pytest.mark.interpreted
+def test_the_joint_information_is_the_sum_over_pixels():
+    shape, sigma = (10, 12), 1.1
+    emitters = np.array([[3.0, 4.2, 500.0], [4.1, 5.0, 300.0], [10.5, 8.0, 700.0]])
+    information = 1.0 / (3.0 + np.arange(120).reshape(shape) / 60)
+    basis = hat_functions(10, 2), hat_functions(12, 2)
+    fisher = joint_fisher(emitters, information, sigma, sigma, 5.5 * sigma, *basis)
+    step = np.array([1e-4, 1e-4, 1e-2])
+    slopes = []
+    for j in range(3):
+        for a in range(3):
+            up, down = emitters.copy(), emitters.copy()
+            up[j, a] += step[a]
+            down[j, a] -= step[a]
+            slopes.append((image(up, shape, sigma) - image(down, shape, sigma)) / (2 * step[a]))
+    slopes += [np.outer(basis[0][i], basis[1][k]) for i in range(2) for k in range(2)]
+    expected = np.einsum("arc,brc,rc->ab", slopes, slopes, information)
+    scale = np.sqrt(np.outer(np.diag(expected), np.diag(expected)))
+    # The support reaches 5.5 sigma: 4e-8 of the light is lost; differences are good to 1e-6.
+    assert np.abs((fisher - expected) / scale).max() < 1e-5
+
+
+def test_the_image_holds_one_unit_per_emitter_and_its_variance_is_that_of_the_draws(rng):
+    sums = ImageSums((20, 20), 8, 100.0)
+    tables = []
+    for number in (0, 1):
+        x = rng.normal(1000, 15, (16, 3))
+        y = rng.normal([600, 1000, 1400], 15, (16, 3))
+        tables.append(
+            pd.DataFrame(
+                {"draw": np.repeat(np.arange(16), 3), "x_nm": x.ravel(), "y_nm": y.ravel()}
+            )
+        )
+        sums.add(tables[-1], 16, np.full((20, 20), number), np.ones((20, 20)))
+    assert sums.mean.sum() == pytest.approx(6.0, abs=1e-3)
+    assert sums.frames == 2
+    assert sums.fine_pixel_nm == 12.5
+    assert sums.widefield_e.sum() == 400
+    per_draw = []
+    for draw in range(16):
+        one = ImageSums((20, 20), 8, 100.0)
+        picked = tables[0][tables[0]["draw"] == draw].assign(draw=0)
+        one.add(picked, 1, np.zeros((20, 20)), np.ones((20, 20)))
+        per_draw.append(one.mean)
+    only = ImageSums((20, 20), 8, 100.0)
+    only.add(tables[0], 16, np.zeros((20, 20)), np.ones((20, 20)))
+    assert np.allclose(only.mean, np.mean(per_draw, axis=0), atol=1e-12)
+    assert np.allclose(only.sd, np.std(per_draw, axis=0, ddof=1), atol=1e-9)
+    row, column = np.unravel_index(only.mean.argmax(), only.mean.shape)
+    # The centre of pixel 0 is 0 nm; 8 fine pixels make one of 100 nm.
+    assert column * 12.5 - 43.75 == pytest.approx(1000, abs=40)
+    assert min(abs(row * 12.5 - 43.75 - y) for y in (600, 1000, 1400)) < 40
+
+
+def test_rows_whose_window_does_not_fit_are_marked():
+    table = pd.DataFrame({"x_nm": [500.0, 900.0], "y_nm": [500.0, 900.0], "chi2": [1.0, 9.0]})
+    limit = chi2_limit((1.2, 1.2), 2.5)
+    assert 1.5 < limit < 2.5
+    marked = mark_rows(table, limit, np.zeros((20, 20), bool), 100.0, (1.2, 1.2))
+    assert list(marked["trusted"]) == [True, False]
+    assert marked["reason"][1] == "the image model does not fit here"
+
+
+def test_noise_alone_seldom_exceeds_the_limit(rng):
+    # Poisson counts of 3 with 7 x 7 windows: skewed, as real frames are.
+    counts = rng.poisson(3.0, (20_000, 49))
+    chi2 = ((counts - 3.0) ** 2 / 3.0).mean(1)
+    assert (chi2 > chi2_limit((1.2, 1.2), 2.5)).mean() < 1e-3
+
+
+def test_the_mask_follows_the_fit():
+    chi2 = np.ones((10, 10))
+    chi2[2, 3], chi2[5, 5] = 2.0, 0.1
+    mask = trust_mask(chi2, 100, (1.2, 1.2))
+    assert not mask[2, 3]
+    assert not mask[5, 5]
+    assert mask.sum() == 98
+
+
+@pytest.mark.parametrize(
+    ("change", "trust", "words"),
+    [
+        ({}, Trust.TRUST, "camera noise and no more"),
+        ({"warnings": ["the camera was guessed"]}, Trust.CARE, "the camera was guessed"),
+        ({"density_per_px2": 0.06}, Trust.CARE, "very dense"),
+        ({"trusted": 90}, Trust.CARE, "10 % of the rows"),
+        ({"trusted": 60}, Trust.REFUSE, "40 % of the rows"),
+        ({"chi2": np.full((10, 10), 1.2)}, Trust.CARE, "1.20 times"),
+        ({"chi2": np.full((10, 10), 3.0)}, Trust.REFUSE, "3.00 times"),
+    ],
+)
+def test_the_verdict_says_why(change, trust, words):
+    values = {
+        "rows": 100,
+        "trusted": 100,
+        "chi2": np.ones((10, 10)),
+        "frames": 100,
+        "sigma_px": (1.2, 1.2),
+        "density_per_px2": 0.01,
+        "warnings": [],
+    }
+    verdict = judge(**values | change)
+    assert verdict.trust is trust
+    assert words in verdict.sentence
+    assert verdict.sentence.startswith(trust.value.capitalize())
+
+
+def test_a_run_without_rows_is_judged_too():
+    verdict = judge(0, 0, np.ones((4, 4)), 3, (1.0, 1.0), 0.01, [])
+    assert verdict.trusted_rows == 1.0
