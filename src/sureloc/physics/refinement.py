@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -68,6 +68,7 @@ class TileData:
         return TileData(self.electrons[tiles], variance, self.excess_noise)
 
 
+@runtime_checkable
 class BrightnessPrior(Protocol):
     """What is believed about the photo-electrons of an emitter, as a refinement uses it."""
 
