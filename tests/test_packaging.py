@@ -143,12 +143,16 @@ def test_help_answers_soon(run_python):
 
 
 def test_the_demo_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["sureloc", "demo", "--out", str(tmp_path / "demo")])
+    monkeypatch.setattr(
+        sys, "argv", ["sureloc", "demo", "--out", str(tmp_path / "demo"), "--frames", "2"]
+    )
     with pytest.raises(SystemExit) as leaving:
         cli.main()
     assert leaving.value.code == 0
-    assert str(tmp_path / "demo") in capsys.readouterr().out
-    assert any((tmp_path / "demo").iterdir())
+    said = capsys.readouterr().out
+    assert str(tmp_path / "demo" / "result" / "report.html") in said
+    assert "95 % intervals" in said
+    assert (tmp_path / "demo" / "result" / "report.html").stat().st_size > 100_000
 
 
 # --- README -------------------------------------------------------------------------------------

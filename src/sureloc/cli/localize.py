@@ -1,0 +1,123 @@
+"""`sureloc localize`: a movie in; positions with intervals, images, a report and a verdict out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+REFUSED = 3  # exit code of a run that finished, but must not be trusted
+
+
+def localize(
+    movie: Annotated[
+        Path,
+        typer.Argument(help="TIFF or OME-TIFF stack, folder of TIFFs, OME-Zarr or ND2."),
+    ],
+    out: Annotated[Path, typer.Option(help="New folder for the results.")],
+    camera: Annotated[
+        Path | None,
+        typer.Option(
+            help="Camera file (YAML, .npz, Picasso .hdf5); estimated from the movie without it."
+        ),
+    ] = None,
+    pixel_nm: Annotated[float, typer.Option(help="Pixel size in the sample, nm.")] = 100.0,
+    sigma_px: Annotated[
+        str, typer.Option(help="PSF standard deviation, px, or auto to estimate it.")
+    ] = "auto",
+    draws: Annotated[int, typer.Option(help="Posterior draws in draws.parquet.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same results.")] = 0,
+    roi: Annotated[str | None, typer.Option(help="Rows and columns to use, y0:y1,x0:x1.")] = None,
+    frames: Annotated[str | None, typer.Option(help="Frames to use, a:b.")] = None,
+    workers: Annotated[int, typer.Option(help="Threads; results do not depend on them.")] = 2,
+    min_probability: Annotated[
+        float, typer.Option(help="Leave out rows that exist with less than this.")
+    ] = 0.5,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Localize the molecules of a movie and say how far the result can be trusted.
+
+    Writes localizations.parquet and .csv (ThunderSTORM), draws.parquet, images.ome.zarr, PNGs,
+    report.html and run.json. Exit code 3 means that it finished with the verdict "do not trust".
+    """
+    from sureloc.io.cameras import read_camera
+    from sureloc.io.movies import open_movie, parse_frames, parse_region
+    from sureloc.io.output import check_new_folder
+    from sureloc.localize.movie import Options
+    from sureloc.localize.verdict import Trust
+    from sureloc.report.localization import localize_movie
+
+    options = Options(
+        pixel_nm=pixel_nm,
+        sigma_px=_width(sigma_px),
+        draws=draws,
+        seed=seed,
+        min_probability=min_probability,
+        workers=workers,
+    )
+    check_new_folder(out)
+    used = read_camera(camera) if camera else None
+    with open_movie(movie) as whole:
+        rows, columns = parse_region(roi, whole.full_shape) if roi else (None, None)
+        span = parse_frames(frames, whole.frames) if frames else None
+        part = whole.select(rows, columns, span)
+        if used is not None:
+            used.check_shape(whole.full_shape)
+            used = used.crop(part.rows, part.columns)
+        command = shlex.join(["sureloc", *sys.argv[1:]])
+        with bar_of_frames(part.frames, quiet) as advance:
+            outcome = localize_movie(
+                part, used, options, out, {"command": command}, progress=advance
+            )
+    typer.echo(
+        f"{out}: {outcome.rows:,} localizations in {part.frames:,} frames, "
+        f"{outcome.seconds:.0f} s\n{outcome.verdict.sentence}"
+    )
+    if outcome.verdict.trust is Trust.REFUSE:
+        raise typer.Exit(REFUSED)
+
+
+def _width(text: str) -> float | None:
+    from sureloc.errors import InputError
+
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(
+            f"The PSF width is {text!r}; give a number of pixels, such as 1.3, or 'auto'."
+        ) from error
+
+
+@contextmanager
+def bar_of_frames(frames: int, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Show a progress bar on stderr; give what to call after every frame."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("localizing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("frames"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=quiet,
+    ) as bar:
+        task = bar.add_task("localizing", total=frames)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,220 @@
+"""One run of the main job, from an open movie to a folder of results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sureloc.camera import Camera
+from sureloc.evaluate.compare import Comparison, compare
+from sureloc.io.movies import Movie
+from sureloc.io.output import new_folder
+from sureloc.io.results import (
+    IMAGES,
+    REPORT,
+    RUN,
+    Place,
+    TablesWriter,
+    versions,
+    write_images,
+    write_run,
+)
+from sureloc.localize.images import ImageSums
+from sureloc.localize.movie import Assumptions, Options, localize, prepare, saturated
+from sureloc.localize.tally import Tally, shifted
+from sureloc.localize.verdict import Verdict, judge
+from sureloc.report.page import ReportContent, write_report
+from sureloc.report.pictures import draw_picture, pictures_of
+
+FINE_PIXEL_NM = 12.5  # about; super-resolution pixels divide camera pixels evenly
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found, beside its files.
+
+    Attributes:
+        verdict: how far it can be trusted.
+        rows: localizations.
+        seconds: wall time.
+        comparison: with the truth, if one was given.
+    """
+
+    verdict: Verdict
+    rows: int
+    seconds: float
+    comparison: Comparison | None
+
+
+@dataclass
+class _Clock:
+    begin: float = field(default_factory=time.perf_counter)
+    prepared: float = 0.0
+
+    def since(self) -> float:
+        return time.perf_counter() - self.begin
+
+
+def localize_movie(
+    movie: Movie,
+    camera: Camera | None,
+    options: Options,
+    out: Path,
+    provenance: dict[str, Any],
+    *,
+    truth: pd.DataFrame | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Localize a movie and write the folder of results, whole or not at all.
+
+    Args:
+        movie: the movie, or the selected part of one.
+        camera: the camera, or None to estimate it.
+        options: what the user decided.
+        out: new folder.
+        provenance: what to remember in the files: command, seed, options.
+        truth: true positions in the movie's coordinates, to compare with; none in earnest.
+        progress: called after every frame.
+
+    Raises:
+        InputError: movie, camera or folder cannot be used.
+        OutputError: a file could not be written; nothing is left.
+    """
+    clock = _Clock()
+    with new_folder(out) as folder:
+        assumptions = prepare(movie, camera, options)
+        clock.prepared = clock.since()
+        place = Place(
+            movie.rows.start, movie.columns.start, movie.frame_range.start, options.pixel_nm
+        )
+        tally, images, table = _tables(
+            folder, movie, assumptions, options, place, provenance, truth is not None, progress
+        )
+        verdict = judge(
+            tally.rows,
+            tally.trusted,
+            images.chi2 / max(images.frames, 1),
+            images.frames,
+            assumptions.sigma_px,
+            assumptions.learned.prior.density_per_px2,
+            assumptions.warnings,
+        )
+        write_images(folder / IMAGES, images, verdict.mask, place, provenance)
+        pictures = list(pictures_of(images, verdict.mask))
+        for picture in pictures:
+            draw_picture(picture, folder / f"{picture.name}.png")
+        comparison = None if truth is None else compare(table, truth)
+        record = _record(movie, options, assumptions, verdict, tally, comparison, clock)
+        write_run(folder / RUN, {**provenance, **record})
+        content = ReportContent(
+            movie.path.name,
+            verdict,
+            tally,
+            images,
+            assumptions,
+            pictures,
+            place.first_row,
+            place.first_column,
+            place.first_frame,
+            _facts(comparison),
+            {
+                "command": str(provenance.get("command", "")),
+                "seed": str(options.seed),
+                "time": f"{clock.since():.0f} s, {images.frames / clock.since():.2f} frames/s",
+                **{f"version of {k}": v for k, v in versions().items()},
+            },
+        )
+        write_report(folder / REPORT, content)
+    return Outcome(verdict, tally.rows, clock.since(), comparison)
+
+
+def _tables(
+    folder: Path,
+    movie: Movie,
+    assumptions: Assumptions,
+    options: Options,
+    place: Place,
+    provenance: dict[str, Any],
+    keep: bool,
+    progress: Callable[[], None],
+) -> tuple[Tally, ImageSums, pd.DataFrame]:
+    frames, height, width = movie.shape
+    camera = assumptions.camera
+    variance = camera.read_variance_e2((height, width))
+    tally = Tally(options.pixel_nm, frames, variance, camera.excess_noise)
+    zoom = max(1, round(options.pixel_nm / FINE_PIXEL_NM))
+    images = ImageSums((height, width), zoom, options.pixel_nm)
+    sigma_nm = float(np.mean(assumptions.sigma_px)) * options.pixel_nm
+    noise = float(np.median(variance)) / camera.quantum_efficiency**2
+    kept = []
+    with TablesWriter(folder, place, sigma_nm, noise, provenance) as writer:
+        for rows in localize(movie, assumptions, options):
+            adu = movie.read(rows.frame, rows.frame + 1)
+            electrons = camera.electrons(adu)[0]
+            writer.append(rows)
+            images.add(rows.draws, options.draws, electrons, rows.chi2)
+            tally.add(rows, electrons, saturated(adu, camera)[0], place.first_frame + rows.frame)
+            if keep:
+                shift = place.first_column * place.pixel_nm, place.first_row * place.pixel_nm
+                moved = shifted(rows.table, *shift)
+                kept.append(moved.assign(frame=moved["frame"] + place.first_frame))
+            progress()
+    return tally, images, pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
+
+
+def _record(
+    movie: Movie,
+    options: Options,
+    assumptions: Assumptions,
+    verdict: Verdict,
+    tally: Tally,
+    comparison: Comparison | None,
+    clock: _Clock,
+) -> dict[str, object]:
+    camera, learned = assumptions.camera, assumptions.learned
+    return {
+        "movie": {"name": movie.path.name, "shape": list(movie.shape)},
+        "versions": versions(),
+        "options": {
+            "pixel_nm": options.pixel_nm,
+            "sigma_px": options.sigma_px,
+            "draws": options.draws,
+            "seed": options.seed,
+            "min_probability": options.min_probability,
+        },
+        "assumed": {
+            "notes": list(assumptions.notes),
+            "warnings": list(assumptions.warnings),
+            "sigma_px": list(assumptions.sigma_px),
+            "median_offset_adu": float(np.median(camera.offset_adu)),
+            "median_gain_adu_per_e": float(np.median(camera.gain_adu_per_e)),
+            "median_variance_adu2": float(np.median(camera.variance_adu2)),
+            "density_per_px2": learned.prior.density_per_px2,
+            "mean_photo_electrons": learned.prior.photons.mean,
+            "mean_background_e": float(learned.background_e.mean()),
+        },
+        "verdict": {"trust": verdict.trust.value, "sentence": verdict.sentence},
+        "localizations": tally.rows,
+        "trusted": tally.trusted,
+        "doubts": dict(tally.reasons),
+        "mean_chi2": verdict.mean_chi2,
+        "comparison": None if comparison is None else comparison.as_dict(),
+        "seconds": {"preparing": clock.prepared, "all": clock.since()},
+    }
+
+
+def _facts(comparison: Comparison | None) -> dict[str, str]:
+    if comparison is None:
+        return {}
+    return {
+        "Jaccard index": f"{comparison.jaccard:.3f}",
+        "error / bound": f"{comparison.rmse_over_crlb:.2f}",
+        "68 % intervals hold": f"{100 * comparison.coverage_68:.1f} %",
+        "95 % intervals hold": f"{100 * comparison.coverage_95:.1f} %",
+    }

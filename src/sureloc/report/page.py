@@ -1,0 +1,204 @@
+"""The report of a run: one HTML file that needs nothing else, readable in every browser.
+
+All text that comes from a user or a file is escaped; images are embedded; nothing is loaded.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from sureloc.localize.images import ImageSums
+from sureloc.localize.movie import Assumptions
+from sureloc.localize.tally import Tally
+from sureloc.localize.verdict import Trust, Verdict
+from sureloc.report.charts import (
+    chi2_chart,
+    counts_chart,
+    precision_chart,
+    prior_chart,
+    rows_chart,
+)
+from sureloc.report.frames import example_png
+from sureloc.report.pictures import Picture, png_bytes, scale_bar
+
+_CLASS_OF = {Trust.TRUST: "trust", Trust.CARE: "care", Trust.REFUSE: "refuse"}
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything that the report of a run shows.
+
+    Attributes:
+        name: of the movie, for the title.
+        verdict, tally, images, assumptions: results of the run.
+        pictures: the images for people, by `sureloc.report.pictures.pictures_of`.
+        first_row, first_column, first_frame: where the localized part lies in the movie.
+        facts: further lines for the table of numbers, such as the comparison with a truth.
+        record: what else belongs to the record: versions, options, times.
+    """
+
+    name: str
+    verdict: Verdict
+    tally: Tally
+    images: ImageSums
+    assumptions: Assumptions
+    pictures: Sequence[Picture]
+    first_row: int
+    first_column: int
+    first_frame: int
+    facts: Mapping[str, str]
+    record: Mapping[str, str]
+
+
+def write_report(path: Path, content: ReportContent) -> None:
+    """Write the report.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    page = resources.files("sureloc.report")
+
+    def asset(name: str) -> str:
+        return (page / name).read_text(encoding="utf-8")
+
+    text = Template(asset("page.html")).substitute(
+        title=escape(f"{content.name}: sureloc"),
+        style=asset("page.css"),
+        script=asset("page.js"),
+        body="\n".join(_sections(content)),
+    )
+    path.write_text(text, encoding="utf-8")
+
+
+def _sections(content: ReportContent) -> Iterable[str]:
+    verdict, tally = content.verdict, content.tally
+    yield f"<h1>{escape(content.name)}</h1>"
+    yield (
+        f'<section class="verdict {_CLASS_OF[verdict.trust]}">'
+        f"<strong>{escape(verdict.sentence)}</strong></section>"
+    )
+    yield f"<section>{_facts(content)}</section>"
+    yield f"<section><h2>Reconstruction and its uncertainty</h2>{_slider(content)}</section>"
+    yield "<section><h2>How precise, and against what is possible</h2>"
+    yield precision_chart(tally)
+    yield (
+        '<p class="muted">The Cramér-Rao bound counts all neighbours and the background as '
+        "unknown; no unbiased estimate can be more precise.</p></section>"
+    )
+    yield f"<section><h2>Localizations per frame</h2>{counts_chart(tally, content.first_frame)}"
+    yield f"{rows_chart(tally)}</section>"
+    mean_chi2 = content.images.chi2 / max(content.images.frames, 1)
+    yield (
+        "<section><h2>Does the image model fit?</h2>"
+        f"{chi2_chart(mean_chi2, content.first_row, content.first_column)}"
+        '<p class="muted">Squared difference between measured and re-rendered frames over camera '
+        "noise: 1 is right, larger means that something is not described.</p></section>"
+    )
+    yield "<section><h2>Frames to look at</h2>"
+    for example in tally.examples:
+        image = _embedded(example_png(example, tally.pixel_nm))
+        caption = f"Frame {example.frame} ({example.why}); {len(example.table)} localizations"
+        yield (
+            f'<figure><img class="chart" src="{image}" alt="{escape(caption)}">'
+            f"<figcaption>{escape(caption)}. Circles: two stated standard deviations, at least "
+            "0.35 px; red ones are not trusted.</figcaption></figure>"
+        )
+    yield "</section>"
+    yield f"<section><h2>What was assumed</h2>{_assumed(content)}</section>"
+    rows = "".join(
+        f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>"
+        for key, value in content.record.items()
+    )
+    yield f"<section><h2>How it came about</h2><table>{rows}</table></section>"
+
+
+def _facts(content: ReportContent) -> str:
+    tally, verdict = content.tally, content.verdict
+    facts = {
+        "localizations": f"{tally.rows:,}",
+        "trusted": f"{100 * verdict.trusted_rows:.1f} %",
+        "frames": f"{content.images.frames:,}",
+        "median precision": f"{tally.precision.median:.1f} nm" if tally.rows else "none",
+        "median precision / bound": f"{tally.ratio.median:.2f}" if tally.rows else "none",
+        "fit (chi2, 1 is right)": f"{verdict.mean_chi2:.2f}",
+        **content.facts,
+    }
+    if tally.reasons:
+        worst, count = tally.reasons.most_common(1)[0]
+        facts["most frequent doubt"] = f"{worst} ({count:,} rows)"
+    if tally.saturated_frames:
+        facts["frames with saturated pixels"] = f"{tally.saturated_frames:,}"
+    items = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+        for name, value in facts.items()
+    )
+    return f'<dl class="facts">{items}</dl>'
+
+
+def _slider(content: ReportContent) -> str:
+    by_name = {picture.name: picture for picture in content.pictures}
+    first = by_name["reconstruction"]
+    others = [by_name[n] for n in ("uncertainty", "relative_uncertainty", "trust", "widefield")]
+    length_nm, label = scale_bar(content.images.shape[1] * content.images.pixel_nm)
+    share = 100 * length_nm / (content.images.shape[1] * content.images.pixel_nm)
+    seconds = "".join(
+        f'<img class="second{" shown" if k == 0 else ""}" data-name="{p.name}" '
+        f'src="{_picture(p)}" alt="{escape(p.title)}">'
+        for k, p in enumerate(others)
+    )
+    choices = "".join(
+        f'<label><input type="radio" name="second" value="{p.name}"'
+        f"{' checked' if k == 0 else ''}> {escape(p.title)}</label>"
+        for k, p in enumerate(others)
+    )
+    keys = "".join(
+        f'<div class="key" data-name="{p.name}"{"" if k == 0 else " hidden"}>'
+        f"{escape(p.title)}: {p.low:.3g} to {p.high:.3g} {escape(p.unit)} "
+        f'<span class="muted">({escape(p.contrast)})</span></div>'
+        for k, p in enumerate(others)
+    )
+    return (
+        '<div class="stage slider"><div class="compare" style="--split: 50%">'
+        f'<img src="{_picture(first)}" alt="{escape(first.title)}">{seconds}'
+        '<div class="edge"></div></div><div class="tools">'
+        '<label>left | right <input type="range" min="0" max="100" value="50" '
+        'aria-label="where the two images meet"></label>'
+        f"{choices}</div>"
+        f'<div class="keys"><div class="key">{escape(first.title)}: 0 to {first.high:.3g} '
+        f'{escape(first.unit)} <span class="muted">({escape(first.contrast)})</span></div>{keys}'
+        f'<div class="key">{escape(label)} are {share:.0f} % of the width</div></div></div>'
+    )
+
+
+def _assumed(content: ReportContent) -> str:
+    assumptions = content.assumptions
+    learned, camera = assumptions.learned, assumptions.camera
+    notes = "".join(f"<li>{escape(note)}</li>" for note in assumptions.notes)
+    warnings = "".join(f"<li>Care: {escape(note)}.</li>" for note in assumptions.warnings)
+    sigma_x, sigma_y = assumptions.sigma_px
+    density = learned.prior.density_per_px2 / (content.tally.pixel_nm / 1000) ** 2
+    return (
+        f"<ul>{notes}{warnings}"
+        f"<li>PSF: Gaussian, {sigma_x:.3f} x {sigma_y:.3f} px "
+        f"({sigma_x * content.tally.pixel_nm:.0f} x {sigma_y * content.tally.pixel_nm:.0f} nm)."
+        "</li>"
+        f"<li>Learned from the movie: {density:.2f} emitters per square micrometre and frame, "
+        f"{learned.prior.photons.mean / camera.quantum_efficiency:.0f} photons on average, "
+        f"background {learned.background_e.mean() / camera.quantum_efficiency:.1f} photons per "
+        f"pixel, from {learned.emitters:.0f} emitters.</li></ul>"
+        f"{prior_chart(learned.prior.photons, camera.quantum_efficiency)}"
+    )
+
+
+def _picture(picture: Picture) -> str:
+    return _embedded(png_bytes(picture.image, picture.colour_map, picture.low, picture.high))
+
+
+def _embedded(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")

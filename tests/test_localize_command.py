@@ -1,0 +1,206 @@
+"""`sureloc localize` from the shell's side: files, exit codes, and nothing left after an error."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import zarr
+from scipy import special
+
+from sureloc.cli import app as cli
+from sureloc.evaluate.compare import compare, matched
+from sureloc.io.tables import read_provenance, read_table, read_thunderstorm
+from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
+
+EMITTERS = [(7.0, 9.0), (15.4, 8.2), (11.0, 17.3)]
+NAME = "<b>cells & co.tif"
+
+
+def frames(number, shape=(26, 24), emitters=EMITTERS):
+    rng = np.random.default_rng(4)
+
+    def share(pixels, position):
+        edge = (np.arange(pixels)[:, None] + np.array([-0.5, 0.5]) - position) / 1.2
+        return np.diff(special.ndtr(edge), axis=1)[:, 0]
+
+    omega = 4.0 + sum(700.0 * np.outer(share(shape[0], y), share(shape[1], x)) for x, y in emitters)
+    electrons = rng.poisson(np.broadcast_to(omega, (number, *shape)))
+    return np.rint(100 + 2 * electrons + rng.normal(0, 3, electrons.shape)).astype(np.uint16)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("movie")
+    tifffile.imwrite(folder / NAME, frames(6), photometric="minisblack")
+    (folder / "camera.yaml").write_text(
+        "offset_adu: 100\ngain_adu_per_e: 2.0\nvariance_adu2: 9.0\n", encoding="utf-8"
+    )
+    return folder
+
+
+def run(*arguments):
+    """Run the command in this process; give its exit code."""
+    before, sys.argv = sys.argv, ["sureloc", *map(str, arguments)]
+    try:
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+    finally:
+        sys.argv = before
+    return leaving.value.code
+
+
+@pytest.fixture(scope="module")
+def result(folder):
+    out = folder / "result"
+    code = run(
+        *("localize", folder / NAME, "--out", out, "--camera", folder / "camera.yaml"),
+        *("--sigma-px", "1.2", "--roi", "2:26,1:24", "--frames", "1:6", "--quiet"),
+    )
+    assert code == 0
+    return out
+
+
+def test_tables_count_in_the_whole_movie(result):
+    table = read_table(result / "localizations.parquet", LOCALIZATION_COLUMNS)
+    assert set(table["frame"]) == {1, 2, 3, 4, 5}
+    assert len(table) == pytest.approx(15, abs=1)
+    for x, y in EMITTERS:
+        far = np.hypot(table["x_nm"] - 100 * x, table["y_nm"] - 100 * y)
+        # About 6 nm of error per axis; a region's corner forgotten would be 100 nm.
+        assert (far < 40).sum() >= 4
+    draws = read_table(result / "draws.parquet", DRAW_COLUMNS)
+    assert draws["frame"].between(1, 5).all()
+    assert set(draws["draw"]) == set(range(16))
+    storm = read_thunderstorm(result / "localizations.csv", 100.0)
+    assert np.allclose(storm["x_nm"], table["x_nm"], atol=0.01)
+    assert "sureloc" in read_provenance(result / "localizations.parquet")["command"]
+
+
+def test_images_hold_what_the_tables_say(result):
+    group = zarr.open_group(str(result / "images.ome.zarr"), mode="r")
+    image = np.asarray(group["0"])
+    assert image.shape == (5, 24 * 8, 23 * 8)
+    draws = pd.read_parquet(result / "draws.parquet")
+    assert image[0].sum() == pytest.approx(len(draws) / 16, rel=0.02)
+    transforms = group.attrs["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    assert transforms[0]["scale"] == [1.0, 12.5, 12.5]
+    row, column = np.unravel_index(image[0].argmax(), image[0].shape)
+    y = transforms[1]["translation"][1] + 12.5 * row
+    x = transforms[1]["translation"][2] + 12.5 * column
+    assert min(np.hypot(x - 100 * a, y - 100 * b) for a, b in EMITTERS) < 30
+    for name in ("reconstruction", "uncertainty", "relative_uncertainty", "trust", "widefield"):
+        assert (result / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_report_stands_alone_and_escapes_names(result):
+    text = (result / "report.html").read_text(encoding="utf-8")
+    assert "<b>cells" not in text
+    assert "&lt;b&gt;cells &amp; co.tif" in text
+    assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?:https?:)?//""", text)
+    assert text.count("data:image/png;base64,") >= 5 + 3
+    assert "Trust: " in text
+    assert "The camera was given" in text
+
+
+def test_the_record_tells_how_it_came_about(result):
+    record = json.loads((result / "run.json").read_text(encoding="utf-8"))
+    assert record["verdict"]["trust"] == "trust"
+    assert record["movie"]["shape"] == [5, 24, 23]
+    assert record["options"]["sigma_px"] == 1.2
+    assert record["localizations"] >= record["trusted"] > 0
+    assert record["versions"]["sureloc"]
+    assert record["comparison"] is None
+
+
+def test_a_movie_that_does_not_fit_ends_with_3(folder, tmp_path, capsys):
+    wrong = tmp_path / "camera.yaml"
+    # A tenth of the true gain: the noise is far too small for so many electrons.
+    wrong.write_text("offset_adu: 100\ngain_adu_per_e: 8.0\nvariance_adu2: 900.0\n")
+    code = run(
+        *("localize", folder / NAME, "--out", tmp_path / "out", "--camera", wrong),
+        *("--sigma-px", "1.2", "-q", "--frames", "0:2"),
+    )
+    assert code == 3
+    assert "Do not trust" in capsys.readouterr().out
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (lambda: frames(2), ("--pixel-nm", "0"), "pixel size is 0.0 nm"),
+        (lambda: frames(2), ("--sigma-px", "wide"), "PSF width is 'wide'"),
+        (lambda: frames(2), ("--frames", "5:9"), "frames"),
+        (lambda: frames(2).astype(np.float32) * np.nan, (), "finite"),
+        (lambda: frames(2)[:, :1], (), "rows"),
+        (lambda: np.zeros((20, 20, 3), np.uint8), (), "colour"),
+    ],
+)
+def test_input_that_cannot_be_used_ends_with_2_and_leaves_nothing(
+    make, options, message, tmp_path, capsys
+):
+    data = make()
+    tifffile.imwrite(
+        tmp_path / "m.tif", data, photometric="rgb" if data.shape[-1] == 3 else "minisblack"
+    )
+    code = run("localize", tmp_path / "m.tif", "--out", tmp_path / "out", "-q", *options)
+    assert code == 2
+    said = capsys.readouterr().err
+    assert message.lower() in said.lower()
+    assert [path.name for path in tmp_path.iterdir()] == ["m.tif"]
+
+
+def test_a_camera_of_another_shape_and_a_folder_in_use_are_refused(folder, tmp_path, capsys):
+    np.savez(
+        tmp_path / "c.npz",
+        offset_adu=np.full((5, 5), 100.0),
+        gain_adu_per_e=np.full((5, 5), 2.0),
+        variance_adu2=np.full((5, 5), 9.0),
+    )
+    movie = folder / NAME
+    assert run("localize", movie, "--out", tmp_path / "o", "--camera", tmp_path / "c.npz") == 2
+    assert "(5, 5)" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+    assert run("localize", movie, "--out", tmp_path) == 2
+    assert "not empty" in capsys.readouterr().err
+
+
+# Comparison with a truth
+
+
+def test_a_comparison_counts_pairs_errors_and_intervals():
+    def rows(x, y, frame=0):
+        values = {c.name: np.zeros(len(x)) for c in LOCALIZATION_COLUMNS}
+        table = pd.DataFrame(values).assign(frame=frame, x_nm=x, y_nm=y, photons=200.0)
+        for axis in "xy":
+            table[f"crlb_{axis}_nm"] = 5.0
+            table[f"sigma_{axis}_nm"] = 10.0
+            for level, half in ((68, 10.0), (95, 20.0)):
+                table[f"{axis}_lo{level}_nm"] = table[f"{axis}_nm"] - half
+                table[f"{axis}_hi{level}_nm"] = table[f"{axis}_nm"] + half
+        return table
+
+    truth = pd.DataFrame({"frame": 0, "x_nm": [0.0, 1000.0, 2000.0], "y_nm": 0.0, "photons": 100.0})
+    table = rows([15.0, 1015.0, 5000.0], [15.0, -15.0, 0.0])
+    found = compare(table, truth)
+    assert (found.pairs, found.truths, found.rows) == (2, 3, 3)
+    assert found.jaccard == pytest.approx(0.5)
+    assert found.rmse_axis_nm == pytest.approx(15.0)
+    assert found.rmse_2d_nm == pytest.approx(15.0 * 2**0.5)
+    assert found.rmse_over_crlb == pytest.approx(3.0)
+    assert (found.coverage_68, found.coverage_95) == (0.0, 1.0)
+    assert found.photons_ratio == pytest.approx(2.0)
+    assert found.median_error_over_sd == pytest.approx(1.5)
+    # Two rows compete for one truth: the pairing that leaves least distance wins.
+    mine, theirs = matched(rows([90.0, 10.0], [0.0, 0.0]), truth)
+    assert list(mine) == [1]
+    assert list(theirs) == [0]
+    nothing = compare(rows([1.0], [1.0], frame=7), truth)
+    assert nothing.pairs == 0
+    assert nothing.as_dict()["rmse_axis_nm"] is None
