@@ -1,5 +1,10 @@
-"""Noise schedules, denoisers and samplers: the mathematics of diffusion, apart from any network.
+"""Diffusion in three ideas apart: noise schedules, denoisers, samplers; and what trains them.
 
-Noise levels are continuous (gamma, the share of the signal that is left); images are scaled to
-[-1, 1] where they are diffused. Nothing here knows a file, a configuration or a console.
+Pure functions of tensors in the notation of the seed. A noisy image is (seed eq. 8)
+
+    y_t = sqrt(gamma) y_0 + sqrt(1 - gamma) eps,    eps ~ N(0, I),
+
+so gamma is the share of signal: 1 is clean, 0 is noise. Noise in units of the signal is
+sigma = sqrt((1 - gamma) / gamma), and ln(1 / sigma^2) = logit(gamma) is the log signal-to-noise
+ratio. A list of levels is a tensor of gammas, the noisiest first.
 """

@@ -11,14 +11,18 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
+
+from sureloc.scoring.matching import (
+    Detection,
+    interval_coverage,
+    match_within,
+    root_mean_square,
+)
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 
 RADIUS_NM = 250.0
-_FAR = 1e9  # worse than leaving both unmatched
 
 
 @dataclass(frozen=True)
@@ -78,43 +82,40 @@ def compare(table: pd.DataFrame, truth: pd.DataFrame, radius_nm: float = RADIUS_
     mine, theirs = matched(table, truth, radius_nm)
     found = table.iloc[mine].reset_index(drop=True)
     real = truth.iloc[theirs].reset_index(drop=True)
-    pairs = len(mine)
+    detection = Detection(len(truth), len(table), len(mine))
     errors = {axis: (found[f"{axis}_nm"] - real[f"{axis}_nm"]).to_numpy(float) for axis in "xy"}
     both = np.concatenate([errors["x"], errors["y"]])
-    bounds = _both(found, "crlb_{}_nm")
-    inside = {
-        level: np.concatenate(
-            [
-                (real[f"{a}_nm"] >= found[f"{a}_lo{level}_nm"])
-                & (real[f"{a}_nm"] <= found[f"{a}_hi{level}_nm"])
-                for a in "xy"
-            ]
+    rmse, crlb = root_mean_square(both), root_mean_square(_both(found, "crlb_{}_nm"))
+    held = {
+        level: interval_coverage(
+            _both(found, f"{{}}_lo{level}_nm"),
+            _both(found, f"{{}}_hi{level}_nm"),
+            _both(real, "{}_nm"),
         )
         for level in (68, 95)
     }
-    rmse, crlb = _rms(both), _rms(bounds)
     photons = (
         float(np.median(found["photons"] / real["photons"]))
-        if pairs and "photons" in real
+        if detection.pairs and "photons" in real
         else float("nan")
     )
     return Comparison(
         radius_nm=radius_nm,
-        truths=len(truth),
-        rows=len(table),
-        pairs=pairs,
-        jaccard=_ratio(pairs, len(truth) + len(table) - pairs),
-        recall=_ratio(pairs, len(truth)),
-        precision=_ratio(pairs, len(table)),
-        rmse_x_nm=_rms(errors["x"]),
-        rmse_y_nm=_rms(errors["y"]),
+        truths=detection.truths,
+        rows=detection.rows,
+        pairs=detection.pairs,
+        jaccard=detection.jaccard,
+        recall=detection.recall,
+        precision=detection.precision,
+        rmse_x_nm=root_mean_square(errors["x"]),
+        rmse_y_nm=root_mean_square(errors["y"]),
         rmse_axis_nm=rmse,
         rmse_2d_nm=rmse * 2**0.5,
         crlb_nm=crlb,
         rmse_over_crlb=rmse / crlb,
         median_error_over_sd=_median(np.abs(both) / _both(found, "sigma_{}_nm")),
-        coverage_68=_mean(inside[68]),
-        coverage_95=_mean(inside[95]),
+        coverage_68=held[68],
+        coverage_95=held[95],
         photons_ratio=photons,
     )
 
@@ -134,15 +135,13 @@ def matched(
         real = by_frame.get(frame)
         if real is None:
             continue
-        distance = cdist(
+        one, other = match_within(
             table[["x_nm", "y_nm"]].to_numpy(float)[rows],
             truth[["x_nm", "y_nm"]].to_numpy(float)[real],
+            radius_nm,
         )
-        near = distance <= radius_nm
-        one, other = linear_sum_assignment(np.where(near, distance, _FAR))
-        good = near[one, other]
-        mine.append(rows[one[good]])
-        theirs.append(real[other[good]])
+        mine.append(np.asarray(rows, np.int64)[one])
+        theirs.append(np.asarray(real, np.int64)[other])
     return np.concatenate(mine), np.concatenate(theirs)
 
 
@@ -150,17 +149,5 @@ def _both(found: pd.DataFrame, name: str) -> Array:
     return np.concatenate([found[name.format(axis)].to_numpy(float) for axis in "xy"])
 
 
-def _rms(values: Array) -> float:
-    return float(np.sqrt(np.mean(values**2))) if values.size else float("nan")
-
-
-def _mean(values: npt.NDArray[np.bool_]) -> float:
-    return float(np.mean(values)) if values.size else float("nan")
-
-
 def _median(values: Array) -> float:
     return float(np.median(values)) if values.size else float("nan")
-
-
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")

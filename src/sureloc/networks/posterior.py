@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sureloc.diffusion.denoisers import Denoiser, denoiser_of, from_residual
+from sureloc.diffusion.noise import white_noise
+from sureloc.diffusion.samplers import Sampler, dpm_solver_2m
+from sureloc.diffusion.schedules import Levels, karras
 from sureloc.errors import InputError
 from sureloc.networks.blocks import fold, unfold
 from sureloc.networks.normalization import network_input
+from sureloc.networks.psi import Psi
 from sureloc.networks.weights import Networks
 from sureloc.physics.kde import peak_of_one
 from sureloc.seeds import torch_generator
@@ -79,15 +82,13 @@ def posterior_images(
             "evaluations 1 or larger (16 and 8 are usual)."
         )
     variance = read_variance.expand(frames, height, width)
+    sampling = Sampling(shipped_levels(networks, evaluations), precision=precision)
     results = [
-        _one_frame(
+        tile_images(
             networks,
-            electrons[i : i + 1],
-            variance[i : i + 1],
-            (sigma_px, excess_noise),
+            _channels(networks, electrons[i : i + 1], variance[i : i + 1], sigma_px, excess_noise),
             [torch_generator(seed, "draw", number, k) for k in range(draws)],
-            evaluations,
-            _autocast(networks.device, precision),
+            sampling,
         )
         for i, number in enumerate(frame_numbers)
     ]
@@ -98,70 +99,103 @@ def posterior_images(
     )
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How draws are made.
+
+    Attributes:
+        levels: gammas, the noisiest first.
+        sampler: any of `sureloc.diffusion.samplers`.
+        precision: see `posterior_images`.
+    """
+
+    levels: Levels
+    sampler: Sampler = dpm_solver_2m
+    precision: Precision = "auto"
+
+
+def shipped_levels(networks: Networks, evaluations: int) -> Levels:
+    """Give the levels that a card names, so many of them."""
+    return karras(evaluations, **networks.card.levels.model_dump())
+
+
+@torch.inference_mode()
+def tile_images(
+    networks: Networks,
+    channels: Float[Tensor, "1 channels height width"],
+    generators: Sequence[torch.Generator],
+    sampling: Sampling,
+) -> tuple[Float[Tensor, "fine_height fine_width"], Float[Tensor, "draws fine_height fine_width"]]:
+    """Estimate and draw the images of one tile.
+
+    Args:
+        networks: trained networks.
+        channels: what `network_input` gives, on the networks' device.
+        generators: source of each draw's noise.
+        sampling: how draws are made.
+
+    Returns:
+        phi's estimate and the draws, in phi's unit (one emitter's peak is about 1).
+    """
+    height, width = channels.shape[2:]
+    frames = channels.contiguous(memory_format=torch.channels_last)
+    autocast = _autocast(networks.device, sampling.precision)
+    with autocast:
+        trunk = networks.phi.trunk(frames)
+        estimate = fold(networks.phi.read(trunk)).float()
+        condition = networks.psi.condition(frames, trunk, estimate)
+    denoiser = psi_denoiser(networks.psi, condition, autocast)
+    at_once = max(1, _PIXELS_AT_ONCE // (height * width))
+    images = [estimate.new_zeros((0, 4 * height, 4 * width))]
+    for first in range(0, len(generators), at_once):
+        part = generators[first:][:at_once]
+        start = white_noise(estimate.expand(len(part), -1, -1, -1), part)
+        residual = sampling.sampler(denoiser, start, sampling.levels, part)
+        images.append(psi_images(networks.psi, residual, estimate))
+    return unfold(estimate)[0, 0], torch.cat(images)
+
+
+def psi_denoiser(
+    psi: Psi,
+    condition: Float[Tensor, "tiles features height width"],
+    autocast: torch.autocast,
+) -> Denoiser:
+    """Give Psi as the denoiser of residuals, folded and of unit variance, that samplers take.
+
+    Args:
+        psi: the network.
+        condition: of `Psi.condition`, one for each draw or one for all.
+        autocast: the precision that the network runs at; the sampler's own sums are float32.
+    """
+
+    def network(noisy: Tensor, log_snr: Tensor) -> Tensor:
+        seen = noisy.contiguous(memory_format=torch.channels_last)
+        with autocast:
+            raw: Tensor = psi(seen, log_snr, condition.expand(len(noisy), -1, -1, -1))
+        return raw.float()
+
+    return denoiser_of(network, "preconditioned")
+
+
+def psi_images(
+    psi: Psi,
+    residual: Float[Tensor, "draws 16 height width"],
+    estimate: Float[Tensor, "tiles 16 height width"],
+) -> Float[Tensor, "draws fine_height fine_width"]:
+    """Turn residuals that were drawn into images around phi's estimate, in phi's unit."""
+    return unfold(from_residual(residual, estimate, psi.residual_scale))[:, 0]
+
+
 def _autocast(device: torch.device, precision: Precision) -> torch.autocast:
     fast = device.type != "cpu" or torch.cpu._is_amx_tile_supported()
     enabled = precision == "bfloat16" or (precision == "auto" and fast)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-@torch.inference_mode()
-def _one_frame(
-    networks: Networks,
-    electrons: Tensor,
-    variance: Tensor,
-    optics: tuple[float, float],
-    generators: Sequence[torch.Generator],
-    evaluations: int,
-    autocast: torch.autocast,
-) -> tuple[Tensor, Tensor]:
-    device, (height, width) = networks.device, electrons.shape[1:]
-    e, v = electrons.to(device, torch.float32), variance.to(device, torch.float32)
-    sigma, excess = (torch.full((1,), value, device=device) for value in optics)
-    frames = network_input(e, v, sigma, excess).contiguous(memory_format=torch.channels_last)
-    with autocast:
-        trunk = networks.phi.trunk(frames)
-        estimate = fold(networks.phi.read(trunk)).float()
-        condition = networks.psi.condition(frames, trunk, estimate)
-    at_once = max(1, _PIXELS_AT_ONCE // (height * width))
-    images = [electrons.new_zeros((0, 4 * height, 4 * width), dtype=torch.float32).to(device)]
-    for first in range(0, len(generators), at_once):
-        noise = torch.stack(
-            [torch.randn(16, height, width, generator=g) for g in generators[first:][:at_once]]
-        ).to(device)
-        residual = _sample(networks, noise, condition, evaluations, autocast)
-        images.append(unfold(estimate + networks.psi.residual_scale * residual)[:, 0])
-    return unfold(estimate)[0, 0], torch.cat(images)
-
-
-def _sample(
-    networks: Networks,
-    noise: Tensor,
-    condition: Tensor,
-    evaluations: int,
-    autocast: torch.autocast,
+def _channels(
+    networks: Networks, electrons: Tensor, variance: Tensor, sigma_px: float, excess_noise: float
 ) -> Tensor:
-    """Draw folded residuals by DPM-Solver++(2M) with a last Euler step (Lu et al. 2022)."""
-    levels = _levels(networks, evaluations)
-    u = levels[0] * noise
-    condition = condition.expand(len(u), -1, -1, -1)
-    before, width_before = u, math.inf
-    for now, after in pairwise(levels):
-        scaled = (u / math.sqrt(1 + now**2)).contiguous(memory_format=torch.channels_last)
-        log_snr = torch.full((len(u),), -2 * math.log(now), device=u.device)
-        with autocast:
-            raw = networks.psi(scaled, log_snr, condition).float()
-        clean: Tensor = u / (1 + now**2) + now / math.sqrt(1 + now**2) * raw
-        if after == 0:
-            return clean
-        width = math.log(now / after)
-        ratio = width / (2 * width_before)
-        u = after / now * u + (1 - after / now) * ((1 + ratio) * clean - ratio * before)
-        before, width_before = clean, width
-    return u
-
-
-def _levels(networks: Networks, evaluations: int) -> list[float]:
-    card = networks.card.levels
-    high, low = card.sigma_max ** (1 / card.rho), card.sigma_min ** (1 / card.rho)
-    ramp = [i / max(evaluations - 1, 1) for i in range(evaluations)]
-    return [(high + t * (low - high)) ** card.rho for t in ramp] + [0.0]
+    device = networks.device
+    e, v = electrons.to(device, torch.float32), variance.to(device, torch.float32)
+    sigma, excess = (torch.full((1,), value, device=device) for value in (sigma_px, excess_noise))
+    return network_input(e, v, sigma, excess)

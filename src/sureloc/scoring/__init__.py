@@ -1,4 +1,5 @@
-"""Scores of estimates and of their stated uncertainty: matching, coverage, calibration, energy.
+"""How good and how honest draws and tables are: pure functions of tensors and arrays.
 
-Pure mathematics on arrays and tensors. Drawing samples is elsewhere: a score only judges them.
+Ensembles come as (draws, *shape) beside a truth of (*shape). Scores are smaller for better draws
+and proper: no draws score better on average than those from the posterior.
 """

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from sureloc.diffusion.denoisers import to_residual
+from sureloc.diffusion.noise import white_noise
+from sureloc.diffusion.objectives import denoising_loss
+from sureloc.diffusion.samplers import dpm_solver_2m
+from sureloc.diffusion.schedules import karras, log_normal_gamma
 from sureloc.networks.blocks import fold, unfold
 from sureloc.networks.phi import Phi
+from sureloc.networks.posterior import psi_denoiser, psi_images
 from sureloc.networks.psi import Psi
 from sureloc.physics.kde import peak_of_one
+from sureloc.scoring.calibration import Spread, spread_of, spread_skill
+from sureloc.scoring.proper import fair_crps
 from sureloc.simulate.tiles import TileBatch, simulate_tiles
 from sureloc.train.engine import Training
 from sureloc.train.phi import tile_input
 from sureloc.train.recipe import PsiTrainingRecipe
 
 _SCALE_TILES = 512
+# Pixels are informative where phi expects this share of an emitter's peak, or more.
+INFORMATIVE = 0.05
 
 
 @dataclass(frozen=True)
@@ -95,47 +104,40 @@ class PsiTraining(Training):
     def _denoising_loss(self, network: Psi, views: Views, generator: torch.Generator) -> Tensor:
         noise = self.recipe.noise
         repeats = noise.levels_per_tile
-        clean = (views.residual / network.residual_scale).repeat_interleave(repeats, 0)
-        # Stratified over the batch: every step sees low and high levels.
-        count = len(clean)
-        order = torch.randperm(count, generator=generator, device=clean.device)
-        offset = torch.rand(count, generator=generator, device=clean.device)
-        normal = torch.special.ndtri(((order + offset) / count).clamp(1e-4, 1 - 1e-4))
-        sigma = (noise.log_mean + noise.log_sd * normal).exp()
-        s = sigma[:, None, None, None]
-        white = torch.randn(clean.shape, generator=generator, device=clean.device)
-        noisy = clean + s * white.to(clean)
-        skip, out = 1 / (1 + s**2), s / (1 + s**2).sqrt()
+        clean = to_residual(views.estimate + views.residual, views.estimate, network.residual_scale)
+        clean = clean.repeat_interleave(repeats, 0)
+        gamma = log_normal_gamma(noise.log_mean, noise.log_sd, len(clean), generator)
         with self.autocast():
             condition = network.condition(views.frames, views.trunk, views.estimate)
-            condition = condition.repeat_interleave(repeats, 0)
-            scaled = (noisy / (1 + s**2).sqrt()).contiguous(memory_format=torch.channels_last)
-            raw = network(scaled, -2 * sigma.log(), condition)
-        loss: Tensor = (raw.float() - (clean - skip * noisy) / out).square().mean()
-        return loss
+        condition = condition.repeat_interleave(repeats, 0)
+
+        def raw(noisy: Tensor, log_snr: Tensor) -> Tensor:
+            seen = noisy.contiguous(memory_format=torch.channels_last)
+            with self.autocast():
+                output: Tensor = network(seen, log_snr, condition)
+            return output.float()
+
+        return denoising_loss(raw, "preconditioned", clean, gamma, generator)
 
     @torch.no_grad()
     def judge(self, generator: torch.Generator) -> dict[str, float]:
         """Give the denoising loss, spread-skill and pixel CRPS on informative pixels."""
         plan, network = self.recipe.validation, self.average
-        loss, sums, left, batches = 0.0, torch.zeros(5, dtype=torch.float64), plan.tiles, 0
+        loss, left, batches, parts = 0.0, plan.tiles, 0, []
         while left > 0:
             views = self.views(self._tiles(generator, min(left, 8), plan.tile_px))
             loss += float(self._denoising_loss(network, views, generator))
             batches += 1
             draws = self.draw(network, views, generator, plan.draws, plan.evaluations)
-            truth = unfold(views.residual + views.estimate)[:, 0]
-            informative = unfold(views.estimate)[:, 0] > 0.05
-            sums += _tally(draws, truth, unfold(views.residual)[:, 0], informative)
+            parts.append(_judged(draws, views))
             left -= 8
-        variance, squared, crps, own, count = sums.tolist()
-        draws_count = plan.draws
+        variance, squared, crps, own = torch.cat(parts, dim=1)
         return {
             "score": loss / batches,
-            "spread_skill": math.sqrt((draws_count + 1) / draws_count * variance / squared),
-            "crps": crps / count,
-            "rmse": math.sqrt(squared / count),
-            "phi_rmse": math.sqrt(own / count),
+            "spread_skill": spread_skill(Spread(variance, squared, plan.draws)),
+            "crps": float(crps.double().mean()),
+            "rmse": float(squared.double().mean().sqrt()),
+            "phi_rmse": float(own.double().mean().sqrt()),
         }
 
     def draw(
@@ -145,46 +147,27 @@ class PsiTraining(Training):
         noise = self.recipe.noise
         with self.autocast():
             condition = network.condition(views.frames, views.trunk, views.estimate)
-        ramp = torch.linspace(0, 1, evaluations)
-        ends = noise.sigma_max ** (1 / noise.rho), noise.sigma_min ** (1 / noise.rho)
-        levels = torch.cat([(ends[0] + ramp * (ends[1] - ends[0])) ** noise.rho, torch.zeros(1)])
+        denoiser = psi_denoiser(network, condition, self.autocast())
+        levels = karras(evaluations, noise.sigma_min, noise.sigma_max, noise.rho)
         images = []
         for _ in range(draws):
-            u = levels[0] * torch.randn(
-                views.residual.shape, generator=generator, device=self.device
-            )
-            before, width_before = None, 0.0
-            for now, after in zip(levels[:-1].tolist(), levels[1:].tolist(), strict=True):
-                scaled = (u / math.sqrt(1 + now**2)).contiguous(memory_format=torch.channels_last)
-                log_snr = torch.full((len(u),), -2 * math.log(now), device=self.device)
-                with self.autocast():
-                    raw = network(scaled, log_snr, condition).float()
-                clean = u / (1 + now**2) + now / math.sqrt(1 + now**2) * raw
-                if after == 0:
-                    u = clean
-                    break
-                width = math.log(now / after)
-                guess = clean
-                if before is not None:
-                    ratio = width / (2 * width_before)
-                    guess = (1 + ratio) * clean - ratio * before
-                u = after / now * u + (1 - after / now) * guess
-                before, width_before = clean, width
-            images.append(unfold(views.estimate + network.residual_scale * u)[:, 0])
+            residual = dpm_solver_2m(denoiser, white_noise(views.residual, generator), levels)
+            images.append(psi_images(network, residual, views.estimate))
         return torch.stack(images, dim=1)
 
 
-def _tally(draws: Tensor, truth: Tensor, residual: Tensor, where: Tensor) -> Tensor:
-    count = draws.shape[1]
-    mean = draws.mean(1)
-    pairs = (draws[:, :, None] - draws[:, None]).abs().sum((1, 2)) / (2 * count * (count - 1))
-    crps = (draws - truth[:, None]).abs().mean(1) - pairs
+def _judged(draws: Tensor, views: Views) -> Tensor:
+    """Give variance, squared errors, CRPS and phi's squared errors on informative pixels."""
+    truth = unfold(views.residual + views.estimate)[:, 0]
+    where = unfold(views.estimate)[:, 0] > INFORMATIVE
+    members = draws.transpose(0, 1)
+    spread = spread_of(members, truth)
+    informative = where.reshape(-1)
     return torch.stack(
         [
-            draws.var(1)[where].double().sum(),
-            (mean - truth)[where].double().square().sum(),
-            crps[where].double().sum(),
-            residual[where].double().square().sum(),
-            where.double().sum(),
+            spread.variance[informative],
+            spread.squared_error[informative],
+            fair_crps(members, truth)[where],
+            unfold(views.residual)[:, 0][where].square(),
         ]
     )

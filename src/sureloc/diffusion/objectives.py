@@ -1,0 +1,81 @@
+"""What networks are trained by: denoising errors, and the energy score of a one-step generator."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from sureloc.diffusion.denoisers import Network, Target, regression_target
+from sureloc.diffusion.noise import white_noise
+from sureloc.diffusion.schedules import diffuse, log_snr_of_gamma
+from sureloc.scoring.proper import fair_energy_score
+
+PATCH_FINE_PX = 8
+
+
+def denoising_loss(
+    network: Network,
+    target: Target,
+    clean: Float[Tensor, "items *shape"],
+    gamma: Float[Tensor, " items"],
+    generator: torch.Generator,
+    norm: Literal["L1", "L2"] = "L2",
+) -> Float[Tensor, ""]:
+    """Give the mean error of a network's output on noisy images (seed eq. 9).
+
+    Args:
+        network: sees y_t and ln(gamma / (1 - gamma)).
+        target: what its output means; "preconditioned" with L2 is the loss of Karras et al. 2022,
+            eq. 8, whose weight makes every level's error at the start 1.
+        clean: y_0, or residuals of unit variance.
+        gamma: level of each item, float64.
+        generator: source of eps.
+        norm: "L2" learns means. "L1", the seed's, learns medians: what is there with a
+            probability below one half is drawn too rarely.
+    """
+    noise = white_noise(clean, generator)
+    raw = network(diffuse(clean, gamma, noise), log_snr_of_gamma(gamma).to(clean.dtype))
+    error = raw - regression_target(target, clean, noise, gamma)
+    return error.abs().mean() if norm == "L1" else error.square().mean()
+
+
+def energy_loss(
+    draws: Float[Tensor, "draws items height width"],
+    truth: Float[Tensor, "items height width"],
+    patch: int = PATCH_FINE_PX,
+) -> Float[Tensor, ""]:
+    """Give the fair energy score of a generator over pixels, patches and the whole image.
+
+    Each is divided by the square root of its number of pixels, so that all three are of the size
+    of a pixel's error, and they are summed. The score is proper (Gneiting and Raftery 2007, eq.
+    22): on average it is least for draws from the posterior, and unbiased in their number.
+
+    Args:
+        draws: two or more draws for each condition, which gradients flow through.
+        truth: the true images.
+        patch: side of the square patches, px; a remainder at the far edges is left to the others.
+
+    Raises:
+        InputError: there are fewer than two draws.
+    """
+    height, width = truth.shape[1:]
+    total = truth.new_zeros(())
+    for rows, columns in ((1, 1), (min(patch, height), min(patch, width)), (height, width)):
+        scores = fair_energy_score(
+            torch.stack([_patches(draw, rows, columns) for draw in draws]),
+            _patches(truth, rows, columns),
+        )
+        total = total + scores.mean() / (rows * columns) ** 0.5
+    return total
+
+
+def _patches(images: Tensor, rows: int, columns: int) -> Tensor:
+    """Cut (items, height, width) into (items, patches, pixels)."""
+    if (rows, columns) == (1, 1):
+        return images.flatten(1)[:, :, None]
+    cut = functional.unfold(images[:, None], (rows, columns), stride=(rows, columns))
+    return cut.transpose(1, 2)
