@@ -58,8 +58,8 @@ class StepBlock(nn.Module):
     def forward(
         self,
         features: Float[Tensor, "tiles width rows columns"],
-        embedded: Float[Tensor, "tiles embedding"],
-        condition: Float[Tensor, "tiles width rows columns"],
+        embedded: Float[Tensor, "#tiles embedding"],
+        condition: Float[Tensor, "#tiles width rows columns"],
     ) -> Float[Tensor, "tiles width rows columns"]:
         """Add the block's correction; shapes stay."""
         # In place, and with ReLU, since memory is what this costs: see benchmarks of the step.
@@ -166,15 +166,15 @@ class Psi(nn.Module):
     def forward(
         self,
         noisy: Float[Tensor, "draws 16 rows columns"],
-        log_snr: Float[Tensor, " draws"],
-        condition: Float[Tensor, "draws features rows columns"],
+        log_snr: Float[Tensor, " #draws"],
+        condition: Float[Tensor, "#draws features rows columns"],
     ) -> Float[Tensor, "draws 16 rows columns"]:
         """Run one step's network.
 
         Args:
             noisy: the noisy residual, scaled to unit variance.
-            log_snr: ln(gamma / (1 - gamma)) = ln(1 / sigma^2).
-            condition: the result of `condition`, repeated for every draw.
+            log_snr: ln(gamma / (1 - gamma)) = ln(1 / sigma^2), of each draw or one for all.
+            condition: the result of `condition`, of each draw or one for all, which is cheaper.
         """
         embedded = self.embedding(log_snr)
         features = self.stem(noisy)

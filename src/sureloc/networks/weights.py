@@ -6,8 +6,10 @@ against a model that refuses unknown keys. Pickles (.pt, .pth, .ckpt) are refuse
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_arrays
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from sureloc.errors import WeightsError
 from sureloc.networks.phi import Phi
@@ -94,6 +96,15 @@ class Networks:
     def device(self) -> torch.device:
         """Where the networks live."""
         return self.psi.residual_scale.device
+
+    @cached_property
+    def cast_psi(self) -> Psi:
+        """Psi with its convolutions in bfloat16, so that autocast need not cast them each time."""
+        psi = copy.deepcopy(self.psi)
+        for layer in psi.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.to(torch.bfloat16)
+        return psi
 
     @property
     def radius_px(self) -> int:
