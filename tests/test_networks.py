@@ -13,7 +13,7 @@ from sureloc.networks.posterior import posterior_images
 from sureloc.networks.psi import NoiseLevelEmbedding, Psi
 from sureloc.networks.weights import (
     Card,
-    LevelsCard,
+    KarrasLevels,
     Networks,
     PhiCard,
     PsiCard,
@@ -43,7 +43,7 @@ def small_networks(seed=0) -> Networks:
             embedding=8,
         ),
         kernel_sigma_fine_px=1.0,
-        levels=LevelsCard(sigma_min=0.03, sigma_max=80.0, rho=7.0),
+        levels=KarrasLevels(kind="karras", sigma_min=0.03, sigma_max=80.0, rho=7.0),
     )
     networks = build_networks(card)
     for network in (networks.phi, networks.psi):

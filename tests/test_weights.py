@@ -107,7 +107,11 @@ def test_missing_and_additional_arrays_are_refused(saved):
         ({"kernel_sigma_fine_px": None}, "kernel_sigma_fine_px"),
         ({"phi": {"width": 10**9, "dilations": [1]}}, "phi.width"),
         ({"phi": {"width": 8, "dilations": [1] * 1000}}, "phi.dilations"),
-        ({"levels": {"sigma_min": 0.03, "sigma_max": 0, "rho": 7}}, "levels.sigma_max"),
+        (
+            {"levels": {"kind": "karras", "sigma_min": 0.03, "sigma_max": 0, "rho": 7}},
+            "levels.karras.sigma_max",
+        ),
+        ({"draws": {"sampler": "os.system"}}, "draws.sampler"),
     ],
 )
 def test_cards_that_say_something_else_are_refused(saved, changes, message):

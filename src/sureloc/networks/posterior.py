@@ -10,15 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sureloc.diffusion.denoisers import Denoiser, denoiser_of, from_residual
+from sureloc.diffusion import samplers
+from sureloc.diffusion.denoisers import Denoiser, Target, denoiser_of, from_residual, to_residual
 from sureloc.diffusion.noise import white_noise
-from sureloc.diffusion.samplers import Sampler, dpm_solver_2m
-from sureloc.diffusion.schedules import Levels, karras
+from sureloc.diffusion.samplers import Sampler
+from sureloc.diffusion.schedules import Levels
 from sureloc.errors import InputError
 from sureloc.networks.blocks import fold, unfold
 from sureloc.networks.normalization import network_input
 from sureloc.networks.psi import Psi
-from sureloc.networks.weights import Networks
+from sureloc.networks.weights import Data, Networks
 from sureloc.physics.kde import peak_of_one
 from sureloc.seeds import torch_generator
 
@@ -48,7 +49,7 @@ def posterior_images(
     draws: int,
     seed: int,
     frame_numbers: Sequence[int],
-    evaluations: int = 8,
+    evaluations: int | None = None,
     precision: Precision = "auto",
 ) -> PosteriorImages:
     """Estimate and draw the kernel density images of frames.
@@ -63,7 +64,7 @@ def posterior_images(
         seed: the user's seed.
         frame_numbers: 0-based number of each frame in its movie; with the seed and the draw's
             index it addresses the noise, so that no result depends on what else is in the batch.
-        evaluations: network evaluations per draw.
+        evaluations: network evaluations per draw; by default those that the card names.
         precision: "float32"; "bfloat16", several times faster where the processor multiplies
             such matrices; "auto" takes bfloat16 there and float32 elsewhere.
 
@@ -76,13 +77,13 @@ def posterior_images(
     frames, height, width = electrons.shape
     if len(frame_numbers) != frames:
         raise InputError(f"{len(frame_numbers)} frame numbers came with {frames} frames.")
-    if draws < 0 or evaluations < 1:
+    if draws < 0 or (evaluations is not None and evaluations < 1):
         raise InputError(
             f"draws is {draws} and evaluations {evaluations}; draws must be 0 or larger and "
             "evaluations 1 or larger (16 and 8 are usual)."
         )
     variance = read_variance.expand(frames, height, width)
-    sampling = Sampling(shipped_levels(networks, evaluations), precision=precision)
+    sampling = shipped_sampling(networks, evaluations, precision)
     results = [
         tile_images(
             networks,
@@ -107,16 +108,22 @@ class Sampling:
         levels: gammas, the noisiest first.
         sampler: any of `sureloc.diffusion.samplers`.
         precision: see `posterior_images`.
+        start_at_estimate: start around sqrt(gamma_T) times phi's estimate, not around 0.
     """
 
     levels: Levels
-    sampler: Sampler = dpm_solver_2m
+    sampler: Sampler = samplers.dpm_solver_2m
     precision: Precision = "auto"
+    start_at_estimate: bool = False
 
 
-def shipped_levels(networks: Networks, evaluations: int) -> Levels:
-    """Give the levels that a card names, so many of them."""
-    return karras(evaluations, **networks.card.levels.model_dump())
+def shipped_sampling(
+    networks: Networks, evaluations: int | None = None, precision: Precision = "auto"
+) -> Sampling:
+    """Give the way to draw that a card names, or the same with other numbers of evaluations."""
+    card = networks.card
+    levels = card.levels.levels(card.draws.evaluations if evaluations is None else evaluations)
+    return Sampling(levels, getattr(samplers, card.draws.sampler), precision)
 
 
 @torch.inference_mode()
@@ -145,22 +152,37 @@ def tile_images(
         estimate = fold(networks.phi.read(trunk)).float()
         condition = networks.psi.condition(frames, trunk, estimate)
     psi = networks.cast_psi if autocast._enabled else networks.psi
-    denoiser = psi_denoiser(psi, condition, autocast)
+    card = networks.card.draws
+    denoiser = psi_denoiser(psi, condition, autocast, card.target)
+    centre = centre_of(card.data, estimate)
+    shift = float(sampling.levels[0]) ** 0.5 * to_residual(estimate, centre, psi.residual_scale)
     at_once = max(1, _PIXELS_AT_ONCE // (height * width))
     images = [estimate.new_zeros((0, 4 * height, 4 * width))]
     for first in range(0, len(generators), at_once):
         part = generators[first:][:at_once]
         start = white_noise(estimate.expand(len(part), -1, -1, -1), part)
+        if sampling.start_at_estimate:
+            start = shift + (1.0 - float(sampling.levels[0])) ** 0.5 * start
         start = start.contiguous(memory_format=torch.channels_last)
         residual = sampling.sampler(denoiser, start, sampling.levels, part)
-        images.append(psi_images(networks.psi, residual, estimate))
+        images.append(psi_images(networks.psi, residual, centre))
     return unfold(estimate)[0, 0], torch.cat(images)
+
+
+def centre_of(
+    data: Data, estimate: Float[Tensor, "tiles 16 height width"]
+) -> Float[Tensor, "tiles 16 height width"]:
+    """Give the image, in phi's unit, that Psi's zero stands for: see `DrawsCard.data`."""
+    if data == "residual":
+        return estimate
+    return torch.full_like(estimate, 0.0 if data == "image" else 0.5)
 
 
 def psi_denoiser(
     psi: Psi,
     condition: Float[Tensor, "tiles features height width"],
     autocast: torch.autocast,
+    target: Target = "preconditioned",
 ) -> Denoiser:
     """Give Psi as the denoiser of residuals, folded and of unit variance, that samplers take.
 
@@ -168,6 +190,7 @@ def psi_denoiser(
         psi: the network.
         condition: of `Psi.condition`, one for each draw or one for all.
         autocast: the precision that the network runs at; the sampler's own sums are float32.
+        target: what the network's output means.
     """
 
     def network(noisy: Tensor, log_snr: Tensor) -> Tensor:
@@ -177,16 +200,16 @@ def psi_denoiser(
             raw: Tensor = psi(seen, log_snr[:1], condition)
         return raw.float()
 
-    return denoiser_of(network, "preconditioned")
+    return denoiser_of(network, target)
 
 
 def psi_images(
     psi: Psi,
     residual: Float[Tensor, "draws 16 height width"],
-    estimate: Float[Tensor, "tiles 16 height width"],
+    centre: Float[Tensor, "tiles 16 height width"],
 ) -> Float[Tensor, "draws fine_height fine_width"]:
-    """Turn residuals that were drawn into images around phi's estimate, in phi's unit."""
-    return unfold(from_residual(residual, estimate, psi.residual_scale))[:, 0]
+    """Turn what was drawn into images around a centre, in phi's unit."""
+    return unfold(from_residual(residual, centre, psi.residual_scale))[:, 0]
 
 
 def _autocast(device: torch.device, precision: Precision) -> torch.autocast:

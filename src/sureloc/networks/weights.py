@@ -21,6 +21,8 @@ from safetensors.torch import load as load_arrays
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sureloc.diffusion.denoisers import Target
+from sureloc.diffusion.schedules import Levels, cosine, karras, linear_beta, thinned
 from sureloc.errors import WeightsError
 from sureloc.networks.phi import Phi
 from sureloc.networks.psi import Psi
@@ -52,12 +54,66 @@ class PsiCard(_Strict):
     embedding: PositiveInt
 
 
-class LevelsCard(_Strict):
-    """Ends and spacing of the noise levels that sampling runs through (Karras 2022, eq. 5)."""
+class KarrasLevels(_Strict):
+    """Noise levels of `sureloc.diffusion.schedules.karras`."""
 
+    kind: Literal["karras"]
     sigma_min: PositiveFloat
     sigma_max: PositiveFloat
     rho: PositiveFloat
+
+    def levels(self, evaluations: int) -> Levels:
+        """Give so many levels."""
+        return karras(evaluations, self.sigma_min, self.sigma_max, self.rho)
+
+
+class LinearBetaLevels(_Strict):
+    """Noise levels of `sureloc.diffusion.schedules.linear_beta`."""
+
+    kind: Literal["linear_beta"]
+    steps: PositiveInt = 100
+    first: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    last: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+
+    def levels(self, evaluations: int) -> Levels:
+        """Give so many levels, evenly from all steps."""
+        return _thinned(linear_beta(self.steps, self.first, self.last), evaluations)
+
+
+class CosineLevels(_Strict):
+    """Noise levels of `sureloc.diffusion.schedules.cosine`."""
+
+    kind: Literal["cosine"]
+    steps: PositiveInt = 100
+
+    def levels(self, evaluations: int) -> Levels:
+        """Give so many levels, evenly from all steps."""
+        return _thinned(cosine(self.steps), evaluations)
+
+
+LevelsCard = Annotated[KarrasLevels | LinearBetaLevels | CosineLevels, Field(discriminator="kind")]
+Data = Literal["residual", "image", "display"]
+SamplerName = Literal["dpm_solver_2m", "ancestral", "ddim", "heun", "unipc"]
+
+
+def _thinned(levels: Levels, evaluations: int) -> Levels:
+    return levels if evaluations == len(levels) else thinned(levels, evaluations)
+
+
+class DrawsCard(_Strict):
+    """How draws are made.
+
+    Attributes:
+        target: what Psi's output means (`sureloc.diffusion.denoisers`).
+        data: what is drawn: y - yhat in units of its rms, y in such units, or y in [-1, 1].
+        sampler: a function of `sureloc.diffusion.samplers`.
+        evaluations: of Psi for one draw.
+    """
+
+    target: Target = "preconditioned"
+    data: Data = "residual"
+    sampler: SamplerName = "dpm_solver_2m"
+    evaluations: PositiveInt = 8
 
 
 class Card(_Strict):
@@ -69,6 +125,7 @@ class Card(_Strict):
         phi, psi: how the networks are built.
         kernel_sigma_fine_px: kernel width of the images that they estimate, fine px.
         levels: noise levels of sampling.
+        draws: how draws are made from them.
         training: recipes with their seeds, steps and hours.
         metrics: what was measured on held-out tiles.
     """
@@ -80,6 +137,7 @@ class Card(_Strict):
     psi: PsiCard
     kernel_sigma_fine_px: PositiveFloat
     levels: LevelsCard
+    draws: DrawsCard = DrawsCard()
     training: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
 

@@ -16,7 +16,6 @@ from sureloc.networks.phi import Phi
 from sureloc.networks.psi import Psi
 from sureloc.networks.weights import (
     Card,
-    LevelsCard,
     Networks,
     PhiCard,
     PsiCard,
@@ -50,7 +49,8 @@ def make_card(
         phi=PhiCard(**phi.network.model_dump(exclude={"kind"})),
         psi=PsiCard(**psi.network.model_dump(exclude={"kind"})),
         kernel_sigma_fine_px=psi.kernel_sigma_fine_px,
-        levels=LevelsCard(**psi.noise.model_dump(include={"sigma_min", "sigma_max", "rho"})),
+        levels=psi.noise.card(),
+        draws=psi.objective.card(psi.data),
     )
 
 

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from sureloc.diffusion.denoisers import to_residual
 from sureloc.diffusion.noise import white_noise
-from sureloc.diffusion.objectives import denoising_loss
+from sureloc.diffusion.objectives import denoising_loss, energy_loss
 from sureloc.diffusion.samplers import dpm_solver_2m
-from sureloc.diffusion.schedules import karras, log_normal_gamma
+from sureloc.diffusion.schedules import log_snr_of_gamma
 from sureloc.networks.blocks import fold, unfold
 from sureloc.networks.phi import Phi
-from sureloc.networks.posterior import psi_denoiser, psi_images
+from sureloc.networks.posterior import centre_of, psi_denoiser, psi_images
 from sureloc.networks.psi import Psi
 from sureloc.physics.kde import peak_of_one
 from sureloc.scoring.calibration import Spread, spread_of, spread_skill
@@ -31,12 +31,19 @@ INFORMATIVE = 0.05
 
 @dataclass(frozen=True)
 class Views:
-    """What Psi sees of a batch of tiles, and the residual it shall draw, all folded."""
+    """What Psi sees of a batch of tiles, and the image it shall draw, folded, in phi's unit.
+
+    Attributes:
+        frames, trunk, estimate: what `Psi.condition` takes.
+        centre: what Psi's zero stands for.
+        target: the true image.
+    """
 
     frames: Tensor
     trunk: Tensor
     estimate: Tensor
-    residual: Tensor
+    centre: Tensor
+    target: Tensor
 
 
 def build_psi(recipe: PsiTrainingRecipe, trunk_width: int) -> Psi:
@@ -54,7 +61,7 @@ def build_psi(recipe: PsiTrainingRecipe, trunk_width: int) -> Psi:
 
 
 class PsiTraining(Training):
-    """Psi by denoising residuals (Karras et al. 2022, eqs. 7 and 8; DIFFUSION formulation)."""
+    """Psi by denoising, or in one step by the energy score (`sureloc.diffusion.objectives`)."""
 
     recipe: PsiTrainingRecipe
 
@@ -85,39 +92,47 @@ class PsiTraining(Training):
             trunk = self.phi.trunk(frames)
             estimate = fold(self.phi.read(trunk)).float()
         target = fold(tiles.kde[:, None] / peak_of_one(self.recipe.kernel_sigma_fine_px))
-        return Views(frames, trunk, estimate, target - estimate)
+        return Views(frames, trunk, estimate, centre_of(self.recipe.data, estimate), target)
 
     def _measure_residual_scale(self) -> float:
+        if self.recipe.data == "display":
+            return 0.5
         generator = self.generator("residual scale")
-        squares = [
-            self.views(self._tiles(generator, 16, self.recipe.batch.tile_px)).residual.square()
-            for _ in range(_SCALE_TILES // 16)
-        ]
-        return float(torch.stack([square.mean() for square in squares]).mean().sqrt())
+        side = self.recipe.batch.tile_px
+        batches = (self.views(self._tiles(generator, 16, side)) for _ in range(_SCALE_TILES // 16))
+        squares = [(views.target - views.centre).square().mean() for views in batches]
+        return float(torch.stack(squares).mean().sqrt())
 
     def loss(self, generator: torch.Generator) -> Tensor:
-        """Give the preconditioned denoising error on fresh tiles."""
+        """Give the recipe's error on fresh tiles."""
         batch = self.recipe.batch
         views = self.views(self._tiles(generator, batch.tiles, batch.tile_px))
-        return self._denoising_loss(self.network, views, generator)
+        return self._loss(self.network, views, generator)
 
-    def _denoising_loss(self, network: Psi, views: Views, generator: torch.Generator) -> Tensor:
-        noise = self.recipe.noise
-        repeats = noise.levels_per_tile
-        clean = to_residual(views.estimate + views.residual, views.estimate, network.residual_scale)
-        clean = clean.repeat_interleave(repeats, 0)
-        gamma = log_normal_gamma(noise.log_mean, noise.log_sd, len(clean), generator)
+    def _loss(self, network: Psi, views: Views, generator: torch.Generator) -> Tensor:
+        clean = to_residual(views.target, views.centre, network.residual_scale)
         with self.autocast():
             condition = network.condition(views.frames, views.trunk, views.estimate)
-        condition = condition.repeat_interleave(repeats, 0)
+        objective = self.recipe.objective
+        repeats = (
+            self.recipe.noise.levels_per_tile if objective.kind == "denoising" else objective.draws
+        )
+        conditions = condition.repeat(repeats, 1, 1, 1)
 
         def raw(noisy: Tensor, log_snr: Tensor) -> Tensor:
             seen = noisy.contiguous(memory_format=torch.channels_last)
             with self.autocast():
-                output: Tensor = network(seen, log_snr, condition)
+                output: Tensor = network(seen, log_snr, conditions)
             return output.float()
 
-        return denoising_loss(raw, "preconditioned", clean, gamma, generator)
+        many = clean.repeat(repeats, 1, 1, 1)
+        if objective.kind == "denoising":
+            gamma = self.recipe.noise.gammas(len(many), generator)
+            return denoising_loss(raw, objective.target, many, gamma, generator, objective.norm)
+        level = log_snr_of_gamma(self.recipe.noise.card().levels(1)).to(many)
+        drawn = unfold(raw(white_noise(many, generator), level))[:, 0]
+        draws = drawn.reshape(repeats, len(clean), *drawn.shape[1:])
+        return energy_loss(draws, unfold(clean)[:, 0], objective.patch_fine_px)
 
     @torch.no_grad()
     def judge(self, generator: torch.Generator) -> dict[str, float]:
@@ -126,9 +141,9 @@ class PsiTraining(Training):
         loss, left, batches, parts = 0.0, plan.tiles, 0, []
         while left > 0:
             views = self.views(self._tiles(generator, min(left, 8), plan.tile_px))
-            loss += float(self._denoising_loss(network, views, generator))
+            loss += float(self._loss(network, views, generator))
             batches += 1
-            draws = self.draw(network, views, generator, plan.draws, plan.evaluations)
+            draws = self.draw(network, views, generator, plan.draws)
             parts.append(_judged(draws, views))
             left -= 8
         variance, squared, crps, own = torch.cat(parts, dim=1)
@@ -140,25 +155,24 @@ class PsiTraining(Training):
             "phi_rmse": float(own.double().mean().sqrt()),
         }
 
-    def draw(
-        self, network: Psi, views: Views, generator: torch.Generator, draws: int, evaluations: int
-    ) -> Tensor:
-        """Draw images by DPM-Solver++(2M), in phi's unit, (tiles, draws, rows, columns)."""
-        noise = self.recipe.noise
+    def draw(self, network: Psi, views: Views, generator: torch.Generator, draws: int) -> Tensor:
+        """Draw images by DPM-Solver++(2M) or in one step, in phi's unit, (tiles, draws, ...)."""
+        card = self.recipe.objective.card(self.recipe.data)
         with self.autocast():
             condition = network.condition(views.frames, views.trunk, views.estimate)
-        denoiser = psi_denoiser(network, condition, self.autocast())
-        levels = karras(evaluations, noise.sigma_min, noise.sigma_max, noise.rho)
+        denoiser = psi_denoiser(network, condition, self.autocast(), card.target)
+        few = min(card.evaluations, self.recipe.validation.evaluations)
+        levels = self.recipe.noise.card().levels(few)
         images = []
         for _ in range(draws):
-            residual = dpm_solver_2m(denoiser, white_noise(views.residual, generator), levels)
-            images.append(psi_images(network, residual, views.estimate))
+            drawn = dpm_solver_2m(denoiser, white_noise(views.target, generator), levels)
+            images.append(psi_images(network, drawn, views.centre))
         return torch.stack(images, dim=1)
 
 
 def _judged(draws: Tensor, views: Views) -> Tensor:
     """Give variance, squared errors, CRPS and phi's squared errors on informative pixels."""
-    truth = unfold(views.residual + views.estimate)[:, 0]
+    truth = unfold(views.target)[:, 0]
     where = unfold(views.estimate)[:, 0] > INFORMATIVE
     members = draws.transpose(0, 1)
     spread = spread_of(members, truth)
@@ -168,6 +182,6 @@ def _judged(draws: Tensor, views: Views) -> Tensor:
             spread.variance[informative],
             spread.squared_error[informative],
             fair_crps(members, truth)[where],
-            unfold(views.residual)[:, 0][where].square(),
+            (unfold(views.estimate)[:, 0] - truth)[where].square(),
         ]
     )

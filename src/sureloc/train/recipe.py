@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+import torch
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
 
+from sureloc.diffusion.schedules import log_normal_gamma, piecewise_uniform_gamma
 from sureloc.errors import InputError
+from sureloc.networks.weights import (
+    CosineLevels,
+    Data,
+    DrawsCard,
+    KarrasLevels,
+    LevelsCard,
+    LinearBetaLevels,
+    SamplerName,
+)
 from sureloc.simulate.tiles import TileConditions
 
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -164,6 +177,7 @@ class NoiseRecipe(_Strict):
         levels_per_tile: noise levels that each simulated tile is used with in a step.
     """
 
+    kind: Literal["log_normal"] = "log_normal"
     log_mean: float = 0.3
     log_sd: PositiveFloat = 1.8
     sigma_min: PositiveFloat = 0.03
@@ -171,10 +185,105 @@ class NoiseRecipe(_Strict):
     rho: PositiveFloat = 7.0
     levels_per_tile: PositiveInt = 4
 
+    def gammas(self, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
+        """Draw training levels."""
+        return log_normal_gamma(self.log_mean, self.log_sd, count, generator)
+
+    def card(self) -> LevelsCard:
+        """Give the levels that sampling runs through."""
+        return KarrasLevels(
+            kind="karras", sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho
+        )
+
+
+class LinearBetaNoiseRecipe(LinearBetaLevels):
+    """Levels uniform inside a random step of a linear schedule, as seed 3.3 and 4.2 print it."""
+
+    levels_per_tile: PositiveInt = 4
+
+    def gammas(self, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
+        """Draw training levels."""
+        return piecewise_uniform_gamma(self.levels(self.steps), count, generator)
+
+    def card(self) -> LevelsCard:
+        """Give the levels that sampling runs through."""
+        return LinearBetaLevels(**self.model_dump(exclude={"levels_per_tile"}))
+
+
+class CosineNoiseRecipe(CosineLevels):
+    """Levels uniform inside a random step of the cosine schedule."""
+
+    levels_per_tile: PositiveInt = 4
+
+    def gammas(self, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
+        """Draw training levels."""
+        return piecewise_uniform_gamma(self.levels(self.steps), count, generator)
+
+    def card(self) -> LevelsCard:
+        """Give the levels that sampling runs through."""
+        return CosineLevels(**self.model_dump(exclude={"levels_per_tile"}))
+
+
+class DenoisingRecipe(_Strict):
+    """Learn to denoise; see `sureloc.diffusion.objectives.denoising_loss`."""
+
+    kind: Literal["denoising"] = "denoising"
+    target: Literal["epsilon", "clean", "preconditioned"] = "preconditioned"
+    norm: Literal["L1", "L2"] = "L2"
+    sampler: SamplerName = "dpm_solver_2m"
+    evaluations: PositiveInt = 8
+
+    def card(self, data: Data) -> DrawsCard:
+        """Give how draws are made."""
+        return DrawsCard(
+            target=self.target, data=data, sampler=self.sampler, evaluations=self.evaluations
+        )
+
+
+class EnergyRecipe(_Strict):
+    """Learn to draw in one evaluation; see `sureloc.diffusion.objectives.energy_loss`.
+
+    Attributes:
+        draws: draws of each tile in a step.
+        patch_fine_px: side of the patches.
+    """
+
+    kind: Literal["energy"]
+    draws: Annotated[int, Field(ge=2)] = 4
+    patch_fine_px: PositiveInt = 8
+
+    def card(self, data: Data) -> DrawsCard:
+        """Give how draws are made: what leaves the network is the image."""
+        return DrawsCard(target="clean", data=data, evaluations=1)
+
 
 class PsiTrainingRecipe(TrainingRecipe):
-    """How a Psi is trained on the residuals of a frozen phi."""
+    """How a Psi is trained beside a frozen phi.
+
+    Attributes:
+        data: what is drawn: what phi leaves, the image itself, or the image in the [-1, 1] of the
+            paper.
+    """
 
     kind: Literal["psi"]
+    data: Data = "residual"
     network: PsiNetworkRecipe = PsiNetworkRecipe()
-    noise: NoiseRecipe = NoiseRecipe()
+    noise: Annotated[
+        NoiseRecipe | LinearBetaNoiseRecipe | CosineNoiseRecipe, Field(discriminator="kind")
+    ] = NoiseRecipe()
+    objective: Annotated[DenoisingRecipe | EnergyRecipe, Field(discriminator="kind")] = (
+        DenoisingRecipe()
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kinds_have_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        kinds = {"noise": "log_normal", "objective": "denoising"}
+        sections = {
+            name: {"kind": kind} | values[name]
+            for name, kind in kinds.items()
+            if isinstance(values.get(name), dict)
+        }
+        return values | sections
