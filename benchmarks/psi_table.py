@@ -1,0 +1,295 @@
+"""How good and how honest draws are, for every way to make them: one row each.
+
+    python benchmarks/psi_table.py --phi DIR --trainings DIR --out DIR [--rows NAME...]
+
+Draws 16 images of each of 2,000 tiles of 20 x 20 px that no network was trained on, and scores
+them on informative pixels (where phi expects a twentieth of an emitter's peak or more). `--phi` is
+a folder of `sureloc train phi`; a Psi that is missing in `--trainings` is trained first, from its
+recipe in benchmarks/psi_rows or among those shipped, which takes a quarter of an hour each on one
+core. Rows that are done are kept in `--out`, so that a run that was stopped goes on.
+
+Writes psi_table.csv and psi_table.md. Scores are in units of one emitter's peak. Errors are
+standard errors by a bootstrap over tiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from sureloc.config.training import load_training_recipe, training_recipe_yaml
+from sureloc.networks.posterior import Sampling, shipped_sampling, tile_images
+from sureloc.networks.weights import Networks
+from sureloc.physics.kde import peak_of_one
+from sureloc.scoring.calibration import (
+    Spread,
+    bootstrap_sd,
+    coverage,
+    distance_from_uniform,
+    mass_spread,
+    rank_histogram,
+    ranks,
+    spread_of,
+    spread_skill,
+    spread_skill_in_bins,
+)
+from sureloc.scoring.proper import fair_crps, fair_energy_score
+from sureloc.seeds import torch_generator
+from sureloc.simulate.tiles import simulate_tiles
+from sureloc.train.engine import CHECKPOINT, fit
+from sureloc.train.export import assemble, load_fast_phi
+from sureloc.train.phi import tile_input
+from sureloc.train.psi import INFORMATIVE, PsiTraining
+from sureloc.train.recipe import PhiTrainingRecipe, PsiTrainingRecipe
+
+HERE = Path(__file__).parent
+SEED = 77_001
+SIDE_PX = 20
+DRAWS = 16
+PATCH_FINE_PX = 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to draw: whose network, and what differs from the way its card names."""
+
+    name: str
+    training: str
+    evaluations: int | None = None
+    start_at_estimate: bool = False
+
+    def sampling(self, networks: Networks) -> Sampling:
+        plain = shipped_sampling(networks, self.evaluations)
+        return dataclasses.replace(plain, start_at_estimate=self.start_at_estimate)
+
+
+ROWS = (
+    Row("paper as printed, L1", "paper_L1"),
+    Row("paper as printed, L2", "paper_L2"),
+    Row("paper, L1, start at yhat", "paper_L1", start_at_estimate=True),
+    Row("paper, L2, start at yhat", "paper_L2", start_at_estimate=True),
+    Row("right schedule, T = 100, ancestral", "right_schedule"),
+    Row("default: residual, 2M, 8", "default"),
+    Row("default: residual, 2M, 6", "default", evaluations=6),
+    Row("default: residual, 2M, 4", "default", evaluations=4),
+    Row("one step", "one_step"),
+    Row("both yhat and x, trained like the rows below", "residual_both"),
+    Row("yhat alone", "residual_yhat"),
+    Row("x alone", "residual_x"),
+    Row("without phi: image from x", "without_phi"),
+    *(
+        Row(f"{name}, {n} evaluations", training, evaluations=n)
+        for name, training in (("with phi", "residual_both"), ("without phi", "without_phi"))
+        for n in (2, 4, 6, 16)
+    ),
+)
+
+
+def trained(name: str, phi: Path, folder: Path) -> Networks:
+    """Give phi and the Psi of that name, which is trained, or trained on, where needed."""
+    phi_recipe = load_training_recipe(PhiTrainingRecipe, phi / "recipe.yaml")
+    path = HERE / "psi_rows" / f"{name}.yaml"
+    kept = folder / "recipe.yaml"
+    source: str | Path = kept if kept.is_file() else path if path.is_file() else name
+    recipe = load_training_recipe(PsiTrainingRecipe, source)
+    done = folder / "log.csv"
+    steps = float(done.read_text().splitlines()[-1].split(",")[0]) if done.is_file() else 0
+    if steps < recipe.optimizer.steps:
+        print(f"training {name}: {steps:.0f} of {recipe.optimizer.steps} steps are done")
+        folder.mkdir(parents=True, exist_ok=True)
+        kept.write_text(training_recipe_yaml(recipe), encoding="utf-8")
+        training = PsiTraining(recipe, load_fast_phi(phi_recipe, phi))
+        fit(training, folder, device="cpu", resume=(folder / CHECKPOINT).is_file())
+    networks, _ = assemble((phi_recipe, phi), (recipe, folder), name)
+    return networks
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one tile adds: sums over its informative pixels, and those pixels."""
+
+    sums: Tensor
+    spread: Spread
+    rank: Tensor
+    mass: Spread
+
+
+SUMS = ("pixels", "crps", "variance", "squared", "phi_squared", "energy", "patches", "tiles")
+
+
+def score(draws: Tensor, truth: Tensor, yhat: Tensor, generator: torch.Generator) -> Scored | None:
+    where = yhat > INFORMATIVE
+    if not bool(where.any()):
+        return None
+    inside, true = draws[:, where], truth[where]
+    spread = spread_of(inside, true)
+    masked, masked_truth = draws * where, truth * where
+    cut = [_patches(image) for image in (masked, masked_truth[None])]
+    sums = {
+        "pixels": float(where.sum()),
+        "crps": float(fair_crps(inside, true).double().sum()),
+        "variance": float(spread.variance.double().sum()),
+        "squared": float(spread.squared_error.double().sum()),
+        "phi_squared": float((yhat[where] - true).double().square().sum()),
+        "energy": float(fair_energy_score(inside, true)),
+        "patches": float(fair_energy_score(cut[0], cut[1][0]).double().sum()),
+        "tiles": 1.0,
+    }
+    return Scored(
+        torch.tensor([sums[name] for name in SUMS], dtype=torch.float64),
+        spread,
+        ranks(inside, true, generator),
+        mass_spread(draws[:, None], truth[None]),
+    )
+
+
+def _patches(images: Tensor) -> Tensor:
+    side = PATCH_FINE_PX
+    cut = torch.nn.functional.unfold(images[:, None], (side, side), stride=(side, side))
+    return cut.transpose(1, 2)
+
+
+def measure(
+    row: Row, networks: Networks, recipe: PsiTrainingRecipe, tiles: int
+) -> dict[str, float]:
+    unit = peak_of_one(networks.card.kernel_sigma_fine_px)
+    sampling, calls = row.sampling(networks), _Calls(networks)
+    parts, seconds = [], 0.0
+    for i in track(range(tiles), description=row.name):
+        batch = simulate_tiles(
+            recipe.conditions.conditions(),
+            (1, SIDE_PX, SIDE_PX),
+            torch_generator(SEED, "tile", i),
+            recipe.kernel_sigma_fine_px,
+        )
+        began = time.perf_counter()
+        yhat, draws = tile_images(
+            networks,
+            tile_input(batch),
+            [torch_generator(SEED, "draw", i, k) for k in range(DRAWS)],
+            sampling,
+        )
+        seconds += time.perf_counter() - began
+        parts.append(score(draws, batch.kde[0] / unit, yhat, torch_generator(SEED, "ties", i)))
+    numbers = table_row([part for part in parts if part is not None])
+    return {
+        **numbers,
+        "evaluations": calls.count / tiles,
+        "ms_per_draw": 1000 * seconds / (tiles * DRAWS),
+    }
+
+
+class _Calls:
+    """Counts how often Psi runs; it does so for all draws of a tile together."""
+
+    def __init__(self, networks: Networks) -> None:
+        self.count = 0
+        networks.cast_psi.register_forward_hook(self._saw)
+        networks.psi.register_forward_hook(self._saw)
+
+    def _saw(self, *_: object) -> None:
+        self.count += 1
+
+
+def table_row(parts: list[Scored]) -> dict[str, float]:
+    frames = torch.stack([part.sums for part in parts])
+    of = {name: frames.sum(0)[i] for i, name in enumerate(SUMS)}
+    index = {name: i for i, name in enumerate(SUMS)}
+    generator = torch.Generator().manual_seed(0)
+
+    def ratio(sums: Tensor) -> float:
+        share = (DRAWS + 1) / DRAWS
+        return float((share * sums[index["variance"]] / sums[index["squared"]]).sqrt())
+
+    def mean(name: str, by: str) -> tuple[float, float]:
+        i, j = index[name], index[by]
+        sd = bootstrap_sd(frames, lambda s: float(s[i] / s[j]), generator)
+        return float(of[name] / of[by]), sd
+
+    spread = Spread(
+        torch.cat([part.spread.variance for part in parts]),
+        torch.cat([part.spread.squared_error for part in parts]),
+        DRAWS,
+    )
+    rank = torch.cat([part.rank for part in parts])
+    mass = Spread(
+        torch.cat([part.mass.variance for part in parts]),
+        torch.cat([part.mass.squared_error for part in parts]),
+        DRAWS,
+    )
+    numbers = {"tiles": float(of["tiles"]), "pixels": float(of["pixels"])}
+    for name, by in (("crps", "pixels"), ("energy", "tiles"), ("patches", "tiles")):
+        numbers[name], numbers[f"{name}_se"] = mean(name, by)
+    numbers["rmse"] = math.sqrt(float(of["squared"] / of["pixels"]))
+    numbers["phi_rmse"] = math.sqrt(float(of["phi_squared"] / of["pixels"]))
+    numbers["spread_skill"] = spread_skill(spread)
+    numbers["spread_skill_se"] = bootstrap_sd(frames, ratio, generator)
+    for i, one in enumerate(spread_skill_in_bins(spread)):
+        numbers[f"bin_{i + 1}"] = one.spread_skill
+    numbers["rank_tv"] = distance_from_uniform(rank_histogram(rank, DRAWS))
+    for k in (1, 2, 4, 6):
+        nominal, held = coverage(rank, DRAWS, k)
+        numbers[f"held_{100 * nominal:.0f}"] = held
+    numbers["mass_spread_skill"] = spread_skill(mass)
+    return numbers
+
+
+def write(rows: dict[str, dict[str, float]], out: Path) -> None:
+    names = list(next(iter(rows.values())))
+    with (out / "psi_table.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["row", *names])
+        writer.writeheader()
+        writer.writerows({"row": name, **numbers} for name, numbers in rows.items())
+    shown = [n for n in names if not n.endswith("_se") and n not in ("tiles", "pixels")]
+    lines = [f"| row | {' | '.join(shown)} |", "|" + "---|" * (len(shown) + 1)]
+    for name, numbers in rows.items():
+        cells = []
+        for n in shown:
+            error = numbers.get(f"{n}_se")
+            cells.append(f"{numbers[n]:.4g}" + ("" if error is None else f" ({error:.2g})"))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    text = "\n".join(lines) + "\n"
+    (out / "psi_table.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--phi", type=Path, required=True)
+    parser.add_argument("--trainings", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tiles", type=int, default=2000)
+    parser.add_argument("--rows", nargs="*", help="only rows whose names begin so")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    recipe = load_training_recipe(PsiTrainingRecipe, "default")
+    rows: dict[str, dict[str, float]] = {}
+    for row in ROWS:
+        kept = arguments.out / f"{row.name.replace(' ', '_')}.json"
+        wanted = not arguments.rows or any(row.name.startswith(r) for r in arguments.rows)
+        if wanted and not kept.is_file():
+            networks = trained(
+                row.training, arguments.phi, arguments.trainings / f"psi_{row.training}"
+            )
+            numbers = measure(row, networks, recipe, arguments.tiles)
+            kept.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+        if kept.is_file():
+            rows[row.name] = json.loads(kept.read_text(encoding="utf-8"))
+    write(rows, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
