@@ -41,7 +41,6 @@ from sureloc.scoring.calibration import (
     ranks,
     spread_of,
     spread_skill,
-    spread_skill_in_bins,
 )
 from sureloc.scoring.proper import fair_crps, fair_energy_score
 from sureloc.seeds import torch_generator
@@ -56,6 +55,7 @@ HERE = Path(__file__).parent
 SEED = 77_001
 SIDE_PX = 20
 DRAWS = 16
+OTHER_DRAWS = 8
 PATCH_FINE_PX = 8
 
 
@@ -120,6 +120,7 @@ class Scored:
 
     sums: Tensor
     spread: Spread
+    predicted: Tensor
     rank: Tensor
     mass: Spread
 
@@ -127,7 +128,10 @@ class Scored:
 SUMS = ("pixels", "crps", "variance", "squared", "phi_squared", "energy", "patches", "tiles")
 
 
-def score(draws: Tensor, truth: Tensor, yhat: Tensor, generator: torch.Generator) -> Scored | None:
+def score(
+    all_draws: Tensor, truth: Tensor, yhat: Tensor, generator: torch.Generator
+) -> Scored | None:
+    draws, others = all_draws[:DRAWS], all_draws[DRAWS:]
     where = yhat > INFORMATIVE
     if not bool(where.any()):
         return None
@@ -148,6 +152,7 @@ def score(draws: Tensor, truth: Tensor, yhat: Tensor, generator: torch.Generator
     return Scored(
         torch.tensor([sums[name] for name in SUMS], dtype=torch.float64),
         spread,
+        others[:, where].var(0),
         ranks(inside, true, generator),
         mass_spread(draws[:, None], truth[None]),
     )
@@ -176,7 +181,7 @@ def measure(
         yhat, draws = tile_images(
             networks,
             tile_input(batch),
-            [torch_generator(SEED, "draw", i, k) for k in range(DRAWS)],
+            [torch_generator(SEED, "draw", i, k) for k in range(DRAWS + OTHER_DRAWS)],
             sampling,
         )
         seconds += time.perf_counter() - began
@@ -185,12 +190,12 @@ def measure(
     return {
         **numbers,
         "evaluations": calls.count / tiles,
-        "ms_per_draw": 1000 * seconds / (tiles * DRAWS),
+        "ms_per_draw": 1000 * seconds / (tiles * (DRAWS + OTHER_DRAWS)),
     }
 
 
 class _Calls:
-    """Counts how often Psi runs; it does so for all draws of a tile together."""
+    """Counts how often Psi runs; all draws of a tile go through it together."""
 
     def __init__(self, networks: Networks) -> None:
         self.count = 0
@@ -234,8 +239,12 @@ def table_row(parts: list[Scored]) -> dict[str, float]:
     numbers["phi_rmse"] = math.sqrt(float(of["phi_squared"] / of["pixels"]))
     numbers["spread_skill"] = spread_skill(spread)
     numbers["spread_skill_se"] = bootstrap_sd(frames, ratio, generator)
-    for i, one in enumerate(spread_skill_in_bins(spread)):
-        numbers[f"bin_{i + 1}"] = one.spread_skill
+    # Bins by the spread of other draws: by their own, pixels whose draws happen to agree would
+    # gather in the lowest one, and their ratio fall below 1 although all is right.
+    order = torch.cat([part.predicted for part in parts]).argsort()
+    for i, part in enumerate(order.tensor_split(5)):
+        inside = Spread(spread.variance[part], spread.squared_error[part], DRAWS)
+        numbers[f"bin_{i + 1}"] = spread_skill(inside)
     numbers["rank_tv"] = distance_from_uniform(rank_histogram(rank, DRAWS))
     for k in (1, 2, 4, 6):
         nominal, held = coverage(rank, DRAWS, k)
