@@ -22,7 +22,7 @@ from sureloc.cli import app as cli
 from sureloc.errors import CameraError, InputError, OutputError, SurelocError
 
 PUBLIC = {
-    *("__version__", "Camera"),
+    *("__version__", "Camera", "localize_file"),
     *("SurelocError", "InputError", "CameraError", "RecipeError", "MovieError", "WeightsError"),
     "OutputError",
 }

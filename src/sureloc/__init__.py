@@ -21,12 +21,14 @@ from sureloc.errors import (
 
 if TYPE_CHECKING:
     from sureloc.camera import Camera
+    from sureloc.report.localization import localize_file
 
 __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
     "Camera",
+    "localize_file",
     "SurelocError",
     "InputError",
     "CameraError",
@@ -36,7 +38,10 @@ __all__ = [
     "OutputError",
 ]
 
-_HOME_OF = {"Camera": "sureloc.camera"}
+_HOME_OF = {
+    "Camera": "sureloc.camera",
+    "localize_file": "sureloc.report.localization",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -29,6 +29,7 @@ def demo(
     from sureloc.io.output import check_new_folder
     from sureloc.io.tables import read_table
     from sureloc.localize.movie import Options
+    from sureloc.networks.weights import load_weights
     from sureloc.report.localization import localize_movie
     from sureloc.table import TRUTH_COLUMNS
 
@@ -41,13 +42,14 @@ def demo(
         inside = (truth["x_nm"].between(-0.5 * pixel_nm, (movie.width - 0.5) * pixel_nm)) & (
             truth["y_nm"].between(-0.5 * pixel_nm, (movie.height - 0.5) * pixel_nm)
         )
-        with bar_of_frames(movie.frames, quiet) as advance:
+        with bar_of_frames(movie.frames, quiet=quiet) as advance:
             outcome = localize_movie(
                 movie,
                 read_camera(simulated / "camera.npz"),
                 Options(pixel_nm=pixel_nm, seed=seed, workers=workers),
                 result,
                 {"command": f"sureloc demo --frames {frames} --seed {seed}"},
+                load_weights(),
                 truth=truth[inside],
                 progress=advance,
             )

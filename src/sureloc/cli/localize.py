@@ -34,6 +34,10 @@ def localize(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same results.")] = 0,
     roi: Annotated[str | None, typer.Option(help="Rows and columns to use, y0:y1,x0:x1.")] = None,
     frames: Annotated[str | None, typer.Option(help="Frames to use, a:b.")] = None,
+    weights: Annotated[
+        str, typer.Option(help="Name of shipped weights, or path of a .safetensors file.")
+    ] = "default",
+    device: Annotated[str, typer.Option(help="For the networks: auto, cpu or cuda.")] = "auto",
     workers: Annotated[int, typer.Option(help="Threads; results do not depend on them.")] = 2,
     min_probability: Annotated[
         float, typer.Option(help="Leave out rows that exist with less than this.")
@@ -45,37 +49,30 @@ def localize(
     Writes localizations.parquet and .csv (ThunderSTORM), draws.parquet, images.ome.zarr, PNGs,
     report.html and run.json. Exit code 3 means that it finished with the verdict "do not trust".
     """
-    from sureloc.io.cameras import read_camera
-    from sureloc.io.movies import open_movie, parse_frames, parse_region
-    from sureloc.io.output import check_new_folder
-    from sureloc.localize.movie import Options
-    from sureloc.localize.verdict import Trust
-    from sureloc.report.localization import localize_movie
+    from functools import partial
 
-    options = Options(
+    from sureloc.localize.verdict import Trust
+    from sureloc.report.localization import localize_file
+
+    outcome = localize_file(
+        movie,
+        out,
+        camera=camera,
         pixel_nm=pixel_nm,
         sigma_px=_width(sigma_px),
         draws=draws,
         seed=seed,
-        min_probability=min_probability,
+        roi=roi,
+        frames=frames,
+        weights=weights,
+        device=device,
         workers=workers,
+        min_probability=min_probability,
+        command=shlex.join(["sureloc", *sys.argv[1:]]),
+        bar=partial(bar_of_frames, quiet=quiet),
     )
-    check_new_folder(out)
-    used = read_camera(camera) if camera else None
-    with open_movie(movie) as whole:
-        rows, columns = parse_region(roi, whole.full_shape) if roi else (None, None)
-        span = parse_frames(frames, whole.frames) if frames else None
-        part = whole.select(rows, columns, span)
-        if used is not None:
-            used.check_shape(whole.full_shape)
-            used = used.crop(part.rows, part.columns)
-        command = shlex.join(["sureloc", *sys.argv[1:]])
-        with bar_of_frames(part.frames, quiet) as advance:
-            outcome = localize_movie(
-                part, used, options, out, {"command": command}, progress=advance
-            )
     typer.echo(
-        f"{out}: {outcome.rows:,} localizations in {part.frames:,} frames, "
+        f"{out}: {outcome.rows:,} localizations in {outcome.frames:,} frames, "
         f"{outcome.seconds:.0f} s\n{outcome.verdict.sentence}"
     )
     if outcome.verdict.trust is Trust.REFUSE:
@@ -96,7 +93,7 @@ def _width(text: str) -> float | None:
 
 
 @contextmanager
-def bar_of_frames(frames: int, quiet: bool) -> Iterator[Callable[[], None]]:
+def bar_of_frames(frames: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
     """Show a progress bar on stderr; give what to call after every frame."""
     from rich.console import Console
     from rich.progress import (

@@ -28,6 +28,7 @@ from sureloc.localize.learning import (
     learn_prior,
     spots_of_frame,
 )
+from sureloc.localize.proposals import propose, within_training
 from sureloc.localize.psf_estimate import estimate_psf
 from sureloc.localize.regions import (
     CLAIM_PX,
@@ -39,6 +40,7 @@ from sureloc.localize.regions import (
 )
 from sureloc.localize.rows import CHI2_SIGMAS, FrameRows, frame_rows
 from sureloc.localize.verdict import chi2_limit, mark_rows
+from sureloc.networks.weights import Networks
 from sureloc.physics.priors import ScenePrior
 from sureloc.physics.referee import FrameData
 from sureloc.seeds import numpy_generator
@@ -140,8 +142,16 @@ def read_frames(movie: Frames, numbers: Iterable[int]) -> npt.NDArray[Any]:
     return np.concatenate([movie.read(k, k + 1) for k in numbers])
 
 
-def prepare(movie: Frames, camera: Camera | None, options: Options) -> Assumptions:
+def prepare(
+    movie: Frames, camera: Camera | None, options: Options, networks: Networks | None = None
+) -> Assumptions:
     """Settle camera, PSF width and priors from frames spread over the movie.
+
+    Args:
+        movie: the movie.
+        camera: its camera, or None to estimate it.
+        options: what the user decided.
+        networks: what `localize` will be given; it is said where they have not seen such PSFs.
 
     Raises:
         InputError: the camera's maps do not fit, or too little can be estimated.
@@ -169,6 +179,9 @@ def prepare(movie: Frames, camera: Camera | None, options: Options) -> Assumptio
     else:
         sigma = (options.sigma_px, options.sigma_px)
         notes.append(f"The PSF width was given: {options.sigma_px:g} px.")
+    if networks is not None and not within_training(networks, sigma):
+        notes.append("The networks were trained on other PSF widths and are not used.")
+        warnings.append("the PSF width is outside what the networks were trained on")
     ignore = saturated(adu, camera)
     if ignore.any():
         warnings.append("some pixels are saturated")
@@ -228,15 +241,22 @@ def saturated(adu: npt.NDArray[Any], camera: Camera) -> npt.NDArray[np.bool_]:
     return np.asarray(adu >= camera.saturation_adu)
 
 
-def localize(movie: Frames, assumptions: Assumptions, options: Options) -> Iterator[FrameRows]:
+def localize(
+    movie: Frames,
+    assumptions: Assumptions,
+    options: Options,
+    networks: Networks | None = None,
+) -> Iterator[FrameRows]:
     """Yield the rows of every frame in order; the same for any number of workers.
 
     Args:
         movie: the movie.
         assumptions: what `prepare` found, or a user gave.
         options: what the user decided.
+        networks: trained networks that tell chains where to begin and to look; without them, and
+            where the PSF is none that they have seen, all chains begin at detected spots.
     """
-    work = _FrameWorker(movie, assumptions, options)
+    work = _FrameWorker(movie, assumptions, options, networks)
     if options.workers == 1:
         yield from map(work, range(movie.shape[0]))
         return
@@ -264,7 +284,15 @@ def _in_order(
 class _FrameWorker:
     """Everything about a movie that does not change from frame to frame."""
 
-    def __init__(self, movie: Frames, assumptions: Assumptions, options: Options) -> None:
+    def __init__(
+        self,
+        movie: Frames,
+        assumptions: Assumptions,
+        options: Options,
+        networks: Networks | None,
+    ) -> None:
+        known = networks is not None and within_training(networks, assumptions.sigma_px)
+        self._networks = networks if known else None
         self._movie = movie
         self._assumptions = assumptions
         self._options = options
@@ -315,15 +343,30 @@ class _FrameWorker:
             & (starts[:, 1] > region.rows.start - 0.5)
             & (starts[:, 1] < region.rows.stop - 0.5)
         )
+        number = frame * len(self._regions) + region.number
+        begin, guide = [starts[inside] - shift], None
+        if self._networks is not None:
+            proposals = propose(
+                self._networks,
+                data,
+                a.learned.background_e[where],
+                a.sigma_px,
+                prior.photons.mean,
+                o.effort.chains - 1,
+                o.seed,
+                number,
+            )
+            begin, guide = begin + proposals.starts, proposals.guide
         posterior = frame_posterior(
             data,
             prior,
             a.sigma_px,
-            [starts[inside] - shift],
+            begin,
             o.effort,
             o.seed,
-            frame * len(self._regions) + region.number,
+            number,
             LEAST_PROBABILITY,
+            guide,
         )
         local = frame_rows(
             posterior,

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from sureloc.camera import Camera
+from sureloc.errors import InputError
 from sureloc.evaluate.compare import Comparison, compare
-from sureloc.io.movies import Movie
-from sureloc.io.output import new_folder
+from sureloc.io.cameras import read_camera
+from sureloc.io.movies import Movie, open_movie, parse_frames, parse_region
+from sureloc.io.output import check_new_folder, new_folder
 from sureloc.io.results import (
     IMAGES,
     REPORT,
@@ -29,6 +33,7 @@ from sureloc.localize.images import ImageSums
 from sureloc.localize.movie import Assumptions, Options, localize, prepare, saturated
 from sureloc.localize.tally import Tally, shifted
 from sureloc.localize.verdict import Verdict, judge
+from sureloc.networks.weights import Networks, load_weights
 from sureloc.report.page import ReportContent, write_report
 from sureloc.report.pictures import draw_picture, pictures_of
 
@@ -42,12 +47,14 @@ class Outcome:
     Attributes:
         verdict: how far it can be trusted.
         rows: localizations.
+        frames: how many were looked at.
         seconds: wall time.
         comparison: with the truth, if one was given.
     """
 
     verdict: Verdict
     rows: int
+    frames: int
     seconds: float
     comparison: Comparison | None
 
@@ -61,17 +68,93 @@ class _Clock:
         return time.perf_counter() - self.begin
 
 
+def localize_file(
+    movie: str | Path,
+    out: str | Path,
+    *,
+    camera: str | Path | Camera | None = None,
+    pixel_nm: float = 100.0,
+    sigma_px: float | None = None,
+    draws: int = 16,
+    seed: int = 0,
+    roi: str | None = None,
+    frames: str | None = None,
+    weights: str | Path = "default",
+    device: str = "auto",
+    workers: int = 2,
+    min_probability: float = 0.5,
+    command: str = "sureloc.localize_file",
+    bar: Callable[[int], AbstractContextManager[Callable[[], None]]] | None = None,
+) -> Outcome:
+    """Localize the molecules of a movie on disk; what `sureloc localize` does.
+
+    Args:
+        movie: TIFF or OME-TIFF stack, folder of TIFFs, OME-Zarr or ND2.
+        out: new folder for the results.
+        camera: camera of the whole frame, or its file (YAML, .npz, Picasso .hdf5); estimated from
+            the movie without it.
+        pixel_nm: pixel size in the sample, nm.
+        sigma_px: PSF standard deviation, px; estimated from the movie without it.
+        draws: posterior draws in draws.parquet.
+        seed: the same seed gives the same results.
+        roi: rows and columns to use, "y0:y1,x0:x1".
+        frames: frames to use, "a:b".
+        weights: name of shipped weights or path of a .safetensors file.
+        device: "auto", "cpu" or "cuda", for the networks.
+        workers: threads; results do not depend on them.
+        min_probability: rows that exist with less than this are left out.
+        command: remembered in the files.
+        bar: gives, for a number of frames, a context whose value is called after each.
+
+    Raises:
+        InputError: movie, camera, weights, options or folder cannot be used; nothing is left.
+        OutputError: a file could not be written; nothing is left.
+    """
+    options = Options(pixel_nm, sigma_px, draws, seed, min_probability, workers)
+    check_new_folder(Path(out))
+    networks = load_weights(weights, _device(device))
+    used = camera if isinstance(camera, Camera) or camera is None else read_camera(Path(camera))
+    with open_movie(Path(movie)) as whole:
+        rows, columns = parse_region(roi, whole.full_shape) if roi else (None, None)
+        part = whole.select(rows, columns, parse_frames(frames, whole.frames) if frames else None)
+        if used is not None:
+            used.check_shape(whole.full_shape)
+            used = used.crop(part.rows, part.columns)
+        with (bar or _no_bar)(part.frames) as advance:
+            return localize_movie(
+                part, used, options, Path(out), {"command": command}, networks, progress=advance
+            )
+
+
+def _device(name: str) -> str:
+    has_gpu = torch.cuda.is_available()
+    if name == "auto":
+        return "cuda" if has_gpu else "cpu"
+    if name not in ("cpu", "cuda") or (name == "cuda" and not has_gpu):
+        raise InputError(
+            f"The device {name!r} cannot be used here; give auto or cpu"
+            + (" or cuda." if has_gpu else ". PyTorch finds no CUDA device.")
+        )
+    return name
+
+
+@contextmanager
+def _no_bar(_frames: int) -> Iterator[Callable[[], None]]:
+    yield lambda: None
+
+
 def localize_movie(
     movie: Movie,
     camera: Camera | None,
     options: Options,
     out: Path,
     provenance: dict[str, Any],
+    networks: Networks,
     *,
     truth: pd.DataFrame | None = None,
     progress: Callable[[], None] = lambda: None,
 ) -> Outcome:
-    """Localize a movie and write the folder of results, whole or not at all.
+    """Localize an open movie and write the folder of results, whole or not at all.
 
     Args:
         movie: the movie, or the selected part of one.
@@ -79,6 +162,7 @@ def localize_movie(
         options: what the user decided.
         out: new folder.
         provenance: what to remember in the files: command, seed, options.
+        networks: trained networks.
         truth: true positions in the movie's coordinates, to compare with; none in earnest.
         progress: called after every frame.
 
@@ -88,13 +172,21 @@ def localize_movie(
     """
     clock = _Clock()
     with new_folder(out) as folder:
-        assumptions = prepare(movie, camera, options)
+        assumptions = prepare(movie, camera, options, networks)
         clock.prepared = clock.since()
         place = Place(
             movie.rows.start, movie.columns.start, movie.frame_range.start, options.pixel_nm
         )
         tally, images, table = _tables(
-            folder, movie, assumptions, options, place, provenance, truth is not None, progress
+            folder,
+            movie,
+            assumptions,
+            options,
+            networks,
+            place,
+            provenance,
+            truth is not None,
+            progress,
         )
         verdict = judge(
             tally.rows,
@@ -111,6 +203,7 @@ def localize_movie(
             draw_picture(picture, folder / f"{picture.name}.png")
         comparison = None if truth is None else compare(table, truth)
         record = _record(movie, options, assumptions, verdict, tally, comparison, clock)
+        record["weights"] = networks.card.model_dump(mode="json")
         write_run(folder / RUN, {**provenance, **record})
         content = ReportContent(
             movie.path.name,
@@ -126,12 +219,13 @@ def localize_movie(
             {
                 "command": str(provenance.get("command", "")),
                 "seed": str(options.seed),
+                "weights": networks.card.name,
                 "time": f"{clock.since():.0f} s, {images.frames / clock.since():.2f} frames/s",
                 **{f"version of {k}": v for k, v in versions().items()},
             },
         )
         write_report(folder / REPORT, content)
-    return Outcome(verdict, tally.rows, clock.since(), comparison)
+    return Outcome(verdict, tally.rows, images.frames, clock.since(), comparison)
 
 
 def _tables(
@@ -139,6 +233,7 @@ def _tables(
     movie: Movie,
     assumptions: Assumptions,
     options: Options,
+    networks: Networks,
     place: Place,
     provenance: dict[str, Any],
     keep: bool,
@@ -154,7 +249,7 @@ def _tables(
     noise = float(np.median(variance)) / camera.quantum_efficiency**2
     kept = []
     with TablesWriter(folder, place, sigma_nm, noise, provenance) as writer:
-        for rows in localize(movie, assumptions, options):
+        for rows in localize(movie, assumptions, options, networks):
             adu = movie.read(rows.frame, rows.frame + 1)
             electrons = camera.electrons(adu)[0]
             writer.append(rows)

@@ -1,0 +1,101 @@
+"""What the networks propose: places read from draws, their brightness, and chains that use them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sureloc.localize.movie import localize, prepare
+from sureloc.localize.proposals import (
+    FAINTEST,
+    GUIDE_FLOOR,
+    brightness,
+    maxima,
+    propose,
+    within_training,
+)
+from sureloc.networks.weights import Networks, load_weights
+from sureloc.physics.kde import peak_of_one, render_kde
+from sureloc.physics.referee import FrameData
+from test_localize import BACKGROUND, CAMERA, OPTIONS, SIGMA, Movie, image, movie_of, scattered
+
+SHAPE = (26, 30)
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return load_weights()
+
+
+def test_maxima_are_where_the_emitters_are():
+    x = torch.tensor([4.1, 12.6, 25.1], dtype=torch.float64)
+    y = torch.tensor([20.3, 7.45, 3.05], dtype=torch.float64)
+    kde = render_kde(x, y, torch.ones_like(x), torch.zeros(3).long(), (1, *SHAPE), 1.0)[0].numpy()
+    found = np.stack(maxima(kde, 0.4 * peak_of_one(1.0)))
+    order = found[0].argsort()
+    # The centroid of 3 x 3 of a Gaussian of 1 fine px leans to the middle pixel, by up to 0.25.
+    np.testing.assert_allclose(found[:, order], np.stack([x, y]), atol=0.25 / 4)
+    assert maxima(kde, 2 * peak_of_one(1.0))[0].size == 0
+
+
+def test_brightness_is_that_of_the_light_and_never_lost():
+    emitters = np.array([(6.0, 9.0, 500.0), (8.5, 9.5, 900.0), (20.0, 18.0, 700.0)])
+    light = image(emitters, SHAPE)
+    data = FrameData(light + BACKGROUND, np.full(SHAPE, 3.0))
+    x, y = np.append(emitters[:, 0], 3.0), np.append(emitters[:, 1], 22.0)
+    found = brightness(x, y, light, data, (SIGMA, SIGMA), 700.0)
+    np.testing.assert_allclose(found[:3], emitters[:, 2], rtol=0.02)
+    assert found[3] == FAINTEST * 700.0  # nothing is there
+    hidden = replace(data, ignore=light > 2.0)
+    assert np.isfinite(brightness(x, y, light, hidden, (SIGMA, SIGMA), 700.0)).all()
+    assert brightness(x[:0], y[:0], light, data, (SIGMA, SIGMA), 700.0).size == 0
+
+
+def test_draws_propose_the_frames_emitters(networks):
+    truth = scattered(1, 7, SHAPE)[0]
+    rng = np.random.default_rng(5)
+    electrons = rng.poisson(image(truth, SHAPE) + BACKGROUND).astype(float)
+    data = FrameData(electrons, np.full(SHAPE, 3.0))
+    level = np.full(SHAPE, BACKGROUND)
+    said = propose(networks, data, level, (SIGMA, SIGMA), 650.0, 3, 0, 0)
+    assert len(said.starts) == 3
+    for start in said.starts:
+        distance = np.hypot(*(start[:, None, :2] - truth[None, :, :2]).transpose(2, 0, 1))
+        # 650 photons at sigma 1.2 px: errors of 0.06 px, the fine grid's centroid adds as much.
+        assert (distance.min(0) < 0.4).sum() >= 6
+    assert said.guide.shape == (4 * SHAPE[0], 4 * SHAPE[1])
+    assert said.guide.sum() == pytest.approx(1.0)
+    assert said.guide.min() >= GUIDE_FLOOR / said.guide.size * 0.999
+    column, row = np.rint(truth[0, :2] * 4 + 1.5).astype(int)
+    assert said.guide[row, column] > 20 * said.guide.mean()
+    hidden = replace(data, ignore=np.ones(SHAPE, bool))
+    assert all(
+        len(s) <= 1 for s in propose(networks, hidden, level, (1.2, 1.2), 650, 2, 0, 0).starts
+    )
+
+
+def test_networks_are_used_within_what_they_were_trained_on(networks):
+    assert within_training(networks, (0.8, 1.8))
+    assert not within_training(networks, (0.7, 1.0))
+    silent = Networks(networks.phi, networks.psi, networks.card.model_copy(update={"training": {}}))
+    assert not within_training(silent, (1.2, 1.2))
+    movie = movie_of(scattered(2, 4, SHAPE), SHAPE)
+    said = prepare(movie, CAMERA, OPTIONS, silent)
+    assert any("PSF width is outside" in warning for warning in said.warnings)
+
+
+def test_workers_and_neighbouring_frames_change_nothing(networks):
+    movie = movie_of(scattered(3, 7, SHAPE), SHAPE)
+    assumptions = prepare(movie, CAMERA, OPTIONS, networks)
+    one = list(localize(movie, assumptions, OPTIONS, networks))
+    many = list(localize(movie, assumptions, replace(OPTIONS, workers=3), networks))
+    alone = list(localize(Movie(movie.adu[:1]), assumptions, OPTIONS, networks))
+    for mine, theirs in zip(one, many, strict=True):
+        pd.testing.assert_frame_equal(mine.table, theirs.table)
+    pd.testing.assert_frame_equal(one[0].table, alone[0].table)
+    plain = list(localize(movie, assumptions, OPTIONS))
+    assert not one[0].draws.equals(plain[0].draws)  # the networks were asked
