@@ -16,7 +16,7 @@ from sureloc.compiled.fisher import joint_fisher
 from sureloc.errors import InputError
 from sureloc.localize.frames import Effort, frame_posterior
 from sureloc.localize.images import ImageSums
-from sureloc.localize.movie import Options, localize, prepare, spread_frames
+from sureloc.localize.movie import Options, density_map, localize, prepare, spread_frames
 from sureloc.localize.regions import Region, cuts, owned, regions_of, unique_rows
 from sureloc.localize.verdict import Trust, chi2_limit, judge, mark_rows, trust_mask
 from sureloc.physics.priors import PhotonPrior, ScenePrior, hat_functions
@@ -209,6 +209,28 @@ def test_an_empty_movie_gives_no_rows():
     movie = movie_of([np.empty((0, 3))] * 4, (20, 20))
     rows = list(localize(movie, prepare(movie, CAMERA, OPTIONS), OPTIONS))
     assert sum(len(r.table) for r in rows) == 0
+
+
+def test_the_density_map_follows_what_is_uneven_and_not_chance():
+    rng = np.random.default_rng(2)
+    spread = [
+        np.column_stack([rng.uniform(-0.5, (29.5, 25.5), (7, 2)), rng.uniform(400, 900, 7)])
+        for _ in range(40)
+    ]
+    even = density_map(movie_of(spread, (26, 30)), CAMERA, (SIGMA, SIGMA))
+    assert even.shape == (52, 60)
+    assert even.mean() == pytest.approx(1.0, abs=0.05)
+    line = [
+        np.column_stack([rng.uniform(2, 27, 6), rng.normal(12, 0.3, 6), rng.uniform(400, 900, 6)])
+        for _ in range(40)
+    ]
+    uneven = density_map(movie_of(line, (26, 30)), CAMERA, (SIGMA, SIGMA))
+    assert uneven[25, 10:50].min() > 3
+    assert uneven[:16].max() < 0.3
+    # 280 spots on 780 px^2: by chance alone the smoothed map would scatter by 0.4.
+    assert even.std() < 0.3
+    empty = density_map(movie_of([[], []], (26, 30)), CAMERA, (SIGMA, SIGMA))
+    np.testing.assert_array_equal(empty, 1.0)
 
 
 @pytest.mark.parametrize(

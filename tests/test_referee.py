@@ -106,6 +106,48 @@ def test_without_data_chains_return_the_prior(moves, monkeypatch):
         assert (draws.knots == 50.0).all()
 
 
+@pytest.mark.parametrize(
+    "moves",
+    [
+        ("birth", "death", "block"),
+        ("birth", "death", "split", "merge"),
+        ("birth", "death", "resplit"),
+        ("birth", "death", "redraw"),
+        MOVE_NAMES,
+    ],
+    ids="+".join,
+)
+def test_without_data_emitters_crowd_where_the_prior_has_them(moves, monkeypatch):
+    use_moves(monkeypatch, *moves)
+    shape, density = (7, 9), 3.0 / 80.0
+    relative = np.full((14, 18), 0.4)
+    relative[:, :8] = 1.6  # x < 3.5
+    prior = ScenePrior(
+        density,
+        PhotonPrior.log_normal(300.0, 0.4),
+        50.0,
+        4.0,
+        margin_px=0.5,
+        relative_density=relative,
+    )
+    data = FrameData(np.full(shape, 60.0), np.full(shape, 4.0), 1.0, np.ones(shape, bool))
+    draws = run_chain(
+        data,
+        prior,
+        (1.1, 1.1),
+        ChainLength(500, 9000, 40),
+        np.random.default_rng(4),
+        max_emitters=MAX,
+    )
+    left = (draws.present & (draws.x_px < 3.5)).sum(1).astype(float)
+    right = (draws.present & (draws.x_px >= 3.5)).sum(1).astype(float)
+    # The region reaches 0.5 px beyond the frame's edge, x from -1 to 9 and y over 8 px.
+    within_batches(left, density * 8 * 4.5 * 1.6, 0.1)
+    within_batches(right, density * 8 * 5.5 * 0.4, 0.05)
+    within_batches((left - left.mean()) ** 2, density * 8 * 4.5 * 1.6, 0.2)  # Poisson
+    within_batches((left - left.mean()) * (right - right.mean()), 0.0, 0.1)  # independent
+
+
 def _near_pairs(draws, radius: float) -> np.ndarray:
     dx = draws.x_px[:, :, None] - draws.x_px[:, None]
     dy = draws.y_px[:, :, None] - draws.y_px[:, None]
@@ -258,6 +300,18 @@ def test_every_kind_of_move_happens_and_keeps_the_books():
     )
     emitters = [a[-1, :last] for a in (draws.x_px, draws.y_px, draws.photons)]
     assert np.allclose(again.expected_e, image(*emitters, 0.9, shape) + background, atol=1e-4)
+
+
+def test_impossible_density_maps_are_refused():
+    photons = PhotonPrior.log_normal(300.0, 0.4)
+    data = FrameData(np.zeros((5, 6)), np.ones((5, 6)))
+    for bad in (np.zeros((5, 6)), np.full((5, 6), np.nan)):
+        with pytest.raises(InputError, match="relative_density must be finite and larger than 0"):
+            ScenePrior(0.1, photons, 1.0, 1.0, relative_density=bad)
+    for shape in ((4, 6), (7, 9), (10, 6)):
+        prior = ScenePrior(0.1, photons, 1.0, 1.0, relative_density=np.ones(shape))
+        with pytest.raises(InputError, match="relative_density has shape"):
+            run_chain(data, prior, (1.1, 1.1), ChainLength(1, 1, 1), np.random.default_rng(0))
 
 
 def test_shapes_that_do_not_fit_are_refused():

@@ -31,6 +31,7 @@ from sureloc.compiled.scene import (
     find_block,
     inside,
     log_determinant,
+    log_emitter_prior,
     log_likelihood_change,
     log_photon_prior,
     patch_bounds,
@@ -108,9 +109,7 @@ def move_block(
         dy = work.new[j, 1] - y
         if dx * dx + dy * dy > radius * radius or not inside(work.new[j, 0], work.new[j, 1], model):
             return False
-        log_ratio += log_photon_prior(work.new[j, 2], model) - log_photon_prior(
-            work.old[j, 2], model
-        )
+        log_ratio += log_emitter_prior(work.new[j], model) - log_emitter_prior(work.old[j], model)
     if log_ratio == -np.inf:
         return False
     fill_shapes(work.new, m, patch, model, work)
@@ -243,7 +242,7 @@ def change_count(
         add_emitters(work.new, 1, -1.0, patch, work.rate, work)
         best, sd = residual_photons(patch, frame, work.rate, work)
     photons = work.new[0, 2]
-    log_prior = log_photon_prior(photons, model)
+    log_prior = log_emitter_prior(work.new[0], model)
     if log_prior == -np.inf:
         return False
     log_ratio = (
@@ -386,9 +385,9 @@ def split_log_ratio(
     """
     log_prior = (
         math.log(model.density)
-        + log_photon_prior(pair[0, 2], model)
-        + log_photon_prior(pair[1, 2], model)
-        - log_photon_prior(one[2], model)
+        + log_emitter_prior(pair[0], model)
+        + log_emitter_prior(pair[1], model)
+        - log_emitter_prior(one, model)
     )
     log_merge = math.log((1.0 / near_first + 1.0 / near_second) / (n + 1))
     log_split = math.log(2.0 / n) + offset_log_density(dx, dy, share, sd)
@@ -505,9 +504,7 @@ def resplit(
     for j in range(2):
         if not inside(work.new[j, 0], work.new[j, 1], model):
             return False
-        log_ratio += log_photon_prior(work.new[j, 2], model) - log_photon_prior(
-            work.old[j, 2], model
-        )
+        log_ratio += log_emitter_prior(work.new[j], model) - log_emitter_prior(work.old[j], model)
     if log_ratio == -np.inf:
         return False
     near_first = 1 + neighbours(work.new[0, 0], work.new[0, 1], first, second, state, radius)

@@ -34,8 +34,8 @@ from sureloc.compiled.scene import (
     find_block,
     inside,
     log_determinant,
+    log_emitter_prior,
     log_likelihood_change,
-    log_photon_prior,
     patch_bounds,
     solve_lower,
     solve_upper,
@@ -198,7 +198,7 @@ def find_fits(
         evidence = log_likelihood_change(frame, patch, work.base, work.rate)
         evidence += 0.5 * size * math.log(2.0 * math.pi) - log_determinant(work.fisher, size)
         for j in range(m):
-            log_prior = log_photon_prior(fit[j, 2], model)
+            log_prior = log_emitter_prior(fit[j], model)
             evidence += math.log(model.density) + max(log_prior, -30.0)
         work.evidence[m - 1] = evidence
         if evidence > best:
@@ -323,11 +323,11 @@ def redraw(
         dx, dy = work.new[j, 0] - x, work.new[j, 1] - y
         if dx * dx + dy * dy > radius * radius or not inside(work.new[j, 0], work.new[j, 1], model):
             return False
-        log_prior += log_photon_prior(work.new[j, 2], model)
+        log_prior += log_emitter_prior(work.new[j], model)
     if log_prior == -np.inf:
         return False
     for j in range(m):
-        log_prior -= log_photon_prior(work.old[j, 2], model)
+        log_prior -= log_emitter_prior(work.old[j], model)
     copy_patch(patch, work.base, work.rate)
     fill_shapes(work.new, m_new, patch, model, work)
     add_emitters(work.new, m_new, 1.0, patch, work.rate, work)

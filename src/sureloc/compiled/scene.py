@@ -49,6 +49,8 @@ class Model(NamedTuple):
     background_mean: (knots_y, knots_x). background_sd: its prior standard deviation; 0 is fixed.
     guide: where births are proposed, a density per px^2 on `guide_scale` cells per px, covering
     the frame from its outer corner (-0.5, -0.5). guide_cumulative: its flat distribution function.
+    map: ln of the density at a place over `density`, on `map_scale` cells per px like the guide;
+    empty where emitters are spread evenly.
     moves: cumulative probabilities of the eight kinds of move.
     """
 
@@ -73,6 +75,8 @@ class Model(NamedTuple):
     guide: Array
     guide_cumulative: Array
     guide_scale: int
+    map: Array
+    map_scale: int
     moves: Array
 
 
@@ -178,6 +182,18 @@ def log_photon_prior(photons: float, model: Model) -> float:
     part = at - left
     log_density = (1.0 - part) * model.log_density[left] + part * model.log_density[left + 1]
     return float(log_density - log_photons)
+
+
+@compiled
+def log_emitter_prior(emitter: Array, model: Model) -> float:
+    """Give ln of an emitter's (x, y, N) prior, over the density: its place's and its photons'."""
+    of_place = 0.0
+    if model.map.size > 0:
+        rows, columns = model.map.shape
+        r = math.floor((emitter[1] + 0.5) * model.map_scale)
+        c = math.floor((emitter[0] + 0.5) * model.map_scale)
+        of_place = model.map[min(max(r, 0), rows - 1), min(max(c, 0), columns - 1)]
+    return float(of_place + log_photon_prior(emitter[2], model))
 
 
 @compiled

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import ndimage
 
 from sureloc.camera import Camera
 from sureloc.errors import InputError
@@ -53,6 +54,8 @@ LEARNING_FRAMES = 40
 LEARNING_EMITTERS = 600
 LEARNING_EFFORT = Effort(chains=1, sweeps=50.0, states=20, sweeps_between=2.0)
 OFFSET_SLACK_E, OFFSET_SLACK = 0.7, 0.1  # electrons, share of the level: smaller shifts are left
+MAP_SCALE, MAP_FRAMES, MAP_SIGMAS = 2, 400, 0.6  # cells a px; spots are looked for; PSF widths
+LEAST_DENSITY = 0.1  # of the mean: nowhere is an emitter impossible
 LEAST_PROBABILITY = 0.2  # rows below are not even looked at
 
 
@@ -120,6 +123,7 @@ class Assumptions:
         camera: the camera.
         sigma_px: PSF widths along columns and rows, px.
         learned: priors learned from the movie.
+        relative_density: density of emitters at a place over its mean, `MAP_SCALE` cells a px.
         notes: how each was found, one sentence each, for people.
         warnings: clauses that ask for care in the verdict.
     """
@@ -127,6 +131,7 @@ class Assumptions:
     camera: Camera
     sigma_px: tuple[float, float]
     learned: LearnedPrior
+    relative_density: Array
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -199,7 +204,36 @@ def prepare(
             pool.map,
             ignore,
         )
-    return Assumptions(camera, sigma, learned, tuple(notes), tuple(warnings))
+    places = density_map(movie, camera, sigma)
+    return Assumptions(camera, sigma, learned, places, tuple(notes), tuple(warnings))
+
+
+def density_map(movie: Frames, camera: Camera, sigma_px: tuple[float, float]) -> Array:
+    """Give where emitters crowd in the course of a movie: spots of many frames, smoothed.
+
+    The map is drawn towards 1 as far as chance alone would make it as uneven (Efron and Morris
+    1973): emitters that are spread evenly give 1 everywhere.
+    """
+    frames, height, width = movie.shape
+    variance = camera.read_variance_e2((height, width))
+    shape = (MAP_SCALE * height, MAP_SCALE * width)
+    counts = np.zeros(shape)
+    for number in spread_frames(frames, MAP_FRAMES):
+        electrons = camera.electrons(movie.read(number, number + 1))
+        spots = detect_spots(electrons, variance, sigma_px, camera.excess_noise)
+        for axis, size in ((spots.y_px, shape[0]), (spots.x_px, shape[1])):
+            np.clip(axis, -0.5, size / MAP_SCALE - 0.51, out=axis)
+        r = np.floor((spots.y_px + 0.5) * MAP_SCALE).astype(int)
+        c = np.floor((spots.x_px + 0.5) * MAP_SCALE).astype(int)
+        np.add.at(counts, (r, c), 1.0)
+    mean = counts.mean()
+    if mean == 0:
+        return np.ones(shape)
+    width_cells = MAP_SIGMAS * max(sigma_px) * MAP_SCALE
+    smooth = ndimage.gaussian_filter(counts, width_cells, mode="nearest") / mean
+    by_chance = 1.0 / (4 * np.pi * width_cells**2 * mean)
+    trusted = max(0.0, 1.0 - by_chance / max(float(smooth.var()), 1e-12))
+    return np.asarray(np.maximum(1.0 + trusted * (smooth - 1.0), LEAST_DENSITY))
 
 
 def _with_right_offset(
@@ -335,7 +369,7 @@ class _FrameWorker:
         data = FrameData(
             electrons[where], self._variance[where], a.camera.excess_noise, ignore[where]
         )
-        prior = region_prior(a.learned, region)
+        prior = region_prior(a.learned, region, a.relative_density)
         shift = np.array([region.columns.start, region.rows.start, 0.0])
         inside = (
             (starts[:, 0] > region.columns.start - 0.5)
@@ -406,7 +440,15 @@ def _core(local: FrameRows, region: Region, pixel_nm: float) -> FrameRows:
     )
 
 
-def region_prior(learned: LearnedPrior, region: Region) -> ScenePrior:
-    """Give the prior of a region: the learned one with the background's knots on the region."""
+def region_prior(
+    learned: LearnedPrior, region: Region, relative_density: Array | None = None
+) -> ScenePrior:
+    """Give the prior of a region: the learned one with background and density of the region."""
     knots = at_knots(learned.background_e[region.rows, region.columns])
-    return replace(learned.prior, background_e=knots)
+    if relative_density is not None:
+        cells = [
+            slice(MAP_SCALE * part.start, MAP_SCALE * part.stop)
+            for part in (region.rows, region.columns)
+        ]
+        relative_density = relative_density[cells[0], cells[1]]
+    return replace(learned.prior, background_e=knots, relative_density=relative_density)

@@ -114,6 +114,9 @@ class ScenePrior:
             values at a (knots_y, knots_x) grid of hat functions spread over the frame.
         background_sd_e: prior standard deviation of each coefficient; 0 keeps them fixed.
         margin_px: how far outside the frame's outer edge emitters may lie.
+        relative_density: density at a place over `density_per_px2`, (scale * rows, scale *
+            columns), larger than 0; None spreads emitters evenly. Outside the frame the nearest
+            cell counts.
 
     Raises:
         InputError: a value is out of range.
@@ -124,8 +127,13 @@ class ScenePrior:
     background_e: float | Array
     background_sd_e: float
     margin_px: float = 0.0
+    relative_density: Array | None = None
 
     def __post_init__(self) -> None:
+        if self.relative_density is not None and not (
+            np.all(np.isfinite(self.relative_density)) and np.all(self.relative_density > 0)
+        ):
+            raise InputError("relative_density must be finite and larger than 0 everywhere.")
         for name in ("density_per_px2", "background_sd_e"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):

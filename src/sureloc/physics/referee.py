@@ -109,6 +109,18 @@ def _frame(data: FrameData) -> Frame:
     )
 
 
+def _log_map(relative: Array | None, shape: tuple[int, int]) -> tuple[Array, int]:
+    if relative is None:
+        return np.empty((0, 0)), 1
+    scale = relative.shape[0] // shape[0]
+    if relative.shape != (shape[0] * scale, shape[1] * scale) or scale < 1:
+        raise InputError(
+            f"relative_density has shape {relative.shape}; it must be a whole multiple of the "
+            f"frame's {shape}."
+        )
+    return np.ascontiguousarray(np.log(relative), dtype=np.float64), scale
+
+
 def _model(
     shape: tuple[int, int],
     prior: ScenePrior,
@@ -149,6 +161,7 @@ def _model(
         guide,
         cumulative,
         scale,
+        *_log_map(prior.relative_density, shape),
         np.cumsum(_MOVE_SHARES)[:-1],
     )
 
