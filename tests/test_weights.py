@@ -152,11 +152,16 @@ def test_nothing_half_written_is_left(tmp_path):
 # --- Shipped ------------------------------------------------------------------------------------
 
 
-def test_the_shipped_weights_say_how_they_came_to_be():
-    assert shipped_weights() == ("default",)
-    networks = load_weights()
+def test_what_ships():
+    assert shipped_weights() == ("default", "fast")
+
+
+@pytest.mark.parametrize("name", ["default", "fast"])
+def test_the_shipped_weights_say_how_they_came_to_be(name):
+    networks = load_weights(name)
     card = networks.card
-    assert card.name == "default"
+    assert card.name == name
+    assert card.draws.evaluations == {"default": 8, "fast": 1}[name]
     assert "minutes" in card.description
     for part, model in (("phi", PhiTrainingRecipe), ("psi", PsiTrainingRecipe)):
         provenance = card.training[part]
@@ -168,12 +173,22 @@ def test_the_shipped_weights_say_how_they_came_to_be():
     assert count <= 3e6
 
 
-def test_the_shipped_weights_are_of_the_shipped_recipes():
+@pytest.mark.parametrize(("name", "psi"), [("default", "default"), ("fast", "one_step")])
+def test_the_shipped_weights_are_of_the_shipped_recipes(name, psi):
     from sureloc.config.training import load_training_recipe
 
-    training = load_weights().card.training
-    for part, model in (("phi", PhiTrainingRecipe), ("psi", PsiTrainingRecipe)):
-        assert load_training_recipe(model, "default").fingerprint() == training[part]["fingerprint"]
+    training = load_weights(name).card.training
+    for part, model, recipe in (
+        ("phi", PhiTrainingRecipe, "default"),
+        ("psi", PsiTrainingRecipe, psi),
+    ):
+        shipped = load_training_recipe(model, recipe)
+        assert shipped.fingerprint() == training[part]["fingerprint"]
+
+
+def test_both_shipped_weights_hold_the_same_phi():
+    one, other = (load_weights(name).phi.state_dict() for name in ("default", "fast"))
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
 def test_the_shipped_weights_are_small():
