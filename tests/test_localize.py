@@ -16,6 +16,7 @@ from sureloc.compiled.fisher import joint_fisher
 from sureloc.errors import InputError
 from sureloc.localize.frames import Effort, frame_posterior
 from sureloc.localize.images import ImageSums
+from sureloc.localize.learning import cells_of
 from sureloc.localize.movie import Options, density_map, localize, prepare, spread_frames
 from sureloc.localize.regions import Region, cuts, owned, regions_of, unique_rows
 from sureloc.localize.verdict import Trust, chi2_limit, judge, mark_rows, trust_mask
@@ -253,6 +254,46 @@ def test_frames_to_learn_from_are_spread_over_the_movie():
     assert spread_frames(100, 4) == [12, 37, 62, 87]
 
 
+def test_hard_frames_get_more_draws_than_easy_ones(rng):
+    shape = (14, 14)
+    # Two emitters 0.7 PSF widths apart: the chains exchange them only now and then.
+    hard, easy = [(6.0, 6.5, 800), (6.8, 6.5, 800)], [(6.0, 6.5, 1600)]
+    prior = ScenePrior(0.02, PhotonPrior.log_normal(800.0, 0.3), BACKGROUND, 0.5, 2.0)
+    effort = Effort(chains=2, sweeps=40.0, states=20, sweeps_between=1.0, rounds=4)
+    drawn = {}
+    for name, emitters in (("hard", hard), ("easy", easy)):
+        electrons = rng.poisson(image(emitters, shape) + BACKGROUND).astype(float)
+        data = FrameData(electrons, np.full(shape, 0.01))
+        start = [np.array(emitters, float)]
+        posterior = frame_posterior(data, prior, (SIGMA, SIGMA), start, effort, 0, 0, 0.2)
+        drawn[name] = posterior.draws.counts.size
+        assert posterior.draws.x_px.shape[0] == posterior.draws.knots.shape[0] == drawn[name]
+    assert drawn["easy"] == 2 * 20
+    assert drawn["easy"] < drawn["hard"] <= 4 * 2 * 20
+
+
+def test_the_learned_density_is_that_of_emitters_also_where_they_crowd():
+    rng = np.random.default_rng(4)
+    shape, per_frame = (40, 40), 10
+    frames = []
+    for _ in range(30):
+        x = rng.uniform(0, 39, per_frame)
+        y = np.where(rng.random(per_frame) < 0.8, 20 + rng.normal(0, 0.3, per_frame), x)
+        frames.append([(a, b, 900 * rng.uniform(0.8, 1.2)) for a, b in zip(x, y, strict=True)])
+    learned = prepare(movie_of(frames, shape), CAMERA, Options(sigma_px=SIGMA)).learned
+    area = (shape[0] + 2 * SIGMA) * (shape[1] + 2 * SIGMA)
+    # 300 emitters: a Poisson standard error of 6 %; some pairs are never told apart.
+    assert learned.prior.density_per_px2 * area == pytest.approx(per_frame, rel=0.2)
+    assert learned.prior.photons.mean == pytest.approx(900, rel=0.1)
+
+
+def test_a_map_is_cut_where_the_pixels_are():
+    pixels = np.arange(6 * 8.0).reshape(6, 8)
+    fine = np.kron(pixels, np.ones((3, 3)))
+    cut = cells_of(fine, (6, 8), slice(1, 4), slice(2, 7))
+    assert np.array_equal(cut, np.kron(pixels[1:4, 2:7], np.ones((3, 3))))
+
+
 def test_chains_tell_when_they_disagree():
     data = FrameData(np.full((10, 10), 4.0), np.full((10, 10), 1.0))
     prior = ScenePrior(0.02, PhotonPrior.uniform(200.0, 600.0), np.full((2, 2), 4.0), 0.2)
@@ -263,7 +304,7 @@ def test_chains_tell_when_they_disagree():
     assert posterior.background_e.mean() == pytest.approx(4.0, abs=0.3)
     start = np.array([[3.0, 3.0, 300.0], [7.0, 7.0, 300.0]])
     split = frame_posterior(
-        data, prior, (1.2, 1.2), [start, start[:0]], replace(effort, states=2), 0, 0, 0.2
+        data, prior, (1.2, 1.2), [start, start[:0]], replace(effort, states=2, rounds=1), 0, 0, 0.2
     )
     assert 0.0 < split.disagreement <= 1.0
     assert split.draws.counts.shape == (8,)

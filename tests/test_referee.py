@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from sureloc.compiled.scene import normal_at
 from sureloc.errors import InputError
 from sureloc.physics import referee
 from sureloc.physics.priors import PhotonPrior, ScenePrior, hat_functions
@@ -328,3 +329,10 @@ def test_shapes_that_do_not_fit_are_refused():
             np.random.default_rng(0),
             guide=np.ones((6, 4)),
         )
+
+
+def test_the_tabulated_gaussian_is_right():
+    z = np.linspace(-10, 10, 4001)
+    table = np.array([normal_at(value) for value in z])
+    assert table[:, 0] == pytest.approx(special.ndtr(z), abs=1e-10)
+    assert table[:, 1] == pytest.approx(np.exp(-z * z / 2) / np.sqrt(2 * np.pi), abs=1e-10)

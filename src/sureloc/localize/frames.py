@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ Array = npt.NDArray[np.float64]
 GATE_SIGMAS = 1.0  # a draw's emitter farther than this from a row is another emitter
 SUPPORT_SIGMAS = 4.5  # 7e-6 of the flux per axis lies outside
 SPARE_EMITTERS = 40
+LAGGING_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Effort:
         states: states kept of each chain.
         sweeps_between: moves per emitter between kept states.
         least_moves: moves before the first state, however few emitters there are.
+        rounds: chains go on for as many states again, up to so many times in all, while
+        least_effective: more than `LAGGING_SHARE` of the rows have fewer effective draws.
     """
 
     chains: int = 4
@@ -36,6 +40,8 @@ class Effort:
     states: int = 40
     sweeps_between: float = 3.0
     least_moves: int = 400
+    rounds: int = 5
+    least_effective: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -90,29 +96,45 @@ def frame_posterior(
         draws=effort.states,
         moves_per_draw=max(round(effort.sweeps_between * typical), 10),
     )
-    chains = [
-        run_chain(
+    generators = [numpy_generator(seed, "chain", frame, k) for k in range(effort.chains)]
+
+    def run(
+        k: int, length: ChainLength, start: Array | None, knots: Array | None = None
+    ) -> PosteriorDraws:
+        return run_chain(
             data,
             prior,
             sigma_px,
             length,
-            numpy_generator(seed, "chain", frame, k),
-            start=starts[k % len(starts)] if starts else None,
+            generators[k],
+            start=start,
+            start_knots=knots,
             max_emitters=2 * largest + SPARE_EMITTERS,
             guide=guide,
             support_sigmas=SUPPORT_SIGMAS,
         )
-        for k in range(effort.chains)
+
+    chains = [
+        run(k, length, starts[k % len(starts)] if starts else None) for k in range(effort.chains)
     ]
-    draws = join_chains(chains)
-    rows = consensus(
-        draws.x_px,
-        draws.y_px,
-        draws.photons,
-        draws.counts,
-        GATE_SIGMAS * float(np.sqrt(sigma_px[0] * sigma_px[1])),
-        least_probability,
-    )
+    further = replace(length, burn_in=0)
+    for turn in range(effort.rounds):
+        if turn > 0:
+            more = [run(k, further, chain.last, chain.knots[-1]) for k, chain in enumerate(chains)]
+            chains = [join_draws(pair) for pair in zip(chains, more, strict=True)]
+        draws = join_draws(chains)
+        rows = consensus(
+            draws.x_px,
+            draws.y_px,
+            draws.photons,
+            draws.counts,
+            GATE_SIGMAS * float(np.sqrt(sigma_px[0] * sigma_px[1])),
+            least_probability,
+            effort.chains,
+        )
+        lagging = rows.effective_draws < effort.least_effective
+        if lagging.sum() <= LAGGING_SHARE * lagging.size:
+            break
     return FramePosterior(
         rows,
         draws,
@@ -128,19 +150,23 @@ def background_image(knots: Array, shape: tuple[int, ...]) -> Array:
     return np.asarray(along_y.T @ knots @ along_x)
 
 
-def join_chains(chains: list[PosteriorDraws]) -> PosteriorDraws:
-    """Put the draws of several chains of one frame behind one another."""
+def join_draws(parts: Sequence[PosteriorDraws]) -> PosteriorDraws:
+    """Put draws of one frame behind one another; every part weighs by its number of draws."""
+    weight = np.array([p.counts.size for p in parts], dtype=np.float64)
+    weight /= weight.sum()
+    expected = np.stack([p.expected_e for p in parts])
+    mean = np.tensordot(weight, expected, 1)
+    within = np.tensordot(weight, np.stack([p.expected_variance_e2 for p in parts]), 1)
     return PosteriorDraws(
-        np.concatenate([c.x_px for c in chains]),
-        np.concatenate([c.y_px for c in chains]),
-        np.concatenate([c.photons for c in chains]),
-        np.concatenate([c.counts for c in chains]),
-        np.concatenate([c.knots for c in chains]),
-        np.mean([c.expected_e for c in chains], axis=0),
-        np.mean([c.expected_variance_e2 for c in chains], axis=0)
-        + np.var([c.expected_e for c in chains], axis=0),
-        np.sum([c.tried for c in chains], axis=0),
-        np.sum([c.accepted for c in chains], axis=0),
+        np.concatenate([p.x_px for p in parts]),
+        np.concatenate([p.y_px for p in parts]),
+        np.concatenate([p.photons for p in parts]),
+        np.concatenate([p.counts for p in parts]),
+        np.concatenate([p.knots for p in parts]),
+        mean,
+        within + np.tensordot(weight, (expected - mean) ** 2, 1),
+        np.sum([p.tried for p in parts], axis=0),
+        np.sum([p.accepted for p in parts], axis=0),
     )
 
 

@@ -27,7 +27,7 @@ KNOT_SPACING_PX = 20.0
 OUTLIER_SHARE = 0.03  # of the photon prior, spread widely: the unexpected stays possible
 LEAST_SIGNIFICANCE = 3.0  # fainter emitters cannot be told from background, and belong to it
 BANDWIDTH = 0.10  # of ln N, by which drawn photons are smoothed
-ROUNDS = 4
+ROUNDS = 8
 PRIOR_EMITTERS = 30.0  # how many emitters the broad prior counts for
 
 
@@ -60,6 +60,13 @@ def at_knots(background: Array) -> Array:
     r = np.rint(np.linspace(0, background.shape[0] - 1, rows)).astype(int)
     c = np.rint(np.linspace(0, background.shape[1] - 1, columns)).astype(int)
     return np.asarray(background[np.ix_(r, c)])
+
+
+def cells_of(relative_density: Array, shape: tuple[int, ...], rows: slice, columns: slice) -> Array:
+    """Give the part of a density map that lies over some pixels of a frame of `shape`."""
+    scale = relative_density.shape[0] // shape[0]
+    parts = [slice(scale * part.start, scale * part.stop) for part in (rows, columns)]
+    return relative_density[parts[0], parts[1]]
 
 
 def spots_of_frame(spots: Spots, frame: int) -> Array:
@@ -166,6 +173,7 @@ def learn_prior(
     effort: Effort,
     run: Map,
     ignore: npt.NDArray[np.bool_],
+    relative_density: Array,
 ) -> LearnedPrior:
     """Learn photons, density and background from pieces of some frames of a movie.
 
@@ -180,6 +188,7 @@ def learn_prior(
         effort: how much work each crop gets in each round.
         run: maps a function over crop numbers; `map`, or one that uses several threads.
         ignore: pixels that tell nothing, (frames, rows, columns).
+        relative_density: density at a place over its mean, a whole number of cells a px.
 
     Returns:
         The prior after `ROUNDS` rounds and how it came about.
@@ -206,14 +215,18 @@ def learn_prior(
             data = FrameData(
                 electrons[where], read_variance_e2[where[1:]], excess_noise, ignore[where]
             )
-            local = replace(prior, background_e=at_knots(background[where[1:]]))
+            local = replace(
+                prior,
+                background_e=at_knots(background[where[1:]]),
+                relative_density=cells_of(relative_density, background.shape, *where[1:]),
+            )
             # Negative numbers: streams apart from those of the movie's frames.
             number = -1 - k - turn * len(crops)
             return frame_posterior(data, local, sigma_px, [starts[k]], effort, seed, number, 0.5)
 
         found = list(run(one, range(len(crops))))
-        starts = [_last_state(p) for p in found]
-        prior, emitters = _refit(found, prior, background, crops)
+        starts = [p.draws.last for p in found]
+        prior, emitters = _refit(found, prior, background, crops, relative_density)
         background = _refit_background(found, background, crops)
         history.append((prior.density_per_px2, prior.photons.mean, float(background.mean())))
     return LearnedPrior(prior, background, np.array(history, dtype=np.float64), emitters)
@@ -231,18 +244,16 @@ def _start(spots: Spots, crop: Crop) -> Array:
     return local
 
 
-def _last_state(posterior: FramePosterior) -> Array:
-    draws = posterior.draws
-    n = draws.counts[-1]
-    return np.stack([draws.x_px[-1, :n], draws.y_px[-1, :n], draws.photons[-1, :n]], axis=1)
-
-
 def _shape(crop: Crop) -> tuple[int, int]:
     return crop.rows.stop - crop.rows.start, crop.columns.stop - crop.columns.start
 
 
 def _refit(
-    found: list[FramePosterior], before: ScenePrior, background: Array, crops: Sequence[Crop]
+    found: list[FramePosterior],
+    before: ScenePrior,
+    background: Array,
+    crops: Sequence[Crop],
+    relative_density: Array,
 ) -> tuple[ScenePrior, float]:
     area = emitters = 0.0
     photons = []
@@ -250,7 +261,8 @@ def _refit(
     for posterior, crop in zip(found, crops, strict=True):
         draws, shape = posterior.draws, _shape(crop)
         x_low, x_high, y_low, y_high = before.region(shape)
-        area += (x_high - x_low) * (y_high - y_low)
+        share = cells_of(relative_density, background.shape, crop.rows, crop.columns).mean()
+        area += (x_high - x_low) * (y_high - y_low) * float(share)
         emitters += float(draws.counts.mean())
         # Outside the frame the data say little, and the prior would only learn from itself.
         inside = (

@@ -26,6 +26,7 @@ from sureloc.localize.learning import (
     Crop,
     LearnedPrior,
     at_knots,
+    cells_of,
     learn_prior,
     spots_of_frame,
 )
@@ -52,7 +53,7 @@ R = TypeVar("R")
 
 LEARNING_FRAMES = 40
 LEARNING_EMITTERS = 600
-LEARNING_EFFORT = Effort(chains=1, sweeps=50.0, states=20, sweeps_between=2.0)
+LEARNING_EFFORT = Effort(chains=1, sweeps=50.0, states=20, sweeps_between=2.0, rounds=1)
 OFFSET_SLACK_E, OFFSET_SLACK = 0.7, 0.1  # electrons, share of the level: smaller shifts are left
 MAP_SCALE, MAP_FRAMES, MAP_SIGMAS = 2, 400, 0.6  # cells a px; spots are looked for; PSF widths
 LEAST_DENSITY = 0.1  # of the mean: nowhere is an emitter impossible
@@ -191,6 +192,7 @@ def prepare(
     if ignore.any():
         warnings.append("some pixels are saturated")
     spots = detect_spots(electrons, variance, sigma, camera.excess_noise)
+    places = density_map(movie, camera, sigma)
     with ThreadPoolExecutor(options.workers) as pool:
         learned = learn_prior(
             electrons,
@@ -203,8 +205,8 @@ def prepare(
             LEARNING_EFFORT,
             pool.map,
             ignore,
+            places,
         )
-    places = density_map(movie, camera, sigma)
     return Assumptions(camera, sigma, learned, places, tuple(notes), tuple(warnings))
 
 
@@ -446,9 +448,6 @@ def region_prior(
     """Give the prior of a region: the learned one with background and density of the region."""
     knots = at_knots(learned.background_e[region.rows, region.columns])
     if relative_density is not None:
-        cells = [
-            slice(MAP_SCALE * part.start, MAP_SCALE * part.stop)
-            for part in (region.rows, region.columns)
-        ]
-        relative_density = relative_density[cells[0], cells[1]]
+        shape = learned.background_e.shape
+        relative_density = cells_of(relative_density, shape, region.rows, region.columns)
     return replace(learned.prior, background_e=knots, relative_density=relative_density)
