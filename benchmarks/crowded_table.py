@@ -146,9 +146,9 @@ def run_rivals(python: Path, movie: Path, out: Path, workers: int) -> Iterator[F
     rows = pd.read_csv(out / "localizations.csv")
     for run in pd.read_csv(out / "runs.csv").itertuples():
         table = rows[rows["run"] == run.run].reset_index(drop=True)
-        speed = run.frames / run.seconds
+        frames_per_s = run.frames / run.seconds
         settings = f"{run.version}, box {run.box_px}, threshold {run.threshold:g}"
-        yield Found(run.tool, settings, with_intervals(table), speed, math.nan)
+        yield Found(run.tool, settings, with_intervals(table), frames_per_s, math.nan)
 
 
 def with_intervals(table: pd.DataFrame) -> pd.DataFrame:
@@ -288,19 +288,24 @@ HEADER = (
 )
 
 
+def speed(frames_per_s: float) -> str:
+    """Write three digits, or nothing where nothing is known."""
+    if not math.isfinite(frames_per_s):
+        return ""
+    return f"{frames_per_s:.3g}" if frames_per_s < 100 else f"{frames_per_s:.0f}"
+
+
 def markdown(rows: list[Row], border_nm: float) -> str:
     """Give one table."""
     lines = [HEADER, "|" + "---|" * (HEADER.count("|") - 1)]
-    for r in rows:
-        if r.border_nm == border_nm:
-            known = math.isfinite(r.prepared_frames_per_s)
-            prepared = f"{r.prepared_frames_per_s:.3g}" if known else ""
-            lines.append(
-                f"| {r.density_per_um2:.2f} | {r.tool} | {r.emitters} | {r.jaccard:.3f} "
-                f"| {r.rmse_over_crlb:.2f} | {r.held_68:.3f} ({r.held_68_se:.3f}) "
-                f"| {r.held_95:.3f} ({r.held_95_se:.3f}) | {r.frames_per_s:.3g} "
-                f"| {prepared} |"
-            )
+    lines += [
+        f"| {r.density_per_um2:.2f} | {r.tool} | {r.emitters} | {r.jaccard:.3f} "
+        f"| {r.rmse_over_crlb:.2f} | {r.held_68:.3f} ({r.held_68_se:.3f}) "
+        f"| {r.held_95:.3f} ({r.held_95_se:.3f}) | {speed(r.frames_per_s)} "
+        f"| {speed(r.prepared_frames_per_s)} |"
+        for r in rows
+        if r.border_nm == border_nm
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -338,8 +343,9 @@ def main() -> None:
         print(markdown(rows, border_nm))
     print(", ".join(f"{name} {number}" for name, number in versions().items()))
     others = dict.fromkeys((r.tool, r.settings.split(",")[0]) for r in rows if r.tool != "sureloc")
-    print(", ".join(f"{tool} {number}" for tool, number in others))
-    if not options.rivals_python:
+    if options.rivals_python:
+        print(", ".join(f"{tool} {number}" for tool, number in others))
+    else:
         print("Picasso and SMAPpy are left out: --rivals-python was not given.")
 
 
