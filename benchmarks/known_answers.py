@@ -272,7 +272,7 @@ def distances_nm(found: Run, path: Path) -> list[float]:
     """Give how far each reference spot of rapidSTORM is from the nearest row of its frame."""
     spots = np.loadtxt(path, comments="#", usecols=(0, 1, 2), ndmin=2)
     out = []
-    for x, y, frame in spots:
+    for x, y, frame in spots[spots[:, 2] < found.shape[0]]:
         here = found.table[found.table["frame"] == int(frame)]
         far = np.hypot(here["x_nm"] - x, here["y_nm"] - y)
         out.append(float(far.min()) if len(far) else float("inf"))
@@ -284,8 +284,8 @@ def tell_real(movie: Real, data: Path, options: argparse.Namespace) -> bool:
     camera = read_camera(data / movie.camera) if movie.camera else None
     found = run(data / movie.stack, movie.pixel_nm, camera, options)
     mask = found.verdict.mask
-    chi2 = float(np.mean([c[mask].mean() for c in found.chi2]))
     local = np.mean(found.chi2, axis=0)[mask]
+    chi2 = float(local.mean())
     quantiles = np.quantile(local, (0.05, 0.95))
     counts = np.bincount(found.table["frame"], minlength=found.shape[0])[:10]
     missed = [] if 0.9 <= chi2 <= 1.2 else [f"chi2 {chi2:.2f}"]
