@@ -178,6 +178,8 @@ def prepare(
         camera = guess.camera
         notes.append(guess.sentence)
         warnings.append("the camera was not given but estimated from the movie")
+        if guess.correlated_excess > 1:
+            warnings.append("the noise of neighbouring pixels goes together")
     else:
         camera.check_shape((height, width))
         camera, agreement, warning = _with_right_offset(
