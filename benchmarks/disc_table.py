@@ -8,12 +8,13 @@ maps and the pixel size, its default options and weights; it is told nothing of 
 place or PSF width. One command for all rows; no row was used for tuning.
 
 J: rows against the truth, matched one to one within 250 nm per frame. RMSE is per axis over the
-matched emitters. `alone` and `joint` are Cramer-Rao bounds of the true configuration, background
-known: each emitter as if alone, and all ten unknown together. The joint bound of two emitters that
-all but coincide has no limit, while a matched error has: `joint` is therefore the root mean square
-of the bounds combined with the disc itself as prior knowledge (sd R / 2 per axis), and `median`
-compares the median of |error| / bound, which needs no such limit, with that of a Gaussian. Shares
-are given with binomial standard errors.
+matched emitters. Bounds are Cramer-Rao bounds of the true configuration, background known: each
+emitter `alone`, and all ten `jointly`. The joint bound of two emitters that all but coincide has no
+limit, and a root mean square over all would be theirs alone; RMSE / joint is therefore over the
+emitters that the image determines, of a joint bound below half a PSF width, whose share is given.
+It may fall below 1: the bound takes brightness as unknown, while sureloc learns from the movie that
+all emitters are equally bright. `N known` is the joint bound with the brightness known. Shares are
+given with binomial standard errors.
 """
 
 from __future__ import annotations
@@ -39,11 +40,10 @@ from sureloc.physics.tile_model import Background, Emitters
 from sureloc.scoring.matching import root_mean_square
 from sureloc.simulate.cameras import make_camera
 from sureloc.simulate.movie import simulate_movie
-from sureloc.simulate.recipe import DiscScene, Recipe
+from sureloc.simulate.recipe import Recipe
 
 PHOTONS = (200, 500, 1000, 2000, 5000)
 RADIUS_NM = 250.0
-GAUSSIAN_MEDIAN = 0.67449
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,14 @@ class InMemory:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Cramer-Rao bounds of the true emitters, nm, x then y, in the order of the truth table."""
+    """Cramer-Rao bounds of the true emitters, nm, x then y, in the order of the truth table.
+
+    `alone`: each without the others; `joint`: all together; `bright`: of known brightness.
+    """
 
     alone: npt.NDArray[np.float64]
     joint: npt.NDArray[np.float64]
+    bright: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,9 @@ class Row:
     photons: int
     found: Comparison
     over_alone: float
+    determined: float
     over_joint: float
-    median_over_joint: float
+    over_bright: float
     sigma_px: tuple[float, float]
     seconds: float
 
@@ -91,7 +96,7 @@ def bounds(truth: pd.DataFrame, camera: Camera, recipe: Recipe) -> Bounds:
     if list(truth["frame"]) != list(np.arange(frames).repeat(lists[1])):
         raise ValueError("the frames of this recipe must hold equally many emitters")
     x, y, photons = (
-        torch.from_numpy(truth[name].to_numpy(float)).view(lists) / scale
+        torch.from_numpy(truth[name].to_numpy(float, copy=True)).view(lists) / scale
         for name, scale in (("x_nm", pixel), ("y_nm", pixel), ("photons", 1.0))
     )
     emitters = Emitters.all_present(x, y, photons * camera.quantum_efficiency)
@@ -99,12 +104,21 @@ def bounds(truth: pd.DataFrame, camera: Camera, recipe: Recipe) -> Bounds:
     variance = torch.from_numpy(camera.read_variance_e2(shape))[None]
     psf = GaussianPSF.round(recipe.psf.sigma_px)
 
-    def both(covariance) -> npt.NDArray[np.float64]:
-        x_then_y = torch.cat((covariance.var_x_px2.flatten(), covariance.var_y_px2.flatten()))
-        return x_then_y.sqrt().numpy() * pixel
+    def both(x_px2: torch.Tensor, y_px2: torch.Tensor) -> npt.NDArray[np.float64]:
+        return np.asarray(torch.cat((x_px2.flatten(), y_px2.flatten())).sqrt() * pixel)
 
     arguments = (emitters, none, variance, psf)
-    return Bounds(both(isolated_bound(*arguments)), both(joint_bound(*arguments)))
+    alone, joint = isolated_bound(*arguments), joint_bound(*arguments)
+    # Rows of the information matrix that are left out count as known.
+    size = 3 * lists[1]
+    places = torch.arange(size)[torch.arange(size) % 3 != 2]
+    information = torch.linalg.inv(joint.matrix[:, :size, :size])[:, places][:, :, places]
+    known = torch.diagonal(torch.linalg.inv(information), dim1=1, dim2=2)
+    return Bounds(
+        both(alone.var_x_px2, alone.var_y_px2),
+        both(joint.var_x_px2, joint.var_y_px2),
+        both(known[:, ::2], known[:, 1::2]),
+    )
 
 
 def measure(photons: int, options: argparse.Namespace) -> Row:
@@ -126,20 +140,19 @@ def measure(photons: int, options: argparse.Namespace) -> Row:
     mine, theirs = matched(table, truth, RADIUS_NM)
     limits = bounds(truth, camera, recipe)
     both = np.concatenate([theirs, theirs + len(truth)])
-    alone, joint = limits.alone[both], limits.joint[both]
     error = np.concatenate(
         [(table[a].to_numpy()[mine] - truth[a].to_numpy()[theirs]) for a in ("x_nm", "y_nm")]
     )
-    scene = recipe.scene
-    radius_px = scene.radius_px if isinstance(scene, DiscScene) else math.inf
-    prior = 0.5 * radius_px * recipe.frame.pixel_nm
-    with_prior = (joint**-2 + prior**-2) ** -0.5
+    joint = limits.joint[both]
+    told = joint < 0.5 * recipe.psf.sigma_px * recipe.frame.pixel_nm
+    rmse_told = root_mean_square(error[told])
     return Row(
         photons,
         found,
-        found.rmse_axis_nm / root_mean_square(alone),
-        found.rmse_axis_nm / root_mean_square(with_prior),
-        float(np.median(np.abs(error) / joint)) / GAUSSIAN_MEDIAN,
+        found.rmse_axis_nm / root_mean_square(limits.alone[both]),
+        float(told.mean()),
+        rmse_told / root_mean_square(joint[told]),
+        rmse_told / root_mean_square(limits.bright[both][told]),
         assumptions.sigma_px,
         seconds,
     )
@@ -160,10 +173,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(
-        "| photons | emitters | J | recall | precision | RMSE nm | RMSE / alone | RMSE / joint | "
-        "median | 68 % interval holds | 95 % interval holds | photons found | sigma found px | s |"
+        "| photons | emitters | J | recall | precision | RMSE nm | RMSE / alone | determined | "
+        "RMSE / joint there | RMSE / joint, N known | "
+        "68 % interval holds | 95 % interval holds | photons found | sigma found px | s |"
     )
-    print("|" + "---|" * 14)
+    print("|" + "---|" * 15)
     for photons in PHOTONS:
         r = measure(photons, options)
         c = r.found
@@ -171,8 +185,8 @@ def main() -> None:
         print(
             f"| {photons} | {c.truths} | {with_error(c.jaccard, c.truths + c.rows - c.pairs)} | "
             f"{c.recall:.3f} | {c.precision:.3f} | {c.rmse_axis_nm:.1f} | {r.over_alone:.2f} | "
-            f"{r.over_joint:.2f} | {r.median_over_joint:.2f} | {with_error(c.coverage_68, n)} | "
-            f"{with_error(c.coverage_95, n)} | {c.photons_ratio:.2f} | "
+            f"{r.determined:.2f} | {r.over_joint:.2f} | {r.over_bright:.2f} | "
+            f"{with_error(c.coverage_68, n)} | {with_error(c.coverage_95, n)} | {c.photons_ratio:.2f} | "
             f"{r.sigma_px[0]:.3f}, {r.sigma_px[1]:.3f} | {r.seconds:.0f} |",
             flush=True,
         )

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy import ndimage
 
 from sureloc.camera import Camera
 from sureloc.evaluate.compare import Comparison, compare, matched
@@ -43,6 +44,7 @@ from sureloc.physics.tile_model import Background, Emitters
 RADIUS_NM = 250.0
 PATCH_PX = 10  # half the side of the patch in which an isolated bound is computed
 OUTSIDE_E2 = 1e12  # read variance of pixels that are not there
+SURE = 0.95
 HOT = 20.0  # times the median read variance
 POISSON = Camera(offset_adu=100.0, gain_adu_per_e=1.0, variance_adu2=0.0)
 EMCCD = Camera(offset_adu=100.0, gain_adu_per_e=2.06, variance_adu2=0.0, em_gain=300.0)
@@ -247,25 +249,26 @@ def tell_known(movie: Known, data: Path, options: argparse.Namespace) -> bool:
     return not missed
 
 
-def hot_rows(found: Run, pixel_nm: float) -> tuple[int, float, int]:
-    """Count rows within 1 px of hot pixels; also what chance gives, and the number of hot pixels.
+def hot_rows(found: Run, pixel_nm: float) -> tuple[int, float, float, int]:
+    """Count rows on or beside hot pixels; also mean and sd of what chance gives, and hot pixels.
 
-    Chance is the share of positions within 1 px of a hot pixel times the number of rows.
+    Chance is the same rows on the same map moved by random whole pixels round the frame, since a
+    molecule that stays on for several frames, beside a hot pixel or not, counts several times.
     """
     variance = found.assumptions.camera.read_variance_e2(found.shape[1:])
-    hot = np.argwhere(variance > HOT * np.median(variance))
-    if not len(hot):
-        return 0, 0.0, 0
-
-    def near(y: np.ndarray, x: np.ndarray) -> np.ndarray:
-        far = np.hypot(y[:, None] - hot[:, 0], x[:, None] - hot[:, 1]).min(1)
-        return np.asarray(far <= 1.0)
-
-    rows = near(*(found.table[n].to_numpy() / pixel_nm for n in ("y_nm", "x_nm")))
-    rng = np.random.default_rng(0)
+    hot = variance > HOT * np.median(variance)
+    near = ndimage.binary_dilation(hot)
     height, width = variance.shape
-    anywhere = near(rng.uniform(-0.5, height - 0.5, 40000), rng.uniform(-0.5, width - 0.5, 40000))
-    return int(rows.sum()), float(anywhere.mean()) * len(found.table), len(hot)
+    r, c = (
+        np.clip(np.rint(found.table[n].to_numpy() / pixel_nm).astype(int), 0, size - 1)
+        for n, size in (("y_nm", height), ("x_nm", width))
+    )
+    rng = np.random.default_rng(0)
+    by_chance = [
+        near[(r + rng.integers(height)) % height, (c + rng.integers(width)) % width].sum()
+        for _ in range(1000)
+    ]
+    return int(near[r, c].sum()), float(np.mean(by_chance)), float(np.std(by_chance)), hot.sum()
 
 
 def distances_nm(found: Run, path: Path) -> list[float]:
@@ -295,17 +298,23 @@ def tell_real(movie: Real, data: Path, options: argparse.Namespace) -> bool:
     if movie.spots_per_frame:
         low, high = movie.spots_per_frame
         print(f" (mean {counts.mean():.0f}; the makers' detector: {low}-{high})", end="")
+    sure = found.table[found.table["p_exists"] >= SURE]
+    certain = np.bincount(sure["frame"], minlength=found.shape[0])[:10]
     print(
-        f"\n  local chi2 of trusted regions: mean {chi2:.3f}, 5 % and 95 % of the movie's map "
+        f"\n  of these exist with {SURE:g} or more: {' '.join(map(str, certain))} "
+        f"(mean {certain.mean():.0f})"
+    )
+    print(
+        f"  local chi2 of trusted regions: mean {chi2:.3f}, 5 % and 95 % of the movie's map "
         f"{quantiles[0]:.2f} {quantiles[1]:.2f}; trusted area {100 * mask.mean():.1f} %"
     )
     if movie.camera:
-        rows, chance, pixels = hot_rows(found, movie.pixel_nm)
+        rows, chance, sd, pixels = hot_rows(found, movie.pixel_nm)
         print(
-            f"  rows within 1 px of the {pixels} pixels of more than {HOT:g} times the median read "
-            f"variance: {rows}; chance alone: {chance:.1f}"
+            f"  rows on or beside the {pixels} pixels of more than {HOT:g} times the median read "
+            f"variance: {rows}; by chance: {chance:.0f} +- {sd:.0f}"
         )
-        if rows > chance + 3 * chance**0.5:
+        if rows > chance + 3 * sd:
             missed.append("rows at hot pixels")
     if movie.reference:
         far = distances_nm(found, data / movie.reference)
