@@ -186,8 +186,8 @@ def main() -> None:
             f"| {photons} | {c.truths} | {with_error(c.jaccard, c.truths + c.rows - c.pairs)} | "
             f"{c.recall:.3f} | {c.precision:.3f} | {c.rmse_axis_nm:.1f} | {r.over_alone:.2f} | "
             f"{r.determined:.2f} | {r.over_joint:.2f} | {r.over_bright:.2f} | "
-            f"{with_error(c.coverage_68, n)} | {with_error(c.coverage_95, n)} | {c.photons_ratio:.2f} | "
-            f"{r.sigma_px[0]:.3f}, {r.sigma_px[1]:.3f} | {r.seconds:.0f} |",
+            f"{with_error(c.coverage_68, n)} | {with_error(c.coverage_95, n)} | "
+            f"{c.photons_ratio:.2f} | {r.sigma_px[0]:.3f}, {r.sigma_px[1]:.3f} | {r.seconds:.0f} |",
             flush=True,
         )
 

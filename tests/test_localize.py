@@ -216,6 +216,23 @@ def test_a_cut_off_is_seen_in_the_values_and_only_there(rng, step):
         assert cut_off_adu(few) is None
 
 
+def test_spots_of_many_widths_ask_for_care(rng):
+    shape, places = (40, 40), [(8.0, 8.0), (30.2, 9.5), (19.6, 19.1), (9.4, 30.3), (30.8, 31.0)]
+    for spread, said in ((0.0, False), (0.2, True)):
+        expected = [
+            sum(
+                image([(x, y, 900.0)], shape, SIGMA * np.exp(spread * rng.normal()))
+                for x, y in places
+            )
+            for _ in range(12)
+        ]
+        electrons = rng.poisson(np.array(expected) + BACKGROUND)
+        noise = rng.normal(0, math.sqrt(12.0), electrons.shape)
+        movie = Movie(np.rint(100.0 + 2.0 * electrons + noise).astype(np.uint16))
+        assumptions = prepare(movie, CAMERA, replace(OPTIONS, sigma_px=None))
+        assert any("differ in width" in warning for warning in assumptions.warnings) == said
+
+
 def test_frames_without_information_are_told_apart():
     adu = np.full((3, 10, 10), 50)
     adu[1, :6] = adu[2, :4] = 255

@@ -57,6 +57,7 @@ LEARNING_EFFORT = Effort(chains=1, sweeps=50.0, states=20, sweeps_between=2.0)
 OFFSET_SLACK_E, OFFSET_SLACK = 0.7, 0.1  # electrons, share of the level: smaller shifts are left
 MAP_SCALE, MAP_FRAMES, MAP_SIGMAS = 2, 400, 0.6  # cells a px; spots are looked for; PSF widths
 LEAST_DENSITY = 0.1  # of the mean: nowhere is an emitter impossible
+LARGEST_SPREAD = 0.08  # of spots' widths; crowded movies of one PSF stay below it
 ANY_16_BIT_ADU = 65535
 LEAST_PROBABILITY = 0.2  # rows below are not even looked at
 
@@ -193,6 +194,11 @@ def prepare(
         psf = estimate_psf(electrons, variance, camera.excess_noise)
         sigma = (psf.sigma_x_px, psf.sigma_y_px)
         notes.append(psf.sentence)
+        if psf.spread > LARGEST_SPREAD:
+            warnings.append(
+                f"spots differ in width by {100 * psf.spread:.0f} %, as by focus, which one PSF "
+                "does not describe: single molecules may be taken for several"
+            )
     else:
         sigma = (options.sigma_px, options.sigma_px)
         notes.append(f"The PSF width was given: {options.sigma_px:g} px.")
