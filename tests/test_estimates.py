@@ -230,6 +230,21 @@ def test_electron_multiplication_doubles_the_gain_unless_told():
     assert told.camera.em_gain == 300.0
 
 
+def test_noise_that_neighbours_share_is_not_missed():
+    electrons, _ = simulate(0.003, 20, 12)
+    white = estimate_camera(as_adu(electrons), np.random.default_rng(0))
+    assert white.correlated_excess == 1.0
+    assert "Neighbouring" not in white.sentence
+    # A readout that leaves part of every pixel's charge to the next one along the row.
+    adu = as_adu(electrons).astype(float)
+    smeared = np.rint(OFFSET + 0.8 * (adu - OFFSET) + 0.2 * np.roll(adu - OFFSET, 1, axis=2))
+    estimate = estimate_camera(smeared, np.random.default_rng(0))
+    assert estimate.correlated_excess > 1.2
+    assert "Neighbouring" in estimate.sentence
+    # A pixel's variance is 0.8^2 + 0.2^2 of what it was at the same mean.
+    assert estimate.camera.gain_adu_per_e == pytest.approx(0.68 * GAIN, rel=0.15)
+
+
 def test_saturated_pixels_are_left_out():
     electrons, _ = simulate(0.0071, 20, 10, photons=(2000, 6000))
     adu = np.minimum(as_adu(electrons), 700)

@@ -19,6 +19,7 @@ from sureloc.localize.images import ImageSums
 from sureloc.localize.learning import cells_of
 from sureloc.localize.movie import Options, density_map, localize, prepare, spread_frames
 from sureloc.localize.regions import Region, cuts, owned, regions_of, unique_rows
+from sureloc.localize.saturation import cut_off_adu, telling_frames
 from sureloc.localize.verdict import Trust, chi2_limit, judge, mark_rows, trust_mask
 from sureloc.physics.priors import PhotonPrior, ScenePrior, hat_functions
 from sureloc.physics.referee import FrameData
@@ -196,7 +197,6 @@ def test_saturated_pixels_are_ignored_and_marked():
     movie.adu[:, 8, 8] = 4095
     camera = replace(CAMERA, saturation_adu=4095)
     assumptions = prepare(movie, camera, OPTIONS)
-    assert "some pixels are saturated" in assumptions.warnings
     table = next(localize(movie, assumptions, OPTIONS)).table
     near = np.hypot(table["x_nm"] - 800, table["y_nm"] - 800) < 150
     assert not table[near]["trusted"].any()
@@ -204,6 +204,64 @@ def test_saturated_pixels_are_ignored_and_marked():
     far = np.hypot(table["x_nm"] - 1800, table["y_nm"] - 1700) < 100
     assert table[far]["trusted"].all()
     assert far.sum() == 1
+
+
+@pytest.mark.parametrize("step", [1, 16])  # 12-bit cameras may write multiples of 16
+def test_a_cut_off_is_seen_in_the_values_and_only_there(rng, step):
+    adu = rng.poisson(400.0, (5, 40, 40)).astype(np.uint16)
+    adu[:, 10:14, 10:14] = rng.poisson(900.0, (5, 4, 4))
+    assert cut_off_adu(step * adu) is None
+    assert cut_off_adu(step * np.minimum(adu, 850)) == 850 * step
+    assert cut_off_adu(np.minimum(adu, 850).astype(float)) is None
+    for few in (np.full((2, 9, 9), 700), np.zeros((2, 9, 9), int), np.arange(162).reshape(2, 9, 9)):
+        assert cut_off_adu(few) is None
+
+
+def test_spots_of_many_widths_ask_for_care(rng):
+    shape, places = (40, 40), [(8.0, 8.0), (30.2, 9.5), (19.6, 19.1), (9.4, 30.3), (30.8, 31.0)]
+    for spread, said in ((0.0, False), (0.2, True)):
+        expected = [
+            sum(
+                image([(x, y, 900.0)], shape, SIGMA * np.exp(spread * rng.normal()))
+                for x, y in places
+            )
+            for _ in range(12)
+        ]
+        electrons = rng.poisson(np.array(expected) + BACKGROUND)
+        noise = rng.normal(0, math.sqrt(12.0), electrons.shape)
+        movie = Movie(np.rint(100.0 + 2.0 * electrons + noise).astype(np.uint16))
+        assumptions = prepare(movie, CAMERA, replace(OPTIONS, sigma_px=None))
+        assert any("differ in width" in warning for warning in assumptions.warnings) == said
+
+
+def test_frames_without_information_are_told_apart():
+    adu = np.full((3, 10, 10), 50)
+    adu[1, :6] = adu[2, :4] = 255
+    assert list(telling_frames(adu, 255)) == [True, False, True]
+    assert telling_frames(adu, None).all()
+
+
+def test_a_cut_off_that_the_camera_file_does_not_know_is_heeded():
+    truth = [np.array([[8.0, 8.0, 3000.0], [18.0, 17.0, 500.0]])] * 3
+    movie = movie_of(truth, (26, 26))
+    movie.adu = np.minimum(movie.adu, 260).astype(np.uint16)
+    assumptions = prepare(movie, CAMERA, OPTIONS)
+    assert assumptions.camera.saturation_adu == 260
+    assert "cut off at 260 ADU" in assumptions.notes[0]
+
+
+def test_one_saturated_frame_does_not_spoil_the_others():
+    truth = [np.array([[8.0, 8.0, 900.0], [18.0, 17.0, 900.0]])] * 3
+    movie = movie_of(truth, (26, 26))
+    movie.adu[1] = 65535
+    assumptions = prepare(movie, CAMERA, OPTIONS)
+    tables = [rows.table for rows in localize(movie, assumptions, OPTIONS)]
+    assert (len(tables[0]), len(tables[2])) == (2, 2)
+    assert all(table["trusted"].all() for table in (tables[0], tables[2]))
+    assert not tables[1]["trusted"].any()
+    movie.adu[:] = 65535
+    with pytest.raises(InputError, match="saturated"):
+        prepare(movie, CAMERA, OPTIONS)
 
 
 def test_an_empty_movie_gives_no_rows():

@@ -303,6 +303,25 @@ def test_every_kind_of_move_happens_and_keeps_the_books():
     assert np.allclose(again.expected_e, image(*emitters, 0.9, shape) + background, atol=1e-4)
 
 
+def test_starts_that_the_prior_rules_out_lead_to_draws_that_it_allows():
+    shape = (16, 16)
+    prior = ScenePrior(0.02, PhotonPrior.log_normal(300.0, 0.1), 5.0, 1.0, margin_px=1.0)
+    rng = np.random.default_rng(2)
+    data = FrameData(rng.poisson(5.0, shape).astype(float), np.full(shape, 2.0))
+    # Close pairs, so that blocks hold several emitters that are impossible at once.
+    x, y = np.meshgrid(np.arange(3.0, 14.0, 5.0), np.arange(3.0, 14.0, 2.0))
+    for photons in (-20.0, 0.0, 1.0, 1e7):
+        start = np.stack([x.ravel(), y.ravel(), np.full(x.size, photons)], axis=1)
+        draws = run_chain(
+            data, prior, (1.0, 1.0), ChainLength(0, 40, 20), np.random.default_rng(4), start=start
+        )
+        low, high = np.exp(prior.photons.log_photons[[0, -1]])
+        assert np.isfinite(draws.expected_e).all()
+        held = draws.photons[draws.present]
+        assert ((held >= low) & (held <= high)).all()
+        assert start[0, 2] == photons
+
+
 def test_impossible_density_maps_are_refused():
     photons = PhotonPrior.log_normal(300.0, 0.4)
     data = FrameData(np.zeros((5, 6)), np.ones((5, 6)))

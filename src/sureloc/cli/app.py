@@ -10,6 +10,7 @@ finished, but its verdict is "do not trust".
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -66,6 +67,8 @@ app = _build()
 
 def main() -> None:
     """Run the command line and leave the process with its exit code (see the module)."""
+    # tifffile logs what it then raises, or what is refused here in better words.
+    logging.getLogger("tifffile").addHandler(logging.NullHandler())
     try:
         app()
     except InputError as error:

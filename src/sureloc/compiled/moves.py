@@ -1,6 +1,7 @@
 """The moves of a chain over emitter sets, each in detailed balance with its reverse (Numba).
 
-See `sureloc.compiled.chain` for what each move does.
+See `sureloc.compiled.chain` for what each move does. All accept by `log(u) < ratio`, never by its
+opposite `>=`: a ratio that is not a number must refuse.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def move_block(
         for b in range(a, size):
             back += work.fisher[b, a] * (work.old[b // 3, b % 3] - work.new[b // 3, b % 3])
         log_reverse -= 0.5 * (back / spread) ** 2
-    if math.log(rng.random()) >= log_ratio + log_reverse - log_forward:
+    if not math.log(rng.random()) < log_ratio + log_reverse - log_forward:
         return False
     for j in range(m):
         for a in range(3):
@@ -252,7 +253,7 @@ def change_count(
     )
     change = log_likelihood_change(frame, patch, state.rate, work.rate)
     total = change + (log_ratio if birth else -log_ratio)
-    if math.log(rng.random()) >= total:
+    if not math.log(rng.random()) < total:
         return False
     if birth:
         for a in range(3):
@@ -423,7 +424,7 @@ def split(
         work.old[0], work.new, dx, dy, share, n, near_first, near_second, model, sd
     )
     change, patch = replace(work.old, 1, work.new, 2, frame, model, state, work)
-    if math.log(rng.random()) >= change + log_ratio:
+    if not math.log(rng.random()) < change + log_ratio:
         return False
     for a in range(3):
         state.emitters[chosen, a] = work.new[0, a]
@@ -460,7 +461,7 @@ def merge(
         work.new[0], work.old, dx, dy, share, n - 1, near_first, near_second, model, sd
     )
     change, patch = replace(work.old, 2, work.new, 1, frame, model, state, work)
-    if math.log(rng.random()) >= change - log_ratio:
+    if not math.log(rng.random()) < change - log_ratio:
         return False
     low, high = min(first, second), max(first, second)
     for a in range(3):
@@ -511,7 +512,7 @@ def resplit(
     near_second = 1 + neighbours(work.new[1, 0], work.new[1, 1], first, second, state, radius)
     log_ratio += math.log((1.0 / near_first + 1.0 / near_second) / before)
     change, patch = replace(work.old, 2, work.new, 2, frame, model, state, work)
-    if math.log(rng.random()) >= change + log_ratio:
+    if not math.log(rng.random()) < change + log_ratio:
         return False
     for a in range(3):
         state.emitters[first, a] = work.new[0, a]
@@ -579,7 +580,7 @@ def move_background(
     gradient, information = knot_quadratic(i, k, frame, model, new, work.rate)
     back = (old - new - damping * gradient / information) * math.sqrt(information) / spread
     log_reverse = -0.5 * back * back + 0.5 * math.log(information)
-    if math.log(rng.random()) >= change + log_reverse - log_forward:
+    if not math.log(rng.random()) < change + log_reverse - log_forward:
         return False
     state.knots[i, k] = new
     for r in range(rows):

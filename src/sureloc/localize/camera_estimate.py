@@ -19,6 +19,10 @@ alone. The noise is therefore read from fourth differences along both axes, whic
 PSF can pass (amplitude 3e-3 of a spot at sigma = 1 px) and keep white noise, taken of the residual
 after spots and background were fitted (`sureloc.localize.detect`) with a first, rough camera. The
 fitted image is the abscissa: the measured level has noise of its own, which flattens the line.
+
+Fourth differences see less than the whole noise where that of neighbouring pixels goes together, as
+it does after the fast readout of EMCCDs or after resampling. Pixels a few apart show how much less;
+the gain is then raised to the noise of single pixels, and it is said.
 """
 
 from __future__ import annotations
@@ -51,6 +55,10 @@ _LARGEST_ERROR = 0.5
 _CAMERA_ROUNDS = 2
 _FRAMES_AT_ONCE = 20
 _USUAL_SIGMA_PX = 1.2
+_APART_PX = 4  # pixels so far apart share no noise, and nearly the same misfit of the background
+_FLAT = 0.5  # noise sd by which the fitted image may change around a pixel that counts as flat
+_LEAST_FLAT = 10_000  # such pixels, for an error of some 3 %
+_LEAST_EXCESS = 1.15  # of a pixel's variance over what white noise would have; less is left
 _HOT_VARIANCE_E2 = 1e6
 _MOST_BACKGROUND_E = 2000.0
 _DARK_PERCENTILE = 1.0
@@ -70,6 +78,8 @@ class CameraEstimate:
             is all that the likelihood needs, ADU.
         dark_level_error_adu: its standard error, ADU.
         frames: number of frames used.
+        correlated_excess: variance of a pixel over what it would be were all noise white; 1 where
+            the two agree.
     """
 
     camera: Camera
@@ -80,10 +90,18 @@ class CameraEstimate:
     dark_level_adu: float
     dark_level_error_adu: float
     frames: int
+    correlated_excess: float = 1.0
 
     @property
     def sentence(self) -> str:
         """Say it to people."""
+        together = (
+            " Neighbouring pixels' noise goes together, as after the readout of an EMCCD or after "
+            f"resampling: the variance is {self.correlated_excess:.2f} times what differences of "
+            "neighbours show, and the gain was raised by as much."
+            if self.correlated_excess > 1
+            else ""
+        )
         told = (
             f" (electron multiplication {self.camera.em_gain:g} as given)"
             if self.camera.em_gain > 1
@@ -95,7 +113,7 @@ class CameraEstimate:
             f"offset {float(self.camera.offset_adu):.1f} ± {self.offset_error_adu:.2g} ADU, read "
             f"noise {self.read_noise_e:.2g} ± {self.read_noise_error_e:.2g} electrons (assumed: a "
             "movie cannot tell read noise from background; positions do not depend on it). Give "
-            "the camera's calibration for photons and background that are right."
+            f"the camera's calibration for photons and background that are right.{together}"
         )
 
 
@@ -145,6 +163,8 @@ def estimate_camera(
             "be below half of it): they hold too little contrast. Give the camera with --camera, "
             "or more frames."
         )
+    together = _correlated_excess(frames, fitted, slope * (fitted - dark_level), mask)
+    slope, slope_error = together * slope, together * slope_error
     excess = 2.0 - 1.0 / em_gain
     gain = slope / excess
     room_e2 = excess * max(_darkest(levels) - dark_level, 0.0) / slope
@@ -163,6 +183,7 @@ def estimate_camera(
         dark_level,
         dark_error,
         len(adu),
+        together,
     )
 
 
@@ -400,6 +421,39 @@ def _line(sums: FloatArray) -> tuple[float, float]:
 def _robust_sd(values: FloatArray) -> float:
     deviation = stats.median_abs_deviation(values, scale="normal", nan_policy="omit")
     return float(deviation)
+
+
+def _correlated_excess(
+    frames: FloatArray,
+    fitted: FloatArray,
+    variance: FloatArray,
+    mask: npt.NDArray[np.bool_],
+) -> float:
+    """Give the variance of single pixels over that of white noise with these fourth differences.
+
+    Args:
+        frames: ADU.
+        fitted: their fitted image; only where it is flat is what is left over noise alone.
+        variance: of white noise, up to a factor.
+        mask: which fourth differences are usable, smaller by `_REACH` at every edge.
+
+    Returns:
+        1 where the excess is smaller than `_LEAST_EXCESS` or cannot be measured.
+    """
+    typical = float(np.median(variance))
+    deviates = (frames - fitted) / np.sqrt(np.maximum(variance, 0.2 * typical))
+    size = (1, 2 * _APART_PX + 1, 2 * _APART_PX + 1)
+    change = ndimage.maximum_filter(fitted, size) - ndimage.minimum_filter(fitted, size)
+    flat = change**2 < _FLAT**2 * typical
+    flat = flat[:, _REACH:-_REACH, _REACH:-_REACH] & mask
+    flat[:, :_APART_PX] = flat[:, :, :_APART_PX] = False  # rolled in from the other side
+    if flat.sum() < _LEAST_FLAT:
+        return 1.0
+    inner = np.s_[:, _REACH:-_REACH, _REACH:-_REACH]
+    apart = (deviates - np.roll(deviates, (_APART_PX, _APART_PX), (1, 2)))[inner][flat]
+    fourth = _along_both(deviates, _FOURTH_DIFFERENCE)[flat]
+    excess = float(0.5 * np.median(apart**2) / max(np.median(fourth**2), 1e-300))
+    return excess if excess > _LEAST_EXCESS else 1.0
 
 
 def _darkest(levels: FloatArray) -> float:

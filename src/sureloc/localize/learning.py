@@ -141,6 +141,7 @@ def learned_photons(photons: Array, weight: float, before: PhotonPrior) -> Photo
     share = max(share, OUTLIER_SHARE)
     centre, spread = float(np.median(log_photons)), float(max(log_photons.std(), 0.3))
     density = (1 - share) * smooth + share * _normal(grid, centre, 1.5 * spread)
+    density = np.maximum(density, 1e-12)  # a logarithm follows
     return PhotonPrior(grid, np.log(density / np.trapezoid(density, grid)))
 
 

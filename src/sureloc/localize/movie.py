@@ -41,6 +41,7 @@ from sureloc.localize.regions import (
     unique_rows,
 )
 from sureloc.localize.rows import CHI2_SIGMAS, FrameRows, frame_rows
+from sureloc.localize.saturation import cut_off_adu, saturated, telling_frames
 from sureloc.localize.verdict import chi2_limit, mark_rows
 from sureloc.networks.weights import Networks
 from sureloc.physics.priors import ScenePrior
@@ -57,6 +58,8 @@ LEARNING_EFFORT = Effort(chains=1, sweeps=50.0, states=20, sweeps_between=2.0, r
 OFFSET_SLACK_E, OFFSET_SLACK = 0.7, 0.1  # electrons, share of the level: smaller shifts are left
 MAP_SCALE, MAP_FRAMES, MAP_SIGMAS = 2, 400, 0.6  # cells a px; spots are looked for; PSF widths
 LEAST_DENSITY = 0.1  # of the mean: nowhere is an emitter impossible
+LARGEST_SPREAD = 0.08  # of spots' widths; crowded movies of one PSF stay below it
+ANY_16_BIT_ADU = 65535
 LEAST_PROBABILITY = 0.2  # rows below are not even looked at
 
 
@@ -160,21 +163,31 @@ def prepare(
         networks: what `localize` will be given; it is said where they have not seen such PSFs.
 
     Raises:
-        InputError: the camera's maps do not fit, or too little can be estimated.
+        InputError: the camera's maps do not fit, the frames are saturated, or too little can be
+            estimated.
     """
     frames, height, width = movie.shape
     notes: list[str] = []
     warnings: list[str] = []
     adu = read_frames(movie, spread_frames(frames, LEARNING_FRAMES))
+    top_adu, note = _largest_value(adu, camera)
+    notes.extend(note)
+    adu = _frames_that_tell(adu, top_adu)
     if camera is None:
-        guess = estimate_camera(adu, numpy_generator(options.seed, "camera"))
+        guess = estimate_camera(
+            adu, numpy_generator(options.seed, "camera"), saturation_adu=top_adu
+        )
         camera = guess.camera
         notes.append(guess.sentence)
         warnings.append("the camera was not given but estimated from the movie")
+        if guess.correlated_excess > 1:
+            warnings.append("the noise of neighbouring pixels goes together")
     else:
         camera.check_shape((height, width))
-        camera, note, warning = _with_right_offset(camera, adu, options.seed)
-        notes.append(note)
+        camera, agreement, warning = _with_right_offset(
+            replace(camera, saturation_adu=top_adu), adu, options.seed
+        )
+        notes.append(agreement)
         warnings.extend(warning)
     electrons = camera.electrons(adu)
     variance = camera.read_variance_e2((height, width))
@@ -182,15 +195,17 @@ def prepare(
         psf = estimate_psf(electrons, variance, camera.excess_noise)
         sigma = (psf.sigma_x_px, psf.sigma_y_px)
         notes.append(psf.sentence)
+        if psf.spread > LARGEST_SPREAD:
+            warnings.append(
+                f"spots differ in width by {100 * psf.spread:.0f} %, as by focus, which one PSF "
+                "does not describe: single molecules may be taken for several"
+            )
     else:
         sigma = (options.sigma_px, options.sigma_px)
         notes.append(f"The PSF width was given: {options.sigma_px:g} px.")
     if networks is not None and not within_training(networks, sigma):
         notes.append("The networks were trained on other PSF widths and are not used.")
         warnings.append("the PSF width is outside what the networks were trained on")
-    ignore = saturated(adu, camera)
-    if ignore.any():
-        warnings.append("some pixels are saturated")
     spots = detect_spots(electrons, variance, sigma, camera.excess_noise)
     places = density_map(movie, camera, sigma)
     with ThreadPoolExecutor(options.workers) as pool:
@@ -204,7 +219,7 @@ def prepare(
             options.seed,
             LEARNING_EFFORT,
             pool.map,
-            ignore,
+            saturated(adu, camera),
             places,
         )
     return Assumptions(camera, sigma, learned, places, tuple(notes), tuple(warnings))
@@ -238,6 +253,28 @@ def density_map(movie: Frames, camera: Camera, sigma_px: tuple[float, float]) ->
     return np.asarray(np.maximum(1.0 + trusted * (smooth - 1.0), LEAST_DENSITY))
 
 
+def _largest_value(adu: npt.NDArray[Any], camera: Camera | None) -> tuple[int | None, list[str]]:
+    """Give the value from which on pixels are saturated, and how it was found if not given."""
+    given = ANY_16_BIT_ADU if camera is None else camera.saturation_adu
+    seen = cut_off_adu(adu)
+    if seen is None or (given is not None and seen >= given):
+        return given, []
+    return seen, [
+        f"The movie's values are cut off at {seen} ADU, which is taken for the camera's saturation."
+    ]
+
+
+def _frames_that_tell(adu: npt.NDArray[Any], top_adu: int | None) -> npt.NDArray[Any]:
+    telling = telling_frames(adu, top_adu)
+    if not telling.any():
+        raise InputError(
+            f"The frames are saturated: more than half the pixels of each frame looked at reach "
+            f"{top_adu} ADU, the camera's largest value, and tell nothing. Record with less light "
+            "or gain; if the camera writes larger values, give saturation_adu in its file."
+        )
+    return adu[telling]
+
+
 def _with_right_offset(
     camera: Camera, adu: npt.NDArray[Any], seed: int
 ) -> tuple[Camera, str, list[str]]:
@@ -268,13 +305,6 @@ def choose_crops(spots: Spots, seed: int) -> list[Crop]:
     number = min(max(round(LEARNING_EMITTERS / per_piece), 4), len(pieces))
     order = numpy_generator(seed, "crops").permutation(len(pieces))
     return [pieces[k] for k in sorted(order[:number])]
-
-
-def saturated(adu: npt.NDArray[Any], camera: Camera) -> npt.NDArray[np.bool_]:
-    """Tell which pixels reached the camera's largest value and carry no information."""
-    if camera.saturation_adu is None:
-        return np.zeros(adu.shape, bool)
-    return np.asarray(adu >= camera.saturation_adu)
 
 
 def localize(

@@ -78,6 +78,12 @@ class PhotonPrior:
         return float(self.log_photons[1] - self.log_photons[0])
 
     @property
+    def within(self) -> tuple[float, float]:
+        """Photo-electrons just inside both ends of the grid, between which the prior allows."""
+        low, high = self.log_photons[[0, -1]] + 1e-3 * self.step * np.array([1.0, -1.0])
+        return math.exp(low), math.exp(high)
+
+    @property
     def cumulative(self) -> Array:
         """Distribution function on the grid, from 0 to 1."""
         density = np.exp(self.log_density)

@@ -194,7 +194,8 @@ def run_chain(
         sigma_px: PSF widths along columns and rows, px.
         length: burn-in, draws and moves between them.
         generator: source of randomness.
-        start: emitters (n, 3) as x px, y px, photo-electrons; none by default.
+        start: emitters (n, 3) as x px, y px, photo-electrons; none by default. Photons outside the
+            prior's range are moved to its end.
         start_knots: background at its knots, (knots_y, knots_x); its prior mean by default.
         max_emitters: the count's prior is cut off there.
         guide: relative density of birth positions, shape (scale * rows, scale * columns).
@@ -208,7 +209,9 @@ def run_chain(
     """
     frame = _frame(data)
     model = _model(data.electrons.shape, prior, sigma_px, guide, support_sigmas)
-    begin = np.empty((0, 3)) if start is None else np.ascontiguousarray(start, dtype=np.float64)
+    begin = np.empty((0, 3)) if start is None else np.array(start, dtype=np.float64)
+    # From photons that the prior rules out, every move's ratio would be infinite or no number.
+    begin[:, 2] = np.clip(begin[:, 2], *prior.photons.within)
     emitters, counts, knots, expected, square, tally = chain.run_chain(
         frame,
         model,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from sureloc.localize.tally import Histogram, Tally
 from sureloc.physics.priors import PhotonPrior
@@ -39,8 +40,7 @@ def precision_chart(tally: Tally) -> str:
             linewidth=1.6,
             label=f"{label}, median {median:.1f} nm" if np.isfinite(median) else label,
         )
-    left.set_xscale("log")
-    left.set_xlim(*_shown(tally.precision, tally.bound))
+    _log_axis(left, _shown(tally.precision, tally.bound))
     left.set_xlabel("standard deviation along x or y (nm)")
     left.set_ylabel("coordinates")
     _legend(left)
@@ -77,6 +77,7 @@ def counts_chart(tally: Tally, first_frame: int) -> str:
             label=label,
         )
     axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("frame" if group == 1 else f"frame (means of {group})")
     axes.set_ylabel("localizations")
     _legend(axes)
@@ -87,8 +88,7 @@ def rows_chart(tally: Tally) -> str:
     """Draw histograms of photons and of existence probability; give SVG."""
     figure, (left, right) = _figure(2)
     left.stairs(tally.photons.counts, tally.photons.edges, fill=True, color=BLUE, alpha=0.75)
-    left.set_xscale("log")
-    left.set_xlim(*_shown(tally.photons))
+    _log_axis(left, _shown(tally.photons))
     left.set_xlabel("detected photons per localization")
     left.set_ylabel("localizations")
     edges = tally.probability.edges
@@ -107,9 +107,8 @@ def prior_chart(prior: PhotonPrior, quantum_efficiency: float) -> str:
     density = np.exp(prior.log_density)
     axes.fill_between(photons, density, color=ORANGE, alpha=0.35, linewidth=0)
     axes.plot(photons, density, color=ORANGE, linewidth=1.4)
-    axes.set_xscale("log")
     shown = np.flatnonzero(density > 0.01 * density.max())
-    axes.set_xlim(photons[shown[0]], photons[shown[-1]])
+    _log_axis(axes, (float(photons[shown[0]]), float(photons[shown[-1]])))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("photons per molecule and frame")
     axes.set_ylabel("density by ln N")
@@ -162,6 +161,16 @@ def _figure(panels: int, width: float = 9.0, height: float = 3.0) -> tuple[Figur
         one.xaxis.label.set_size(9)
         one.yaxis.label.set_size(9)
     return figure, axes
+
+
+def _log_axis(axes: Axes, limits: tuple[float, float]) -> None:
+    """Make x logarithmic with plain numbers at 1, 2 and 5, or at decades where these are many."""
+    axes.set_xscale("log")
+    axes.set_xlim(*limits)
+    steps = (1.0, 2.0, 5.0) if limits[1] < 200 * limits[0] else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=20))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axes.minorticks_off()
 
 
 def _legend(axes: Axes) -> None:

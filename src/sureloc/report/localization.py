@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,8 @@ from sureloc.io.results import (
     write_run,
 )
 from sureloc.localize.images import ImageSums
-from sureloc.localize.movie import Assumptions, Options, localize, prepare, saturated
+from sureloc.localize.movie import Assumptions, Options, localize, prepare
+from sureloc.localize.saturation import saturated
 from sureloc.localize.tally import Tally, shifted
 from sureloc.localize.verdict import Verdict, judge
 from sureloc.networks.weights import Networks, load_weights
@@ -188,6 +189,7 @@ def localize_movie(
             truth is not None,
             progress,
         )
+        assumptions = _with_saturation(assumptions, tally)
         verdict = judge(
             tally.rows,
             tally.trusted,
@@ -226,6 +228,14 @@ def localize_movie(
         )
         write_report(folder / REPORT, content)
     return Outcome(verdict, tally.rows, images.frames, clock.since(), comparison)
+
+
+def _with_saturation(assumptions: Assumptions, tally: Tally) -> Assumptions:
+    """Add a warning about saturated pixels, of which all frames had to be seen to know."""
+    if not tally.saturated_frames:
+        return assumptions
+    clause = f"{tally.saturated_frames:,} of {tally.frames:,} frames hold saturated pixels"
+    return replace(assumptions, warnings=(*assumptions.warnings, clause))
 
 
 def _tables(

@@ -166,13 +166,14 @@ def _slider(content: ReportContent) -> str:
     return (
         '<div class="stage slider"><div class="compare" style="--split: 50%">'
         f'<img src="{_picture(first)}" alt="{escape(first.title)}">{seconds}'
+        f'<div class="scale" style="width: {share:.2f}%">{escape(label)}</div>'
         '<div class="edge"></div></div><div class="tools">'
         '<label>left | right <input type="range" min="0" max="100" value="50" '
         'aria-label="where the two images meet"></label>'
         f"{choices}</div>"
         f'<div class="keys"><div class="key">{escape(first.title)}: 0 to {first.high:.3g} '
         f'{escape(first.unit)} <span class="muted">({escape(first.contrast)})</span></div>{keys}'
-        f'<div class="key">{escape(label)} are {share:.0f} % of the width</div></div></div>'
+        "</div></div>"
     )
 
 

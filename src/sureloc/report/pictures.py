@@ -30,6 +30,7 @@ DARK, INK = "#101318", "#e8eaed"
 PERCENTILE = 99.5
 EMPTY = 1e-3  # emitters per pixel below this are background
 LARGEST_PX = 1600  # a picture's side; larger images are averaged down
+SCREEN_PX = 800  # a side as people see it whole; single molecules must be bright there
 TRUST_COLOURS = ("#b3472b", "#27506b")
 _HEIGHT_IN = 8.0
 
@@ -132,17 +133,20 @@ def _bright(
 ) -> Picture:
     """Give a picture of an image that is mostly empty."""
     small, small_nm = averaged_down(image, pixel_nm)
-    seen = small[small > EMPTY]
+    on_screen, _ = averaged_down(small, small_nm, SCREEN_PX)
+    seen = on_screen[on_screen > EMPTY]
     high = float(np.percentile(seen, PERCENTILE)) if seen.size else 1.0
-    contrast = f"0 to the {PERCENTILE:g}th percentile of pixels above {EMPTY:g}"
+    contrast = f"0 to the {PERCENTILE:g}th percentile of pixels above {EMPTY:g} at screen size"
     if small_nm > pixel_nm:
         contrast += f"; averaged down to {small_nm:.3g} nm"
     return Picture(name, title, unit, small, small_nm, colours, 0.0, high, contrast)
 
 
-def averaged_down(image: Array, pixel_nm: float) -> tuple[Array, float]:
-    """Average blocks of pixels until no side exceeds `LARGEST_PX`; give the new pixel size too."""
-    factor = -(-max(image.shape) // LARGEST_PX)
+def averaged_down(
+    image: Array, pixel_nm: float, largest_px: int = LARGEST_PX
+) -> tuple[Array, float]:
+    """Average blocks of pixels until no side exceeds `largest_px`; give the new pixel size too."""
+    factor = -(-max(image.shape) // largest_px)
     if factor == 1:
         return image, pixel_nm
     rows, columns = (-(-n // factor) for n in image.shape)
