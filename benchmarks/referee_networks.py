@@ -96,9 +96,7 @@ def exact(tile: Tile, index: int, chain: int, moves: int) -> PosteriorDraws:
     start = None
     if chain:
         low, high = tile.prior.region((SIDE_PX, SIDE_PX))[:2]
-        start = np.column_stack(
-            [rng.uniform(low, high, (4, 2)), tile.prior.photons.sample(4, rng)]
-        )
+        start = np.column_stack([rng.uniform(low, high, (4, 2)), tile.prior.photons.sample(4, rng)])
     return run_chain(
         FrameData(tile.electrons.double().numpy(), tile.read_variance.numpy()),
         tile.prior,

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from sureloc.train.engine import Training
 
-RECIPE = "recipe.yaml"
-
 train = typer.Typer(
     help="Train phi and Psi, and make weights of them.",
     no_args_is_help=True,
@@ -35,7 +33,8 @@ class Device(StrEnum):
 RecipeArgument = Annotated[
     str,
     typer.Argument(
-        help="Name of a shipped recipe (default, smoke; for phi also paper) or path of a YAML file."
+        help="Name of a shipped recipe (default, smoke, paper; for Psi also one_step) or path of a "
+        "YAML file."
     ),
 ]
 OutOption = Annotated[
@@ -76,7 +75,11 @@ def train_phi(
 def train_psi(
     recipe: RecipeArgument,
     phi: Annotated[
-        Path, typer.Option(help="Folder of the trained phi (from `sureloc train phi`).")
+        str,
+        typer.Option(
+            help="Trained phi: a folder of `sureloc train phi`, the name of shipped weights "
+            "(default), or the path of a .safetensors file."
+        ),
     ],
     out: OutOption,
     resume: ResumeOption = False,
@@ -88,23 +91,25 @@ def train_psi(
     Writes the same files as `sureloc train phi`; its pictures show draws beside truth.
     """
     from sureloc.config.training import load_training_recipe, training_recipe_yaml
+    from sureloc.io.weights import read_phi
     from sureloc.report.training_pictures import PsiPictures
-    from sureloc.train.export import load_fast_phi, make_card
+    from sureloc.train.export import make_card
     from sureloc.train.psi import PsiTraining
-    from sureloc.train.recipe import PhiTrainingRecipe, PsiTrainingRecipe
+    from sureloc.train.recipe import PsiTrainingRecipe
 
     plan = load_training_recipe(PsiTrainingRecipe, recipe)
-    phi_plan = load_training_recipe(PhiTrainingRecipe, phi / RECIPE)
-    card = make_card(phi_plan, plan, "training")
-    trained_phi = load_fast_phi(phi_plan, phi)
+    trained = read_phi(phi)
+    card = make_card(trained.recipe, plan, "training")
     with _training_folder(out, training_recipe_yaml(plan), resume):
         pictures = PsiPictures(out / "pictures", card)
-        _fit("psi", PsiTraining(plan, trained_phi), out, resume, device, quiet, [pictures])
+        _fit("psi", PsiTraining(plan, trained.network), out, resume, device, quiet, [pictures])
 
 
 @train.command("export")
 def export(
-    phi: Annotated[Path, typer.Argument(help="Folder of the trained phi.")],
+    phi: Annotated[
+        str, typer.Argument(help="The trained phi: its folder, or weights by name or path.")
+    ],
     psi: Annotated[Path, typer.Argument(help="Folder of the Psi that was trained on it.")],
     out: Annotated[Path, typer.Option(help="New .safetensors file; its card goes beside it.")],
     description: Annotated[str, typer.Option(help="What people should know of the weights.")] = "",
@@ -114,12 +119,12 @@ def export(
     Writes OUT.safetensors, its card OUT.json with both recipes, and both logs as CSV.
     """
     from sureloc.config.training import load_training_recipe
-    from sureloc.io.weights import write_weights
+    from sureloc.io.weights import RECIPE, read_phi, write_weights
     from sureloc.train.export import assemble
-    from sureloc.train.recipe import PhiTrainingRecipe, PsiTrainingRecipe
+    from sureloc.train.recipe import PsiTrainingRecipe
 
     networks, logs = assemble(
-        (load_training_recipe(PhiTrainingRecipe, phi / RECIPE), phi),
+        read_phi(phi),
         (load_training_recipe(PsiTrainingRecipe, psi / RECIPE), psi),
         out.stem,
         description,
@@ -134,6 +139,7 @@ def _training_folder(out: Path, recipe: str, resume: bool) -> Iterator[None]:
     """Prepare the folder of a training; a broken-off training stays there, to be resumed."""
     from sureloc.errors import OutputError, SurelocError
     from sureloc.io.output import check_new_folder
+    from sureloc.io.weights import RECIPE
 
     if not resume:
         check_new_folder(out)
