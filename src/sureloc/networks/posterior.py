@@ -18,7 +18,7 @@ from sureloc.diffusion.schedules import Levels
 from sureloc.errors import InputError
 from sureloc.networks.blocks import fold, unfold
 from sureloc.networks.normalization import network_input
-from sureloc.networks.psi import Psi
+from sureloc.networks.psi import PsiNetwork
 from sureloc.networks.weights import Data, Networks
 from sureloc.physics.kde import peak_of_one
 from sureloc.seeds import torch_generator
@@ -179,7 +179,7 @@ def centre_of(
 
 
 def psi_denoiser(
-    psi: Psi,
+    psi: PsiNetwork,
     condition: Float[Tensor, "tiles features height width"],
     autocast: torch.autocast,
     target: Target = "preconditioned",
@@ -188,7 +188,7 @@ def psi_denoiser(
 
     Args:
         psi: the network.
-        condition: of `Psi.condition`, one for each draw or one for all.
+        condition: of `PsiNetwork.condition`, one for each draw or one for all.
         autocast: the precision that the network runs at; the sampler's own sums are float32.
         target: what the network's output means.
     """
@@ -204,7 +204,7 @@ def psi_denoiser(
 
 
 def psi_images(
-    psi: Psi,
+    psi: PsiNetwork,
     residual: Float[Tensor, "draws 16 height width"],
     centre: Float[Tensor, "tiles 16 height width"],
 ) -> Float[Tensor, "draws fine_height fine_width"]:

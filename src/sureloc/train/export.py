@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 from sureloc.errors import InputError, RecipeError, WeightsError
 from sureloc.networks.phi import Phi
-from sureloc.networks.psi import Psi
+from sureloc.networks.psi import PsiNetwork
 from sureloc.networks.weights import (
     Card,
     Networks,
     PhiCard,
-    PsiCard,
     build_networks,
 )
 from sureloc.train.engine import BEST, CHECKPOINT, LOG
@@ -71,7 +70,7 @@ def make_card(
         name=name,
         description=description,
         phi=PhiCard(**phi.network.model_dump(exclude={"kind"})),
-        psi=PsiCard(**psi.network.model_dump(exclude={"kind"})),
+        psi=psi.network.card(),
         kernel_sigma_fine_px=psi.kernel_sigma_fine_px,
         levels=psi.noise.card(),
         draws=psi.objective.card(psi.data),
@@ -213,7 +212,7 @@ def _best(log: History) -> dict[str, float]:
     return min(reversed(log), key=lambda row: row["score"])
 
 
-def _load(network: Phi | Psi, folder: Path, fingerprint: str) -> None:
+def _load(network: Phi | PsiNetwork, folder: Path, fingerprint: str) -> None:
     path = folder / BEST
     try:
         state, found = load_file(path), _recipe_of(path)
