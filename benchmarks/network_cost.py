@@ -22,7 +22,7 @@ from sureloc.config.training import load_training_recipe
 from sureloc.networks.blocks import fold
 from sureloc.networks.normalization import network_input
 from sureloc.networks.phi import PaperPhi
-from sureloc.networks.posterior import _autocast, posterior_images
+from sureloc.networks.posterior import autocast_for, posterior_images
 from sureloc.networks.weights import build_psi, load_weights
 from sureloc.train.recipe import PsiTrainingRecipe
 
@@ -50,7 +50,7 @@ def tile_channels(electrons: torch.Tensor, variance: torch.Tensor) -> torch.Tens
 @torch.inference_mode()
 def measure(precision: str) -> dict[str, float]:
     networks = load_weights()
-    autocast = _autocast(networks.device, precision)  # type: ignore[arg-type]
+    autocast = autocast_for(networks.device, precision)  # type: ignore[arg-type]
     electrons = torch.poisson(torch.full((1, SIDE_PX, SIDE_PX), 30.0))
     variance = torch.ones(1, SIDE_PX, SIDE_PX)
 
@@ -85,7 +85,7 @@ def measure(precision: str) -> dict[str, float]:
 @torch.inference_mode()
 def measure_paper(precision: str) -> dict[str, float]:
     networks = load_weights()
-    autocast = _autocast(networks.device, precision)  # type: ignore[arg-type]
+    autocast = autocast_for(networks.device, precision)  # type: ignore[arg-type]
     frames = tile_channels(torch.full((1, SIDE_PX, SIDE_PX), 30.0), torch.ones(1, SIDE_PX, SIDE_PX))
     phi = PaperPhi().eval().to(memory_format=torch.channels_last)
     recipe = load_training_recipe(PsiTrainingRecipe, "paper")

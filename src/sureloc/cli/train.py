@@ -1,4 +1,4 @@
-"""`sureloc train`: phi, Psi on a trained phi, and both as one file of weights."""
+"""`sureloc train`: phi, Psi on a trained phi, both as one file of weights, and how to draw."""
 
 from __future__ import annotations
 
@@ -132,6 +132,61 @@ def export(
     files = write_weights(networks, logs, out)
     size_mb = sum(file.stat().st_size for file in files) / 1e6
     typer.echo(f"{out}: {size_mb:.1f} MB in {len(files)} files")
+
+
+@train.command("search")
+def search(
+    weights: Annotated[
+        str,
+        typer.Argument(help="Name of shipped weights (default) or path of a .safetensors file."),
+    ],
+    out: Annotated[Path, typer.Option(help="New folder for the table and the picture.")],
+    tiles: Annotated[int, typer.Option(min=2, help="Held-out tiles.")] = 64,
+    tile_px: Annotated[int, typer.Option(min=8, max=256, help="Side of a tile, camera px.")] = 12,
+    draws: Annotated[int, typer.Option(min=2, help="Draws of each tile.")] = 4,
+    steps: Annotated[
+        list[int] | None,
+        typer.Option(min=2, help="Number of steps to try, up to 100 evaluations; repeatable."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed tries the same tiles.")] = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Search the noise levels to draw by, as the paper does by FID, with one trained Psi.
+
+    Writes schedules.csv with phi-FD, fair energy score and spread-skill of every schedule, and
+    schedules.png. Prints which schedule phi-FD chooses, and which one the energy score chooses
+    among those whose spread matches their errors.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from sureloc.io.output import check_new_folder, new_folder
+    from sureloc.io.search import write_search
+    from sureloc.networks.weights import load_weights
+    from sureloc.report.schedule_search import draw_search
+    from sureloc.train import search as workflow
+    from sureloc.train.export import recipe_in_card
+    from sureloc.train.recipe import PsiTrainingRecipe
+
+    check_new_folder(out)
+    networks = load_weights(weights)
+    schedules = workflow.candidates(networks, tuple(steps or workflow.STEPS))
+    recipe = recipe_in_card(networks.card, "psi", PsiTrainingRecipe)
+    held_out = workflow.held_out_tiles(
+        networks, recipe.conditions.conditions(), tiles, tile_px, seed
+    )
+    with new_folder(out) as folder:
+        scores = workflow.search(networks, held_out, schedules, draws, seed)
+        console = Console(stderr=True)
+        bar = track(scores, "searching", len(schedules), console=console, disable=quiet)
+        scored = list(bar)
+        write_search(scored, folder)
+        draw_search(scored, folder / "schedules.png")
+    for name, one in (
+        ("phi-FD", workflow.chosen_by_phi_fd(scored)),
+        ("energy score", workflow.chosen_by_energy(scored)),
+    ):
+        typer.echo(f"by {name}: {one or 'no schedule is calibrated'}")
 
 
 @contextmanager
