@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from sureloc.networks.weights import CosineLevels, KarrasLevels, LevelsCard, LinearBetaLevels
 from sureloc.train.search import (
@@ -31,9 +32,10 @@ def draw_search(scored: Sequence[Scored], path: Path) -> None:
         path: new PNG file.
     """
     figure = Figure(figsize=(13.5, 5.2), dpi=110, layout="constrained")
+    best = min(one.energy for one in scored)
     panels: Sequence[tuple[str, Callable[[Scored], float]]] = (
         ("phi-FD", lambda one: one.phi_fd),
-        ("fair energy score", lambda one: one.energy),
+        ("fair energy score above the best (%)", lambda one: 100 * (one.energy / best - 1)),
         ("spread-skill ratio", lambda one: one.spread_skill),
     )
     axes = list(figure.subplots(1, len(panels)))
@@ -42,14 +44,22 @@ def draw_search(scored: Sequence[Scored], path: Path) -> None:
         one.set_ylabel(name)
     axes[2].axhspan(*CALIBRATED, color=_BAND, zorder=0)
     axes[2].axhline(1.0, color=_INK, linewidth=0.8, zorder=0.5)
-    for one in axes:
-        one.set_yscale("log")
-        one.grid(axis="y", which="both", color="#eeeeee", linewidth=0.6, zorder=-1)
+    for one, scale in zip(axes, ("log", "symlog", "log"), strict=True):
+        if scale == "log":
+            one.set_yscale("log")
+            one.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        else:
+            one.set_yscale("symlog", linthresh=1, linscale=1)
+            one.set_yticks([0, 0.5, 1, 2, 5, 10, 20, 50, 100])
+            one.set_ylim(-0.1, 1.5 * max(line.get_ydata().max() for line in one.lines) + 1)
+        one.yaxis.set_minor_locator(NullLocator())
+        one.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        one.grid(axis="y", color="#eeeeee", linewidth=0.6, zorder=-1)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.suptitle(
-        "Inference schedules of one trained network; smaller is better, and filled points spread "
-        f"as they err ({CALIBRATED[0]:g} to {CALIBRATED[1]:g}, shaded)",
+        "Inference schedules of one trained network; left and middle, smaller is better; filled "
+        f"points spread as they err ({CALIBRATED[0]:g} to {CALIBRATED[1]:g}, shaded)",
         fontsize=10,
     )
     figure.savefig(path)
@@ -95,7 +105,7 @@ def _panel(axes: Axes, scored: Sequence[Scored], value: Callable[[Scored], float
     axes.set_xscale("log")
     ticks = sorted({one.evaluations for one in scored})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.minorticks_off()
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("evaluations of Psi for one draw")
     axes.spines[["top", "right"]].set_visible(False)
 
