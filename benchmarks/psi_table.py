@@ -1,12 +1,13 @@
 """How good and how honest draws are, for every way to make them: one row each.
 
-    python benchmarks/psi_table.py --phi DIR --trainings DIR --out DIR [--rows NAME...]
+    python benchmarks/psi_table.py --phi default --trainings DIR --out DIR [--rows NAME...]
 
 Draws 16 images of each of 2,000 tiles of 20 x 20 px that no network was trained on, and scores
 them on informative pixels (where phi expects a twentieth of an emitter's peak or more). `--phi` is
-a folder of `sureloc train phi`; a Psi that is missing in `--trainings` is trained first, from its
-recipe in benchmarks/psi_rows or among those shipped, which takes a quarter of an hour each on one
-core. Rows that are done are kept in `--out`, so that a run that was stopped goes on.
+the name of shipped weights, the path of others, or a folder of `sureloc train phi`; a Psi that is
+missing in `--trainings` is trained first, from its recipe in benchmarks/psi_rows or among those
+shipped, which takes a quarter of an hour each on one core. Rows that are done are kept in `--out`,
+so that a run that was stopped goes on.
 
 Writes psi_table.csv and psi_table.md. Scores are in units of one emitter's peak. Errors are
 standard errors by a bootstrap over tiles.
@@ -28,6 +29,7 @@ from rich.progress import track
 from torch import Tensor
 
 from sureloc.config.training import load_training_recipe, training_recipe_yaml
+from sureloc.io.weights import read_phi
 from sureloc.networks.posterior import Sampling, shipped_sampling, tile_images
 from sureloc.networks.weights import Networks
 from sureloc.physics.kde import peak_of_one
@@ -46,10 +48,10 @@ from sureloc.scoring.proper import fair_crps, fair_energy_score
 from sureloc.seeds import torch_generator
 from sureloc.simulate.tiles import simulate_tiles
 from sureloc.train.engine import CHECKPOINT, fit
-from sureloc.train.export import assemble, load_fast_phi
+from sureloc.train.export import TrainedPhi, assemble
 from sureloc.train.phi import tile_input
 from sureloc.train.psi import INFORMATIVE, PsiTraining
-from sureloc.train.recipe import PhiTrainingRecipe, PsiTrainingRecipe
+from sureloc.train.recipe import PsiTrainingRecipe
 
 HERE = Path(__file__).parent
 SEED = 77_001
@@ -95,9 +97,8 @@ ROWS = (
 )
 
 
-def trained(name: str, phi: Path, folder: Path) -> Networks:
+def trained(name: str, phi: TrainedPhi, folder: Path) -> Networks:
     """Give phi and the Psi of that name, which is trained, or trained on, where needed."""
-    phi_recipe = load_training_recipe(PhiTrainingRecipe, phi / "recipe.yaml")
     path = HERE / "psi_rows" / f"{name}.yaml"
     kept = folder / "recipe.yaml"
     source: str | Path = kept if kept.is_file() else path if path.is_file() else name
@@ -108,9 +109,9 @@ def trained(name: str, phi: Path, folder: Path) -> Networks:
         print(f"training {name}: {steps:.0f} of {recipe.optimizer.steps} steps are done")
         folder.mkdir(parents=True, exist_ok=True)
         kept.write_text(training_recipe_yaml(recipe), encoding="utf-8")
-        training = PsiTraining(recipe, load_fast_phi(phi_recipe, phi))
+        training = PsiTraining(recipe, phi.network)
         fit(training, folder, device="cpu", resume=(folder / CHECKPOINT).is_file())
-    networks, _ = assemble((phi_recipe, phi), (recipe, folder), name)
+    networks, _ = assemble(phi, (recipe, folder), name)
     return networks
 
 
@@ -276,7 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--phi", type=Path, required=True)
+    parser.add_argument("--phi", default="default")
     parser.add_argument("--trainings", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tiles", type=int, default=2000)
@@ -285,14 +286,13 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     recipe = load_training_recipe(PsiTrainingRecipe, "default")
+    phi = read_phi(arguments.phi)
     rows: dict[str, dict[str, float]] = {}
     for row in ROWS:
         kept = arguments.out / f"{row.name.replace(' ', '_')}.json"
         wanted = not arguments.rows or any(row.name.startswith(r) for r in arguments.rows)
         if wanted and not kept.is_file():
-            networks = trained(
-                row.training, arguments.phi, arguments.trainings / f"psi_{row.training}"
-            )
+            networks = trained(row.training, phi, arguments.trainings / f"psi_{row.training}")
             numbers = measure(row, networks, recipe, arguments.tiles)
             kept.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
         if kept.is_file():

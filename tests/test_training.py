@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -22,8 +23,9 @@ from sureloc.config.training import (
     training_recipe_yaml,
 )
 from sureloc.errors import InputError, OutputError, RecipeError, WeightsError
+from sureloc.io.weights import read_phi
 from sureloc.networks.phi import PaperPhi
-from sureloc.networks.weights import load_weights
+from sureloc.networks.weights import load_weights, save_weights
 from sureloc.train.engine import (
     average_weights,
     fit,
@@ -32,7 +34,13 @@ from sureloc.train.engine import (
     save_average,
     write_log,
 )
-from sureloc.train.export import assemble, load_fast_phi, make_card, read_log
+from sureloc.train.export import (
+    assemble,
+    make_card,
+    phi_of_training,
+    phi_of_weights,
+    read_log,
+)
 from sureloc.train.phi import PhiTraining
 from sureloc.train.psi import PsiTraining
 from sureloc.train.recipe import (
@@ -263,31 +271,30 @@ def test_training_touches_no_global_random_state(tmp_path):
 # --- Export -------------------------------------------------------------------------------------
 
 
-def recipes_and_folders(trained):
-    return (
-        (PhiTrainingRecipe(**PHI), trained / "phi"),
-        (PsiTrainingRecipe(**PSI), trained / "psi"),
-    )
+def phi_and_psi(trained):
+    return read_phi(trained / "phi"), (PsiTrainingRecipe(**PSI), trained / "psi")
 
 
 def test_a_psi_of_another_phi_is_not_exported(trained):
     with pytest.raises(RecipeError, match=r"was trained on another phi: .* differs"):
-        assemble(*recipes_and_folders(trained), "mine")
+        assemble(*phi_and_psi(trained), "mine")
 
 
 def test_weights_of_another_recipe_are_not_exported(trained):
-    phi, psi = recipes_and_folders(trained)
     other = PhiTrainingRecipe(**PHI, seed=4)
     with pytest.raises(WeightsError, match="made by another recipe"):
-        assemble((other, phi[1]), psi, "mine")
+        phi_of_training(other, trained / "phi")
+    phi, (_, folder) = phi_and_psi(trained)
+    with pytest.raises(WeightsError, match="made by another recipe"):
+        assemble(phi, (PsiTrainingRecipe(**PSI, seed=4), folder), "mine")
 
 
 def test_what_is_missing_is_named(trained, tmp_path):
-    phi, psi = recipes_and_folders(trained)
+    phi, psi = phi_and_psi(trained)
     with pytest.raises(InputError, match=r"training log .* cannot be read"):
-        assemble((phi[0], tmp_path), psi, "mine")
+        assemble(phi, (psi[0], tmp_path), "mine")
     with pytest.raises(WeightsError, match=r"weights .*best\.safetensors cannot be read"):
-        load_fast_phi(phi[0], tmp_path)
+        phi_of_training(phi.recipe, tmp_path)
     (tmp_path / "log.csv").write_text("step,score\n")
     with pytest.raises(InputError, match="is empty"):
         read_log(tmp_path / "log.csv")
@@ -302,10 +309,63 @@ def test_psi_builds_on_no_paper_phi_and_on_no_other_kernel(tmp_path):
     with pytest.raises(RecipeError, match="kind 'paper' has no features"):
         make_card(paper, PsiTrainingRecipe(**PSI), "mine")
     with pytest.raises(RecipeError, match="kind 'paper' has no features"):
-        load_fast_phi(paper, tmp_path)
+        phi_of_training(paper, tmp_path)
     wide = PhiTrainingRecipe(**PHI, kernel_sigma_fine_px=2.0)
     with pytest.raises(RecipeError, match=r"is 2\.0 for phi and 1\.0 for psi"):
         make_card(wide, PsiTrainingRecipe(**PSI), "mine")
+
+
+# --- phi from a folder, or from weights ----------------------------------------------------------
+
+
+def test_psi_trains_on_the_shipped_phi_and_is_exported_with_it(tmp_path):
+    recipe, out = tmp_path / "short.yaml", tmp_path / "mine.safetensors"
+    recipe.write_text(yaml.safe_dump(PSI))
+    for arguments in (
+        ("psi", recipe, "--phi", "default", "--out", tmp_path / "psi", "--device", "cpu", "-q"),
+        ("export", "default", tmp_path / "psi", "--out", out),
+    ):
+        done = run(*arguments)
+        assert done.exit_code == 0, done.output
+    shipped, mine = load_weights("default"), load_weights(out)
+    for name, value in shipped.phi.state_dict().items():
+        assert torch.equal(value, mine.phi.state_dict()[name])
+    assert mine.card.training["phi"] == shipped.card.training["phi"]
+    assert mine.card.metrics["phi"] == shipped.card.metrics["phi"]
+    again = read_phi(out)
+    assert again.recipe == read_phi("default").recipe
+    assert again.log == read_phi("default").log
+
+
+@pytest.mark.parametrize("source", ["defualt", "mine.pt", "no/such/folder"])
+def test_what_is_neither_a_training_nor_weights_is_refused(source):
+    with pytest.raises(InputError, match=rf"no phi '{source}'.*folder.*default.*safetensors"):
+        read_phi(source)
+    refused = run("psi", "smoke", "--phi", source, "--out", "never")
+    assert isinstance(refused.exception, InputError)
+
+
+def test_weights_that_do_not_tell_their_phi_are_refused(tmp_path):
+    networks, log = load_weights("default"), [{"step": 1.0, "score": 1.0}]
+    training = networks.card.training
+    path = tmp_path / "mine.safetensors"
+    save_weights(networks, path)
+    with pytest.raises(InputError, match=r"mine_phi_log\.csv cannot be read.*logs beside"):
+        read_phi(path)
+
+    def phi_with(recipe):
+        told = {**training, "phi": {"recipe": recipe}}
+        card = networks.card.model_copy(update={"training": told})
+        return phi_of_weights(dataclasses.replace(networks, card=card), log)
+
+    recipe = training["phi"]["recipe"]
+    assert phi_with(recipe).network is networks.phi
+    for impossible in (None, recipe | {"colour": "red"}):
+        with pytest.raises(WeightsError, match=r"training\.phi\.recipe is missing or cannot"):
+            phi_with(impossible)
+    for other in (recipe | {"kernel_sigma_fine_px": 2.0}, recipe | {"network": PHI["network"]}):
+        with pytest.raises(WeightsError, match="describes another phi"):
+            phi_with(other)
 
 
 # --- Command line: the smoke recipes, trained, resumed, exported ---------------------------------

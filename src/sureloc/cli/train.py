@@ -1,4 +1,4 @@
-"""`sureloc train`: phi, Psi on a trained phi, and both as one file of weights."""
+"""`sureloc train`: phi, Psi on a trained phi, both as one file of weights, and how to draw."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
 
     from sureloc.train.engine import Training
-
-RECIPE = "recipe.yaml"
 
 train = typer.Typer(
     help="Train phi and Psi, and make weights of them.",
@@ -35,7 +33,8 @@ class Device(StrEnum):
 RecipeArgument = Annotated[
     str,
     typer.Argument(
-        help="Name of a shipped recipe (default, smoke; for phi also paper) or path of a YAML file."
+        help="Name of a shipped recipe (default, smoke, paper; for Psi also one_step) or path of a "
+        "YAML file."
     ),
 ]
 OutOption = Annotated[
@@ -76,7 +75,11 @@ def train_phi(
 def train_psi(
     recipe: RecipeArgument,
     phi: Annotated[
-        Path, typer.Option(help="Folder of the trained phi (from `sureloc train phi`).")
+        str,
+        typer.Option(
+            help="Trained phi: a folder of `sureloc train phi`, the name of shipped weights "
+            "(default), or the path of a .safetensors file."
+        ),
     ],
     out: OutOption,
     resume: ResumeOption = False,
@@ -88,23 +91,25 @@ def train_psi(
     Writes the same files as `sureloc train phi`; its pictures show draws beside truth.
     """
     from sureloc.config.training import load_training_recipe, training_recipe_yaml
+    from sureloc.io.weights import read_phi
     from sureloc.report.training_pictures import PsiPictures
-    from sureloc.train.export import load_fast_phi, make_card
+    from sureloc.train.export import make_card
     from sureloc.train.psi import PsiTraining
-    from sureloc.train.recipe import PhiTrainingRecipe, PsiTrainingRecipe
+    from sureloc.train.recipe import PsiTrainingRecipe
 
     plan = load_training_recipe(PsiTrainingRecipe, recipe)
-    phi_plan = load_training_recipe(PhiTrainingRecipe, phi / RECIPE)
-    card = make_card(phi_plan, plan, "training")
-    trained_phi = load_fast_phi(phi_plan, phi)
+    trained = read_phi(phi)
+    card = make_card(trained.recipe, plan, "training")
     with _training_folder(out, training_recipe_yaml(plan), resume):
         pictures = PsiPictures(out / "pictures", card)
-        _fit("psi", PsiTraining(plan, trained_phi), out, resume, device, quiet, [pictures])
+        _fit("psi", PsiTraining(plan, trained.network), out, resume, device, quiet, [pictures])
 
 
 @train.command("export")
 def export(
-    phi: Annotated[Path, typer.Argument(help="Folder of the trained phi.")],
+    phi: Annotated[
+        str, typer.Argument(help="The trained phi: its folder, or weights by name or path.")
+    ],
     psi: Annotated[Path, typer.Argument(help="Folder of the Psi that was trained on it.")],
     out: Annotated[Path, typer.Option(help="New .safetensors file; its card goes beside it.")],
     description: Annotated[str, typer.Option(help="What people should know of the weights.")] = "",
@@ -114,12 +119,12 @@ def export(
     Writes OUT.safetensors, its card OUT.json with both recipes, and both logs as CSV.
     """
     from sureloc.config.training import load_training_recipe
-    from sureloc.io.weights import write_weights
+    from sureloc.io.weights import RECIPE, read_phi, write_weights
     from sureloc.train.export import assemble
-    from sureloc.train.recipe import PhiTrainingRecipe, PsiTrainingRecipe
+    from sureloc.train.recipe import PsiTrainingRecipe
 
     networks, logs = assemble(
-        (load_training_recipe(PhiTrainingRecipe, phi / RECIPE), phi),
+        read_phi(phi),
         (load_training_recipe(PsiTrainingRecipe, psi / RECIPE), psi),
         out.stem,
         description,
@@ -129,11 +134,67 @@ def export(
     typer.echo(f"{out}: {size_mb:.1f} MB in {len(files)} files")
 
 
+@train.command("search")
+def search(
+    weights: Annotated[
+        str,
+        typer.Argument(help="Name of shipped weights (default) or path of a .safetensors file."),
+    ],
+    out: Annotated[Path, typer.Option(help="New folder for the table and the picture.")],
+    tiles: Annotated[int, typer.Option(min=2, help="Held-out tiles.")] = 64,
+    tile_px: Annotated[int, typer.Option(min=8, max=256, help="Side of a tile, camera px.")] = 12,
+    draws: Annotated[int, typer.Option(min=2, help="Draws of each tile.")] = 4,
+    steps: Annotated[
+        list[int] | None,
+        typer.Option(min=2, help="Number of steps to try, up to 100 evaluations; repeatable."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed tries the same tiles.")] = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Search the noise levels to draw by, as the paper does by FID, with one trained Psi.
+
+    Writes schedules.csv with phi-FD, fair energy score and spread-skill of every schedule, and
+    schedules.png. Prints which schedule phi-FD chooses, and which one the energy score chooses
+    among those whose spread matches their errors.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from sureloc.io.output import check_new_folder, new_folder
+    from sureloc.io.search import write_search
+    from sureloc.networks.weights import load_weights
+    from sureloc.report.schedule_search import draw_search
+    from sureloc.train import search as workflow
+    from sureloc.train.export import recipe_in_card
+    from sureloc.train.recipe import PsiTrainingRecipe
+
+    check_new_folder(out)
+    networks = load_weights(weights)
+    schedules = workflow.candidates(networks, tuple(steps or workflow.STEPS))
+    recipe = recipe_in_card(networks.card, "psi", PsiTrainingRecipe)
+    held_out = workflow.held_out_tiles(
+        networks, recipe.conditions.conditions(), tiles, tile_px, seed
+    )
+    with new_folder(out) as folder:
+        scores = workflow.search(networks, held_out, schedules, draws, seed)
+        console = Console(stderr=True)
+        bar = track(scores, "searching", len(schedules), console=console, disable=quiet)
+        scored = list(bar)
+        write_search(scored, folder)
+        draw_search(scored, folder / "schedules.png")
+    for name, one in (
+        ("phi-FD", workflow.chosen_by_phi_fd(scored)),
+        ("energy score", workflow.chosen_by_energy(scored)),
+    ):
+        typer.echo(f"by {name}: {one or 'no schedule is calibrated'}")
+
+
 @contextmanager
 def _training_folder(out: Path, recipe: str, resume: bool) -> Iterator[None]:
     """Prepare the folder of a training; a broken-off training stays there, to be resumed."""
     from sureloc.errors import OutputError, SurelocError
     from sureloc.io.output import check_new_folder
+    from sureloc.io.weights import RECIPE
 
     if not resume:
         check_new_folder(out)

@@ -137,6 +137,11 @@ def heun(
     return denoiser(y, float(levels[-1]))
 
 
+def evaluations(sampler: Sampler, levels: int) -> int:
+    """Give how often a sampler of this module runs the denoiser for so many levels."""
+    return 2 * levels - 1 if sampler is heun else levels
+
+
 def _exponential_step(y: Tensor, clean: Tensor, now: float, after: float) -> Tensor:
     """Follow the flow from one level to another as if the denoised image stayed `clean`."""
     shrink = math.sqrt((1.0 - after) / (1.0 - now))

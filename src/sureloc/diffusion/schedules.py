@@ -121,7 +121,7 @@ def _check_ends(steps: int, sigma_min: float, sigma_max: float) -> None:
         )
 
 
-def thinned(levels: Levels, steps: int) -> Levels:
+def thinned(levels: Levels, steps: int) -> Float[Tensor, " fewer"]:
     """Give `steps` levels with the ends of `levels`, evenly spaced in its steps.
 
     Between two given levels the log signal-to-noise ratio is interpolated.

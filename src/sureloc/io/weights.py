@@ -1,15 +1,22 @@
-"""Weights as files: the networks, their card, and the logs of their training beside them."""
+"""Weights as files, their card and the logs of their training beside them; phi from anywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from sureloc.config.training import load_training_recipe
 from sureloc.errors import InputError
 from sureloc.io.output import new_file
-from sureloc.networks.weights import Networks, save_weights
+from sureloc.networks.weights import Networks, load_weights, save_weights, shipped_weights
 from sureloc.train.engine import write_log
+from sureloc.train.export import TrainedPhi, phi_of_training, phi_of_weights, read_log
+from sureloc.train.recipe import PhiTrainingRecipe
+
+RECIPE = "recipe.yaml"
 
 
 def write_weights(
@@ -32,7 +39,7 @@ def write_weights(
     weights = Path(path)
     if weights.suffix != ".safetensors":
         raise InputError(f"{weights} is no name for weights; it must end in .safetensors.")
-    named = {name: weights.with_name(f"{weights.stem}_{name}_log.csv") for name in logs}
+    named = {name: weights.with_name(_log_name(weights.stem, name)) for name in logs}
     card = weights.with_suffix(".json")
     with ExitStack() as stack:
         # The weights are entered last and so appear first: what fails leaves no card alone.
@@ -42,3 +49,38 @@ def write_weights(
         partial = stack.enter_context(new_file(weights))
         save_weights(networks, partial, partial_card)
     return (weights, card, *named.values())
+
+
+def read_phi(source: str | Path) -> TrainedPhi:
+    """Read a trained phi, wherever it is kept.
+
+    Args:
+        source: a folder of `sureloc train phi`, a name of `shipped_weights`, or the path of a
+            .safetensors file with its card and the log of its phi beside it.
+
+    Returns:
+        phi with its recipe and its log.
+
+    Raises:
+        InputError: `source` is none of these, or the log is missing.
+        RecipeError: it is no phi that Psi can build on.
+        WeightsError: weights, card or recipe cannot be used.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return phi_of_training(load_training_recipe(PhiTrainingRecipe, path / RECIPE), path)
+    shipped = shipped_weights()
+    if str(source) in shipped:
+        log: Traversable = resources.files("sureloc") / "weights" / _log_name(str(source), "phi")
+    elif path.suffix == ".safetensors":
+        log = path.with_name(_log_name(path.stem, "phi"))
+    else:
+        raise InputError(
+            f"There is no phi {str(source)!r}. Give a folder of `sureloc train phi`, the name of "
+            f"shipped weights ({', '.join(shipped)}), or the path of a .safetensors file."
+        )
+    return phi_of_weights(load_weights(source), read_log(log))
+
+
+def _log_name(weights: str, part: str) -> str:
+    return f"{weights}_{part}_log.csv"

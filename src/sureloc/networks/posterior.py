@@ -18,7 +18,7 @@ from sureloc.diffusion.schedules import Levels
 from sureloc.errors import InputError
 from sureloc.networks.blocks import fold, unfold
 from sureloc.networks.normalization import network_input
-from sureloc.networks.psi import Psi
+from sureloc.networks.psi import PsiNetwork
 from sureloc.networks.weights import Data, Networks
 from sureloc.physics.kde import peak_of_one
 from sureloc.seeds import torch_generator
@@ -126,7 +126,83 @@ def shipped_sampling(
     return Sampling(levels, getattr(samplers, card.draws.sampler), precision)
 
 
+@dataclass(frozen=True)
+class SeenTiles:
+    """What all draws of tiles of one size share.
+
+    Attributes:
+        condition: of `PsiNetwork.condition`.
+        estimate: phi's, folded, in phi's unit.
+        centre: what Psi's zero stands for, see `centre_of`.
+    """
+
+    condition: Float[Tensor, "tiles features height width"]
+    estimate: Float[Tensor, "tiles 16 height width"]
+    centre: Float[Tensor, "tiles 16 height width"]
+
+    def part(self, first: int, last: int) -> SeenTiles:
+        """Give the tiles from `first` to before `last`."""
+        some = slice(first, last)
+        return SeenTiles(self.condition[some], self.estimate[some], self.centre[some])
+
+    @property
+    def at_once(self) -> int:
+        """How many of such tiles are drawn fastest together."""
+        return max(1, _PIXELS_AT_ONCE // self.estimate[0, 0].numel())
+
+
 @torch.inference_mode()
+def see_tiles(
+    networks: Networks,
+    channels: Float[Tensor, "tiles channels height width"],
+    precision: Precision = "auto",
+) -> SeenTiles:
+    """Run what depends on the tiles alone: phi, and what Psi reuses at every step.
+
+    Args:
+        networks: trained networks.
+        channels: what `network_input` gives, on the networks' device.
+        precision: see `posterior_images`.
+    """
+    frames = channels.contiguous(memory_format=torch.channels_last)
+    with autocast_for(networks.device, precision):
+        trunk = networks.phi.trunk(frames)
+        estimate = fold(networks.phi.read(trunk)).float()
+        condition = networks.psi.condition(frames, trunk, estimate)
+    return SeenTiles(condition, estimate, centre_of(networks.card.draws.data, estimate))
+
+
+@torch.inference_mode()
+def draw_images(
+    networks: Networks,
+    seen: SeenTiles,
+    generators: Sequence[torch.Generator],
+    sampling: Sampling,
+) -> Float[Tensor, "draws fine_height fine_width"]:
+    """Draw one image for each generator, all together.
+
+    Args:
+        networks: trained networks.
+        seen: one tile for all draws, or one for each.
+        generators: source of each draw's noise.
+        sampling: how draws are made.
+
+    Returns:
+        Images in phi's unit (one emitter's peak is about 1).
+    """
+    autocast = autocast_for(networks.device, sampling.precision)
+    psi = networks.cast_psi if autocast._enabled else networks.psi
+    denoiser = psi_denoiser(psi, seen.condition, autocast, networks.card.draws.target)
+    start = white_noise(seen.estimate.expand(len(generators), -1, -1, -1), generators)
+    if sampling.start_at_estimate:
+        gamma = float(sampling.levels[0])
+        shift = to_residual(seen.estimate, seen.centre, psi.residual_scale)
+        start = gamma**0.5 * shift + (1.0 - gamma) ** 0.5 * start
+    start = start.contiguous(memory_format=torch.channels_last)
+    residual = sampling.sampler(denoiser, start, sampling.levels, generators)
+    return psi_images(networks.psi, residual, seen.centre)
+
+
 def tile_images(
     networks: Networks,
     channels: Float[Tensor, "1 channels height width"],
@@ -144,29 +220,13 @@ def tile_images(
     Returns:
         phi's estimate and the draws, in phi's unit (one emitter's peak is about 1).
     """
-    height, width = channels.shape[2:]
-    frames = channels.contiguous(memory_format=torch.channels_last)
-    autocast = _autocast(networks.device, sampling.precision)
-    with autocast:
-        trunk = networks.phi.trunk(frames)
-        estimate = fold(networks.phi.read(trunk)).float()
-        condition = networks.psi.condition(frames, trunk, estimate)
-    psi = networks.cast_psi if autocast._enabled else networks.psi
-    card = networks.card.draws
-    denoiser = psi_denoiser(psi, condition, autocast, card.target)
-    centre = centre_of(card.data, estimate)
-    shift = float(sampling.levels[0]) ** 0.5 * to_residual(estimate, centre, psi.residual_scale)
-    at_once = max(1, _PIXELS_AT_ONCE // (height * width))
-    images = [estimate.new_zeros((0, 4 * height, 4 * width))]
-    for first in range(0, len(generators), at_once):
-        part = generators[first:][:at_once]
-        start = white_noise(estimate.expand(len(part), -1, -1, -1), part)
-        if sampling.start_at_estimate:
-            start = shift + (1.0 - float(sampling.levels[0])) ** 0.5 * start
-        start = start.contiguous(memory_format=torch.channels_last)
-        residual = sampling.sampler(denoiser, start, sampling.levels, part)
-        images.append(psi_images(networks.psi, residual, centre))
-    return unfold(estimate)[0, 0], torch.cat(images)
+    seen = see_tiles(networks, channels, sampling.precision)
+    estimate = unfold(seen.estimate)[0, 0]
+    images = [estimate.new_zeros((0, *estimate.shape))]
+    for first in range(0, len(generators), seen.at_once):
+        part = generators[first:][: seen.at_once]
+        images.append(draw_images(networks, seen, part, sampling))
+    return estimate, torch.cat(images)
 
 
 def centre_of(
@@ -179,7 +239,7 @@ def centre_of(
 
 
 def psi_denoiser(
-    psi: Psi,
+    psi: PsiNetwork,
     condition: Float[Tensor, "tiles features height width"],
     autocast: torch.autocast,
     target: Target = "preconditioned",
@@ -188,7 +248,7 @@ def psi_denoiser(
 
     Args:
         psi: the network.
-        condition: of `Psi.condition`, one for each draw or one for all.
+        condition: of `PsiNetwork.condition`, one for each draw or one for all.
         autocast: the precision that the network runs at; the sampler's own sums are float32.
         target: what the network's output means.
     """
@@ -204,7 +264,7 @@ def psi_denoiser(
 
 
 def psi_images(
-    psi: Psi,
+    psi: PsiNetwork,
     residual: Float[Tensor, "draws 16 height width"],
     centre: Float[Tensor, "tiles 16 height width"],
 ) -> Float[Tensor, "draws fine_height fine_width"]:
@@ -212,7 +272,8 @@ def psi_images(
     return unfold(from_residual(residual, centre, psi.residual_scale))[:, 0]
 
 
-def _autocast(device: torch.device, precision: Precision) -> torch.autocast:
+def autocast_for(device: torch.device, precision: Precision) -> torch.autocast:
+    """Give the context in which networks run at a precision, see `posterior_images`."""
     fast = device.type != "cpu" or torch.cpu._is_amx_tile_supported()
     enabled = precision == "bfloat16" or (precision == "auto" and fast)
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

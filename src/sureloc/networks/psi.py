@@ -2,12 +2,14 @@
 
 What does not depend on the noise, `Psi.condition`, runs once a tile; what runs at every step of
 every draw, `Psi.forward`, is thin. Both work at camera resolution, fine pixels folded into
-channels, and look at a finite neighbourhood only.
+channels, and look at a finite neighbourhood only. The paper's own network, with the same interface,
+is in `sureloc.networks.unet`.
 """
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Literal
 
 import torch
@@ -110,15 +112,51 @@ class Conditioner(nn.Module):
         return features
 
 
-class Psi(nn.Module):
+class PsiNetwork(nn.Module):
+    """What training, samplers and weights files ask of any Psi.
+
+    It is the raw network: `sureloc.diffusion.denoisers` tells what its output means. Its data are
+    u = (y - centre) / `residual_scale`, folded (`sureloc.networks.posterior.centre_of`).
+
+    Attributes:
+        residual_scale: root mean square of y - centre over held-out tiles, in phi's unit.
+        radius_px: an output pixel depends on camera pixels of its inputs at most this far away;
+            None where it depends on the whole tile.
+    """
+
+    residual_scale: Tensor
+    radius_px: int | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("residual_scale", torch.ones(()))
+
+    @abstractmethod
+    def condition(self, frames: Tensor, trunk: Tensor, estimate: Tensor) -> Tensor:
+        """Give what `forward` needs to know of a tile, once for all steps and draws.
+
+        Args:
+            frames: channels of `network_input`, (tiles, channels, rows, columns).
+            trunk: the features behind phi's estimate, (tiles, features, rows, columns).
+            estimate: phi's estimate, folded, (tiles, 16, rows, columns).
+        """
+
+    @abstractmethod
+    def forward(self, noisy: Tensor, log_snr: Tensor, condition: Tensor) -> Tensor:
+        """Run one step's network on y_t, (draws, 16, rows, columns); the shape stays.
+
+        Args:
+            noisy: y_t, folded.
+            log_snr: ln(gamma / (1 - gamma)), of each draw or one for all.
+            condition: the result of `condition`, of each draw or one for all.
+        """
+
+
+class Psi(PsiNetwork):
     """The default: a thin network per step on features computed once a tile.
 
     It is the raw network F of Karras et al. 2022, eq. 7; `sureloc.diffusion.denoisers` puts the
-    preconditioning round it. Its data are residuals u = (y - yhat) / `residual_scale`, folded.
-
-    Attributes:
-        residual_scale: root mean square of y - yhat over held-out tiles, in phi's unit.
-        radius_px: an output pixel depends on camera pixels of its inputs at most this far away.
+    preconditioning round it.
     """
 
     def __init__(
@@ -142,8 +180,6 @@ class Psi(nn.Module):
         self.head = nn.Conv2d(width, _FOLDED, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
-        self.residual_scale: Tensor
-        self.register_buffer("residual_scale", torch.ones(()))
         # The stem sees the noisy residual only, not what the conditioner gives.
         self.radius_px = self.conditioner.radius_px + 1 + sum(1 + d for d in dilations)
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_arrays
 from safetensors.torch import save_file
@@ -25,7 +26,8 @@ from sureloc.diffusion.denoisers import Target
 from sureloc.diffusion.schedules import Levels, cosine, karras, linear_beta, thinned
 from sureloc.errors import WeightsError
 from sureloc.networks.phi import Phi
-from sureloc.networks.psi import Psi
+from sureloc.networks.psi import Psi, PsiNetwork
+from sureloc.networks.unet import UNetPsi
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1, le=4096)]
@@ -46,12 +48,38 @@ class PhiCard(_Strict):
 class PsiCard(_Strict):
     """Arguments of `sureloc.networks.psi.Psi`."""
 
+    kind: Literal["residual"] = "residual"
     conditioning: Literal["yhat", "x", "both"]
     condition_width: PositiveInt
     condition_blocks: Annotated[int, Field(ge=0, le=64)]
     width: PositiveInt
     dilations: Dilations
     embedding: PositiveInt
+
+
+class UNetCard(_Strict):
+    """Arguments of `sureloc.networks.unet.UNetPsi`, by default the paper's."""
+
+    kind: Literal["unet"]
+    conditioning: Literal["yhat", "x", "both"] = "both"
+    width: PositiveInt = 64
+    multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=8)] = (
+        *(1, 2, 4, 8, 16),
+    )
+    blocks: Annotated[int, Field(ge=1, le=64)] = 2
+    attention_halvings: Annotated[tuple[int, ...], Field(max_length=8)] = (2,)
+    embedding: PositiveInt = 256
+
+    @model_validator(mode="after")
+    def _attention_is_reached(self) -> UNetCard:
+        most = len(self.multipliers) - 1
+        wanted = list(self.attention_halvings)
+        if not all(0 <= halvings <= most for halvings in wanted):
+            raise ValueError(
+                f"attention_halvings is {wanted}, but {most + 1} multipliers give 0 to {most} "
+                "halvings; attention elsewhere would never run"
+            )
+        return self
 
 
 class KarrasLevels(_Strict):
@@ -91,12 +119,13 @@ class CosineLevels(_Strict):
         return _thinned(cosine(self.steps), evaluations)
 
 
+PsiNetworkCard = Annotated[PsiCard | UNetCard, Field(discriminator="kind")]
 LevelsCard = Annotated[KarrasLevels | LinearBetaLevels | CosineLevels, Field(discriminator="kind")]
 Data = Literal["residual", "image", "display"]
 SamplerName = Literal["dpm_solver_2m", "ancestral", "ddim", "heun", "unipc"]
 
 
-def _thinned(levels: Levels, evaluations: int) -> Levels:
+def _thinned(levels: Levels, evaluations: int) -> Float[Tensor, " fewer"]:
     return levels if evaluations == len(levels) else thinned(levels, evaluations)
 
 
@@ -134,12 +163,19 @@ class Card(_Strict):
     name: str
     description: str = ""
     phi: PhiCard
-    psi: PsiCard
+    psi: PsiNetworkCard
     kernel_sigma_fine_px: PositiveFloat
     levels: LevelsCard
     draws: DrawsCard = DrawsCard()
     training: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _psi_has_a_kind(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("psi"), dict):
+            return values
+        return values | {"psi": {"kind": "residual"} | values["psi"]}
 
 
 @dataclass(frozen=True)
@@ -147,7 +183,7 @@ class Networks:
     """phi, Psi and their card, ready for inference."""
 
     phi: Phi
-    psi: Psi
+    psi: PsiNetwork
     card: Card
 
     @property
@@ -156,7 +192,7 @@ class Networks:
         return self.psi.residual_scale.device
 
     @cached_property
-    def cast_psi(self) -> Psi:
+    def cast_psi(self) -> PsiNetwork:
         """Psi with its convolutions in bfloat16, so that autocast need not cast them each time."""
         psi = copy.deepcopy(self.psi)
         for layer in psi.modules():
@@ -165,15 +201,29 @@ class Networks:
         return psi
 
     @property
-    def radius_px(self) -> int:
-        """Halo, camera px, with which a tile gives exactly what the whole frame gives."""
-        return self.phi.radius_px + self.psi.radius_px
+    def radius_px(self) -> int | None:
+        """Halo, camera px, with which a tile gives what the whole frame gives; None: none does."""
+        reach = self.psi.radius_px
+        return None if reach is None else self.phi.radius_px + reach
+
+
+def build_psi(card: PsiCard | UNetCard, trunk_width: int) -> PsiNetwork:
+    """Build the Psi that a card describes, with the weights of a fresh start.
+
+    Args:
+        card: its kind and size.
+        trunk_width: channels of the features that phi gives.
+    """
+    arguments = card.model_dump(exclude={"kind"})
+    if isinstance(card, UNetCard):
+        return UNetPsi(**arguments)
+    return Psi(trunk_width=trunk_width, **arguments)
 
 
 def build_networks(card: Card) -> Networks:
     """Build the networks that a card describes, not yet trained, for inference on the CPU."""
     phi = Phi(card.phi.width, card.phi.dilations)
-    psi = Psi(trunk_width=card.phi.width, **card.psi.model_dump())
+    psi = build_psi(card.psi, card.phi.width)
     for network in (phi, psi):
         network.requires_grad_(False).eval()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -273,7 +323,7 @@ def _parse_card(text: str, source: str) -> Card:
         raise WeightsError(f"The card of {source} cannot be used: {problems}.") from error
 
 
-def _fill(network: Phi | Psi, arrays: dict[str, Tensor], part: str, source: str) -> None:
+def _fill(network: Phi | PsiNetwork, arrays: dict[str, Tensor], part: str, source: str) -> None:
     own = {
         name.removeprefix(f"{part}."): value
         for name, value in arrays.items()

@@ -1,31 +1,54 @@
-"""From two training folders to one file of weights with its card."""
+"""From trained networks, in folders of trainings or in weights, to one file of weights."""
 
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from sureloc.errors import InputError, RecipeError, WeightsError
 from sureloc.networks.phi import Phi
-from sureloc.networks.psi import Psi
+from sureloc.networks.psi import PsiNetwork
 from sureloc.networks.weights import (
     Card,
     Networks,
     PhiCard,
-    PsiCard,
     build_networks,
 )
 from sureloc.train.engine import BEST, CHECKPOINT, LOG
 from sureloc.train.phi import build_phi
-from sureloc.train.recipe import FastPhiRecipe, PhiTrainingRecipe, PsiTrainingRecipe
+from sureloc.train.recipe import (
+    FastPhiRecipe,
+    PhiTrainingRecipe,
+    PsiTrainingRecipe,
+    TrainingRecipe,
+)
 
 History = list[dict[str, float]]
+Plan = TypeVar("Plan", bound=TrainingRecipe)
+
+
+@dataclass(frozen=True)
+class TrainedPhi:
+    """A phi that Psi can build on, and how it came to be.
+
+    Attributes:
+        recipe: how it was trained.
+        network: phi with its best averaged weights.
+        log: one row of numbers for each validation.
+    """
+
+    recipe: PhiTrainingRecipe
+    network: Phi
+    log: History
 
 
 def make_card(
@@ -47,29 +70,72 @@ def make_card(
         name=name,
         description=description,
         phi=PhiCard(**phi.network.model_dump(exclude={"kind"})),
-        psi=PsiCard(**psi.network.model_dump(exclude={"kind"})),
+        psi=psi.network.card(),
         kernel_sigma_fine_px=psi.kernel_sigma_fine_px,
         levels=psi.noise.card(),
         draws=psi.objective.card(psi.data),
     )
 
 
-def load_fast_phi(recipe: PhiTrainingRecipe, folder: Path) -> Phi:
-    """Build the phi that was trained in a folder, with its best averaged weights.
+def phi_of_training(recipe: PhiTrainingRecipe, folder: Path) -> TrainedPhi:
+    """Take the phi that a folder of `sureloc train phi` holds.
+
+    Args:
+        recipe: the one it was trained by.
+        folder: where its best averaged weights and its log are.
 
     Raises:
         RecipeError: it is no phi that Psi can build on.
         WeightsError: the weights are missing, broken, or of another recipe.
+        InputError: the log is missing or cannot be read.
     """
     phi = build_phi(recipe.network)
     if not isinstance(phi, Phi):
         raise _not_fast()
     _load(phi, folder, recipe.fingerprint())
-    return phi
+    return TrainedPhi(recipe, phi, read_log(folder / LOG))
+
+
+def phi_of_weights(networks: Networks, log: History) -> TrainedPhi:
+    """Take the phi of weights, whose recipe is in their card.
+
+    Args:
+        networks: the weights.
+        log: of its training, which lies beside them.
+
+    Raises:
+        WeightsError: the card does not tell its recipe, or the recipe is not that of this phi.
+    """
+    card = networks.card
+    recipe = recipe_in_card(card, "phi", PhiTrainingRecipe)
+    network = recipe.network.model_dump(exclude={"kind"})
+    built = card.phi.model_dump(), card.kernel_sigma_fine_px
+    if (network, recipe.kernel_sigma_fine_px) != built:
+        raise WeightsError(
+            f"The card of the weights {card.name} describes another phi than its recipe in "
+            "training.phi. Take file and card from the same export."
+        )
+    return TrainedPhi(recipe, networks.phi, log)
+
+
+def recipe_in_card(card: Card, part: str, model: type[Plan]) -> Plan:
+    """Give the recipe that a card holds for "phi" or "psi".
+
+    Raises:
+        WeightsError: the card holds none, or one that cannot be used.
+    """
+    try:
+        return model.model_validate(card.training[part]["recipe"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise WeightsError(
+            f"The card of the weights {card.name} does not tell how its {part} was trained: "
+            f"training.{part}.recipe is missing or cannot be used. Take weights that `sureloc "
+            "train export` wrote."
+        ) from error
 
 
 def assemble(
-    phi: tuple[PhiTrainingRecipe, Path],
+    phi: TrainedPhi,
     psi: tuple[PsiTrainingRecipe, Path],
     name: str,
     description: str = "",
@@ -77,7 +143,8 @@ def assemble(
     """Put two trained networks together.
 
     Args:
-        phi, psi: recipe and training folder of each.
+        phi: see `phi_of_training` and `phi_of_weights`.
+        psi: recipe and training folder.
         name, description: for the card.
 
     Returns:
@@ -88,19 +155,19 @@ def assemble(
         WeightsError: weights are missing, broken, or of another recipe.
         InputError: a log is missing.
     """
-    logs = {"phi": read_log(phi[1] / LOG), "psi": read_log(psi[1] / LOG)}
-    card = make_card(phi[0], psi[0], name, description)
+    logs = {"phi": phi.log, "psi": read_log(psi[1] / LOG)}
+    card = make_card(phi.recipe, psi[0], name, description)
     card = card.model_copy(
         update={
             "training": {
                 part: _provenance(recipe, logs[part])
-                for part, recipe in (("phi", phi[0]), ("psi", psi[0]))
+                for part, recipe in (("phi", phi.recipe), ("psi", psi[0]))
             },
             "metrics": {part: _best(log) for part, log in logs.items()},
         }
     )
     networks = build_networks(card)
-    _load(networks.phi, phi[1], phi[0].fingerprint())
+    networks.phi.load_state_dict(phi.network.state_dict())
     _load(networks.psi, psi[1], psi[0].fingerprint())
     _check_same_phi(networks.phi, psi[1])
     return networks, logs
@@ -113,14 +180,19 @@ def _not_fast() -> RecipeError:
     )
 
 
-def read_log(path: Path) -> History:
-    """Read the log that a training wrote, one row for each validation."""
+def read_log(path: Traversable) -> History:
+    """Read the log that a training wrote, one row for each validation.
+
+    Raises:
+        InputError: it is missing, no table of numbers, or empty.
+    """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(lines)]
     except (OSError, UnicodeDecodeError, ValueError, TypeError) as error:
         raise InputError(
-            f"The training log {path} cannot be read: {error}. Give the folder of a training."
+            f"The training log {path} cannot be read: {error}. Give the folder of a training, or "
+            "weights with the logs beside them."
         ) from error
     if not rows:
         raise InputError(f"The training log {path} is empty. Train until the first validation.")
@@ -140,7 +212,7 @@ def _best(log: History) -> dict[str, float]:
     return min(reversed(log), key=lambda row: row["score"])
 
 
-def _load(network: Phi | Psi, folder: Path, fingerprint: str) -> None:
+def _load(network: Phi | PsiNetwork, folder: Path, fingerprint: str) -> None:
     path = folder / BEST
     try:
         state, found = load_file(path), _recipe_of(path)

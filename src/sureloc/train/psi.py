@@ -15,7 +15,8 @@ from sureloc.diffusion.schedules import log_snr_of_gamma
 from sureloc.networks.blocks import fold, unfold
 from sureloc.networks.phi import Phi
 from sureloc.networks.posterior import centre_of, psi_denoiser, psi_images
-from sureloc.networks.psi import Psi
+from sureloc.networks.psi import PsiNetwork
+from sureloc.networks.weights import build_psi
 from sureloc.physics.kde import peak_of_one
 from sureloc.scoring.calibration import Spread, spread_of, spread_skill
 from sureloc.scoring.proper import fair_crps
@@ -34,7 +35,7 @@ class Views:
     """What Psi sees of a batch of tiles, and the image it shall draw, folded, in phi's unit.
 
     Attributes:
-        frames, trunk, estimate: what `Psi.condition` takes.
+        frames, trunk, estimate: what `PsiNetwork.condition` takes.
         centre: what Psi's zero stands for.
         target: the true image.
     """
@@ -46,20 +47,6 @@ class Views:
     target: Tensor
 
 
-def build_psi(recipe: PsiTrainingRecipe, trunk_width: int) -> Psi:
-    """Build the Psi that a recipe describes, with the weights of a fresh start."""
-    network = recipe.network
-    return Psi(
-        conditioning=network.conditioning,
-        trunk_width=trunk_width,
-        condition_width=network.condition_width,
-        condition_blocks=network.condition_blocks,
-        width=network.width,
-        dilations=network.dilations,
-        embedding=network.embedding,
-    )
-
-
 class PsiTraining(Training):
     """Psi by denoising, or in one step by the energy score (`sureloc.diffusion.objectives`)."""
 
@@ -68,7 +55,7 @@ class PsiTraining(Training):
     def __init__(self, recipe: PsiTrainingRecipe, phi: Phi) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            network = build_psi(recipe, phi.width)
+            network = build_psi(recipe.network.card(), phi.width)
         super().__init__(recipe, network)
         self.phi = phi.requires_grad_(False).eval()
         self.phi.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -109,7 +96,7 @@ class PsiTraining(Training):
         views = self.views(self._tiles(generator, batch.tiles, batch.tile_px))
         return self._loss(self.network, views, generator)
 
-    def _loss(self, network: Psi, views: Views, generator: torch.Generator) -> Tensor:
+    def _loss(self, network: PsiNetwork, views: Views, generator: torch.Generator) -> Tensor:
         clean = to_residual(views.target, views.centre, network.residual_scale)
         with self.autocast():
             condition = network.condition(views.frames, views.trunk, views.estimate)
@@ -155,7 +142,9 @@ class PsiTraining(Training):
             "phi_rmse": float(own.double().mean().sqrt()),
         }
 
-    def draw(self, network: Psi, views: Views, generator: torch.Generator, draws: int) -> Tensor:
+    def draw(
+        self, network: PsiNetwork, views: Views, generator: torch.Generator, draws: int
+    ) -> Tensor:
         """Draw images by DPM-Solver++(2M) or in one step, in phi's unit, (tiles, draws, ...)."""
         card = self.recipe.objective.card(self.recipe.data)
         with self.autocast():

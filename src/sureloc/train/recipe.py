@@ -20,7 +20,9 @@ from sureloc.networks.weights import (
     KarrasLevels,
     LevelsCard,
     LinearBetaLevels,
+    PsiCard,
     SamplerName,
+    UNetCard,
 )
 from sureloc.simulate.tiles import TileConditions
 
@@ -166,6 +168,18 @@ class PsiNetworkRecipe(_Strict):
     dilations: tuple[PositiveInt, ...] = (1, 2)
     embedding: PositiveInt = 64
 
+    def card(self) -> PsiCard:
+        """Give what a weights file says of the network."""
+        return PsiCard(**self.model_dump())
+
+
+class UNetRecipe(UNetCard):
+    """The paper's Psi; see `sureloc.networks.unet.UNetPsi`."""
+
+    def card(self) -> UNetCard:
+        """Give what a weights file says of the network."""
+        return UNetCard(**self.model_dump())
+
 
 class NoiseRecipe(_Strict):
     """Noise levels in units of the residual's root mean square.
@@ -267,7 +281,9 @@ class PsiTrainingRecipe(TrainingRecipe):
 
     kind: Literal["psi"]
     data: Data = "residual"
-    network: PsiNetworkRecipe = PsiNetworkRecipe()
+    network: Annotated[PsiNetworkRecipe | UNetRecipe, Field(discriminator="kind")] = (
+        PsiNetworkRecipe()
+    )
     noise: Annotated[
         NoiseRecipe | LinearBetaNoiseRecipe | CosineNoiseRecipe, Field(discriminator="kind")
     ] = NoiseRecipe()
@@ -280,7 +296,7 @@ class PsiTrainingRecipe(TrainingRecipe):
     def _kinds_have_defaults(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        kinds = {"noise": "log_normal", "objective": "denoising"}
+        kinds = {"network": "residual", "noise": "log_normal", "objective": "denoising"}
         sections = {
             name: {"kind": kind} | values[name]
             for name, kind in kinds.items()

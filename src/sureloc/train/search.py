@@ -1,0 +1,255 @@
+"""Which noise levels to draw by: one trained network, many schedules (seed 5.1).
+
+The seed chooses the schedule of at most 100 steps by FID. Here each schedule is scored twice on
+held-out tiles: by phi-FD, a Frechet distance on phi's features, as the seed does by FID on
+Inception's; and by the fair energy score, which sees each draw beside its own truth, among the
+schedules whose spread matches their errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sureloc.diffusion import samplers
+from sureloc.errors import InputError, WeightsError
+from sureloc.networks.blocks import unfold
+from sureloc.networks.image_features import phi_features
+from sureloc.networks.posterior import Sampling, SeenTiles, draw_images, see_tiles
+from sureloc.networks.weights import (
+    CosineLevels,
+    KarrasLevels,
+    LevelsCard,
+    LinearBetaLevels,
+    Networks,
+)
+from sureloc.physics.kde import peak_of_one
+from sureloc.scoring.calibration import spread_of, spread_skill
+from sureloc.scoring.frechet import frechet_distance
+from sureloc.scoring.proper import fair_energy_score
+from sureloc.seeds import torch_generator
+from sureloc.simulate.tiles import TileConditions, simulate_tiles
+from sureloc.train.phi import tile_input
+from sureloc.train.psi import INFORMATIVE
+
+MOST_EVALUATIONS = 100  # the seed's budget for a draw
+CALIBRATED = (0.95, 1.05)
+STEPS = (2, 4, 8, 16, 32, 100)
+_KARRAS = [(low, high, rho) for low in (0.03, 0.3) for high in (20.0, 80.0) for rho in (3.0, 7.0)]
+_RIGHT_LAST_BETA = 0.2075  # 100 linear steps that end 1e-5 bits from noise: schedules.last_beta_for
+
+# Images in phi's unit in, a feature vector of each out.
+Features = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A schedule to draw by.
+
+    Attributes:
+        levels: its family and numbers.
+        steps: how many levels.
+    """
+
+    levels: LevelsCard
+    steps: int
+
+    def __str__(self) -> str:
+        return f"{family(self.levels)}, {self.steps} steps"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A schedule and what its draws are worth; images are in phi's unit.
+
+    Attributes:
+        candidate: the schedule.
+        evaluations: of Psi for one draw.
+        phi_fd: Frechet distance of one draw a tile from the truths, on features; smaller is better.
+        energy: fair energy score on informative pixels, mean over tiles; smaller is better.
+        energy_se: its standard error over tiles. The tiles and the noise are the same for every
+            schedule, so that differences between schedules are known better than that.
+        spread_skill: 1 if spread matches error, below 1 overconfident.
+    """
+
+    candidate: Candidate
+    evaluations: int
+    phi_fd: float
+    energy: float
+    energy_se: float
+    spread_skill: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.candidate}: phi-FD {self.phi_fd:.4g}, energy score {self.energy:.4g} (standard "
+            f"error {self.energy_se:.2g}), spread-skill {self.spread_skill:.3f}"
+        )
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Tiles that no network was trained on: what Psi sees of them, and their true images."""
+
+    seen: SeenTiles
+    truth: Float[Tensor, "tiles fine_height fine_width"]
+
+
+def family(levels: LevelsCard) -> str:
+    """Give the name of a schedule without its number of steps."""
+    if isinstance(levels, KarrasLevels):
+        return f"karras {levels.sigma_max:g} to {levels.sigma_min:g}, rho {levels.rho:g}"
+    if isinstance(levels, LinearBetaLevels):
+        return f"linear beta {levels.first:g} to {levels.last:g}"
+    return "cosine"
+
+
+def candidates(networks: Networks, steps: Sequence[int] = STEPS) -> tuple[Candidate, ...]:
+    """Give the schedules to try: that of the card, and several of every family.
+
+    Args:
+        networks: the weights, whose sampler may run the network twice a level.
+        steps: numbers of levels, 2 or more each; those beyond 100 evaluations are left out.
+
+    Raises:
+        InputError: all of them are beyond.
+        WeightsError: the weights draw in one evaluation, where no schedule is left to choose.
+    """
+    card = networks.card
+    if card.draws.target == "clean" and card.draws.evaluations == 1:
+        raise WeightsError(
+            f"The weights {card.name} draw in one evaluation at one noise level, so that there is "
+            "no schedule to search. Give weights that draw in several steps, such as default."
+        )
+    families: tuple[LevelsCard, ...] = (
+        card.levels,
+        *(KarrasLevels(kind="karras", sigma_min=a, sigma_max=b, rho=c) for a, b, c in _KARRAS),
+        CosineLevels(kind="cosine"),
+        LinearBetaLevels(kind="linear_beta"),
+        LinearBetaLevels(kind="linear_beta", last=_RIGHT_LAST_BETA),
+    )
+    sampler = getattr(samplers, card.draws.sampler)
+    tried = [n for n in steps if samplers.evaluations(sampler, n) <= MOST_EVALUATIONS]
+    if not tried:
+        raise InputError(
+            f"steps is {list(steps)}; with the sampler {card.draws.sampler} none of these keeps to "
+            f"{MOST_EVALUATIONS} evaluations. Give smaller numbers."
+        )
+    return tuple(Candidate(levels, n) for levels in dict.fromkeys(families) for n in tried)
+
+
+def held_out_tiles(
+    networks: Networks, conditions: TileConditions, tiles: int, side_px: int, seed: int
+) -> HeldOut:
+    """Simulate tiles and run once what every schedule shares.
+
+    Args:
+        networks: the weights; tiles live where they do.
+        conditions: what tiles look like.
+        tiles: how many.
+        side_px: rows and columns of each.
+        seed: the same seed gives the same tiles.
+    """
+    kernel = networks.card.kernel_sigma_fine_px
+    parts, truths = [], []
+    for first in range(0, tiles, 16):
+        shape = (min(16, tiles - first), side_px, side_px)
+        generator = torch_generator(seed, "held out", first, device=networks.device)
+        batch = simulate_tiles(conditions, shape, generator, kernel)
+        parts.append(see_tiles(networks, tile_input(batch)))
+        truths.append(batch.kde / peak_of_one(kernel))
+    seen = SeenTiles(
+        *(torch.cat([getattr(part, name) for part in parts]) for name in SeenTiles.__annotations__)
+    )
+    return HeldOut(seen, torch.cat(truths))
+
+
+def search(
+    networks: Networks,
+    held_out: HeldOut,
+    schedules: Sequence[Candidate],
+    draws: int = 4,
+    seed: int = 0,
+    features: Features | None = None,
+) -> Iterator[Scored]:
+    """Score schedules one after the other, all on the same tiles and the same noise.
+
+    Args:
+        networks: one trained network, drawn from by the sampler that its card names.
+        held_out: the tiles.
+        schedules: what to try.
+        draws: draws of each tile, two or more.
+        seed: names the noise.
+        features: what the Frechet distance looks at, by default phi's features (then it is a
+            phi-FD); for one on Inception's, give a function of your own.
+
+    Yields:
+        The scores of each schedule in turn.
+    """
+    kernel = networks.card.kernel_sigma_fine_px
+    features = features or partial(phi_features, networks.phi, kernel_sigma_fine_px=kernel)
+    wanted = features(held_out.truth)
+    sampler = getattr(samplers, networks.card.draws.sampler)
+    yhat = unfold(held_out.seen.estimate)[:, 0]
+    for candidate in schedules:
+        sampling = Sampling(candidate.levels.levels(candidate.steps), sampler)
+        images = _draw(networks, held_out.seen, sampling, draws, seed)
+        energy, error, ratio = scores_of(images, held_out.truth, yhat)
+        distance = frechet_distance(features(images[0]), wanted)
+        evaluations = samplers.evaluations(sampler, candidate.steps)
+        yield Scored(candidate, evaluations, distance, energy, error, ratio)
+
+
+def scores_of(
+    draws: Float[Tensor, "draws tiles height width"],
+    truth: Float[Tensor, "tiles height width"],
+    yhat: Float[Tensor, "tiles height width"],
+) -> tuple[float, float, float]:
+    """Score draws on informative pixels, chosen by phi's estimate alone.
+
+    Returns:
+        Mean fair energy score over the tiles that have such pixels, its standard error, and
+        spread-skill; NaN where there are too few tiles.
+    """
+    where = yhat > INFORMATIVE
+    some = where.flatten(1).any(1)
+    energy = fair_energy_score(
+        (draws * where).flatten(2)[:, some], (truth * where).flatten(1)[some]
+    )
+    ratio = spread_skill(spread_of(draws[:, where], truth[where]))
+    return float(energy.mean()), float(energy.std() / len(energy) ** 0.5), ratio
+
+
+def chosen_by_phi_fd(scored: Sequence[Scored]) -> Scored:
+    """Choose as the seed does by FID: the smallest distance, of equals the fewest evaluations."""
+    return min(scored, key=lambda one: (one.phi_fd, one.evaluations))
+
+
+def is_calibrated(scored: Scored) -> bool:
+    """Tell whether a schedule's draws spread as far as they err, within a twentieth."""
+    return CALIBRATED[0] <= scored.spread_skill <= CALIBRATED[1]
+
+
+def chosen_by_energy(scored: Sequence[Scored]) -> Scored | None:
+    """Choose the best energy score among calibrated schedules; None if there is none."""
+    honest = [one for one in scored if is_calibrated(one)]
+    return min(honest, key=lambda one: (one.energy, one.evaluations), default=None)
+
+
+def _draw(
+    networks: Networks, seen: SeenTiles, sampling: Sampling, draws: int, seed: int
+) -> Float[Tensor, "draws tiles fine_height fine_width"]:
+    tiles = len(seen.estimate)
+    images = []
+    for k in range(draws):
+        parts = []
+        for first in range(0, tiles, seen.at_once):
+            last = min(first + seen.at_once, tiles)
+            generators = [torch_generator(seed, "draw", i, k) for i in range(first, last)]
+            parts.append(draw_images(networks, seen.part(first, last), generators, sampling))
+        images.append(torch.cat(parts))
+    return torch.stack(images)

@@ -1,0 +1,283 @@
+"""The search of schedules: its distance, what it prefers, and what it leaves for people."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from typer.testing import CliRunner
+
+from sureloc.cli import app as cli
+from sureloc.diffusion import samplers
+from sureloc.errors import InputError, WeightsError
+from sureloc.io.search import write_search
+from sureloc.networks.blocks import fold, unfold
+from sureloc.networks.image_features import phi_features
+from sureloc.networks.posterior import SeenTiles
+from sureloc.networks.psi import PsiNetwork
+from sureloc.networks.weights import (
+    CosineLevels,
+    DrawsCard,
+    KarrasLevels,
+    LevelsCard,
+    LinearBetaLevels,
+    Networks,
+    load_weights,
+    save_weights,
+)
+from sureloc.physics.kde import peak_of_one, render_kde
+from sureloc.report.schedule_search import draw_search
+from sureloc.scoring.frechet import frechet_distance
+from sureloc.simulate.tiles import TileConditions
+from sureloc.train.recipe import PsiTrainingRecipe
+from sureloc.train.search import (
+    STEPS,
+    Candidate,
+    HeldOut,
+    Scored,
+    candidates,
+    chosen_by_energy,
+    chosen_by_phi_fd,
+    family,
+    held_out_tiles,
+    search,
+)
+from test_networks import small_networks
+
+WIDE = KarrasLevels(kind="karras", sigma_min=0.03, sigma_max=80.0, rho=7.0)
+PRINTED = LinearBetaLevels(kind="linear_beta")
+
+
+# --- The distance -------------------------------------------------------------------------------
+
+
+def test_equal_sets_are_no_distance_apart(torch_rng):
+    items = torch.randn((50, 6), generator=torch_rng)
+    assert frechet_distance(items, items) == pytest.approx(0.0, abs=1e-10)
+    assert frechet_distance(items, items.flip(0)) == pytest.approx(0.0, abs=1e-10)
+
+
+def test_shifted_sets_are_their_shift_apart(torch_rng):
+    items = torch.randn((50, 3), generator=torch_rng).double()
+    shift = torch.tensor([1.0, -2.0, 0.5]).double()
+    assert frechet_distance(items, items + shift) == pytest.approx(5.25)
+
+
+def test_the_distance_of_gaussians_is_the_closed_form(torch_rng):
+    normal = torch.randn((200_000, 2), generator=torch_rng).double()
+    mixing = torch.tensor([[1.0, 0.6], [0.0, 0.8]]).double()
+    one, other = normal @ mixing, 3.0 * normal @ mixing + 1.0
+    # S_2 = 9 S_1: |m|^2 + tr(S_1) (1 + 9 - 2 * 3) = 2 + 2 * 4.
+    assert frechet_distance(one, other) == pytest.approx(10.0, rel=0.01)
+    # Two that do not commute: against the eigenvalues of S_1 S_2 itself.
+    other = normal @ torch.tensor([[2.0, 0.0], [-1.0, 0.5]]).double()
+    s, t = one.T.cov(), other.T.cov()
+    root = torch.linalg.eigvals(s @ t).real.sqrt().sum()
+    wanted = (one.mean(0) - other.mean(0)).square().sum() + s.trace() + t.trace() - 2 * root
+    assert frechet_distance(one, other) == pytest.approx(wanted.item(), rel=1e-9)
+    assert frechet_distance(one, other) == pytest.approx(frechet_distance(other, one), rel=1e-9)
+
+
+def test_a_distance_needs_two_items_in_each_set():
+    with pytest.raises(InputError, match="1 and 3 items"):
+        frechet_distance(torch.zeros(1, 2), torch.zeros(3, 2))
+
+
+def test_the_features_of_the_shipped_phi_tell_noise_and_blur_from_images(torch_rng):
+    phi = load_weights("default").phi
+    place = 2 + 4 * torch.rand((2, 36), generator=torch_rng)
+    tile = torch.arange(12).repeat_interleave(3)
+    ones = torch.ones(36)
+    unit = peak_of_one(1.0)
+
+    def images(kernel, places):
+        return render_kde(*places, ones, tile, (12, 8, 8), kernel) / unit
+
+    features = {
+        "same law": phi_features(phi, images(1.0, 7.5 - place), 1.0),
+        "noisy": phi_features(
+            phi, images(1.0, place) + 0.05 * torch.randn((12, 32, 32), generator=torch_rng), 1.0
+        ),
+        "blurred": phi_features(phi, images(1.4, place), 1.0),
+    }
+    true = phi_features(phi, images(1.0, place), 1.0)
+    assert true.shape == (12, phi.width)
+    distance = {name: frechet_distance(true, one) for name, one in features.items()}
+    assert distance["noisy"] > 5 * distance["same law"]
+    assert distance["blurred"] > 2 * distance["same law"]
+
+
+# --- What the search prefers --------------------------------------------------------------------
+
+
+class Ideal(PsiNetwork):
+    """The exact denoiser of residuals N(0, variance I), as a preconditioned network."""
+
+    radius_px = 0
+
+    def __init__(self, variance: float) -> None:
+        super().__init__()
+        self.variance = variance
+
+    def condition(self, _frames, _trunk, estimate):
+        return estimate
+
+    def forward(self, noisy, log_snr, _condition):
+        gamma = log_snr.double().sigmoid().reshape(-1, 1, 1, 1)
+        total = gamma * self.variance + 1 - gamma
+        factor = (gamma * (1 - gamma)).sqrt() * (self.variance - 1) / total
+        return (factor * noisy).to(noisy)
+
+
+def gaussian_problem(variance=0.1, tiles=40, side=8):
+    """Give the ideal network for residuals of a variance, and tiles with such residuals."""
+    networks = small_networks()
+    networks = Networks(networks.phi, Ideal(variance), networks.card)
+    generator = torch.Generator().manual_seed(5)
+    estimate = fold(torch.full((tiles, 1, 4 * side, 4 * side), 0.5))
+    truth = 0.5 + variance**0.5 * torch.randn((tiles, 4 * side, 4 * side), generator=generator)
+    return networks, HeldOut(SeenTiles(estimate, estimate, estimate), truth)
+
+
+def moments(images):
+    """Stand in for phi's features: what is plain in an image of noise."""
+    flat = images.flatten(1)
+    return torch.stack([flat.mean(1), flat.std(1)], dim=1)
+
+
+def searched(schedules, **changes):
+    networks, held_out = gaussian_problem()
+    arguments = {"draws": 4, "features": moments} | changes
+    return list(search(networks, held_out, schedules, **arguments))
+
+
+def test_a_schedule_from_the_wrong_level_loses():
+    right, wrong, coarse = searched(
+        [Candidate(WIDE, 16), Candidate(PRINTED, 100), Candidate(WIDE, 2)]
+    )
+    assert 0.97 < right.spread_skill < 1.03
+    # It starts with variance 1 where gamma * 0.1 + 1 - gamma is right, and keeps that factor; the
+    # mean of 4 draws errs by a quarter of their variance beside that of the truth.
+    gamma = float(PRINTED.levels(100)[0])
+    factor = 1 / (0.1 * gamma + 1 - gamma)
+    assert wrong.spread_skill == pytest.approx((1.25 * factor / (1 + factor / 4)) ** 0.5, rel=0.01)
+    assert coarse.spread_skill < 0.9
+    for other in (wrong, coarse):
+        assert right.energy < other.energy
+        assert right.phi_fd < other.phi_fd
+    scored = [wrong, coarse, right]
+    assert chosen_by_energy(scored) is right
+    assert chosen_by_phi_fd(scored) is right
+    assert chosen_by_energy([wrong, coarse]) is None
+    assert right.energy_se < 0.05 * right.energy
+
+
+def test_schedules_meet_the_same_noise_and_tiles_alone_or_among_others():
+    one, two = searched([Candidate(WIDE, 4), Candidate(WIDE, 4)])
+    assert one == two
+    assert searched([Candidate(WIDE, 4)]) == [one]
+    assert searched([Candidate(WIDE, 4)], seed=1) != [one]
+
+
+def scored(phi_fd, energy, ratio, evaluations=8):
+    return Scored(Candidate(WIDE, evaluations), evaluations, phi_fd, energy, 0.1, ratio)
+
+
+def test_the_choices_differ_where_a_small_distance_hides_a_wrong_spread():
+    pretty, honest, slow = scored(1.0, 1.9, 0.8), scored(2.0, 2.0, 1.0), scored(1.0, 2.0, 1.0, 99)
+    assert chosen_by_phi_fd([slow, honest, pretty]) is pretty
+    assert chosen_by_energy([slow, honest, pretty]) is honest  # of equals the faster one
+
+
+# --- What is tried ------------------------------------------------------------------------------
+
+
+def test_every_family_is_tried_within_the_budget():
+    networks = small_networks()
+    tried = candidates(networks)
+    assert {type(one.levels) for one in tried} == {KarrasLevels, CosineLevels, LinearBetaLevels}
+    assert {one.steps for one in tried} == set(STEPS)
+    assert len(set(tried)) == len(tried)
+    assert tried[0].levels == networks.card.levels  # in the grid already, and not tried twice
+    assert len({family(one.levels) for one in tried}) == len(tried) / len(STEPS)
+    for one in tried:
+        assert len(one.levels.levels(one.steps)) == one.steps
+    card = networks.card.model_copy(update={"draws": DrawsCard(sampler="heun")})
+    assert max(one.steps for one in candidates(replace(networks, card=card))) == 32
+    with pytest.raises(InputError, match=r"steps is \[51, 100\]"):
+        candidates(replace(networks, card=card), [51, 100])
+
+
+@pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm_solver_2m", "heun", "unipc"])
+def test_evaluations_are_counted_as_samplers_make_them(name):
+    calls = []
+
+    def denoiser(noisy, gamma):
+        calls.append(gamma)
+        return 0.5 * noisy
+
+    sampler = getattr(samplers, name)
+    sampler(denoiser, torch.ones(1, 2), WIDE.levels(5), torch.Generator().manual_seed(0))
+    assert len(calls) == samplers.evaluations(sampler, 5)
+
+
+def test_weights_of_one_step_have_no_schedule_to_search():
+    with pytest.raises(WeightsError, match=r"weights fast draw in one evaluation"):
+        candidates(load_weights("fast"))
+
+
+def test_held_out_tiles_are_as_asked_for():
+    networks = small_networks()
+    tiles = held_out_tiles(networks, TileConditions(), 18, 8, 3)
+    assert tiles.truth.shape == (18, 32, 32)
+    assert tiles.seen.estimate.shape == (18, 16, 8, 8)
+    again = held_out_tiles(networks, TileConditions(), 18, 8, 3)
+    assert torch.equal(tiles.truth, again.truth)
+    assert not torch.equal(tiles.truth, held_out_tiles(networks, TileConditions(), 18, 8, 4).truth)
+    assert unfold(tiles.seen.centre).shape == (18, 1, 32, 32)
+
+
+# --- What people get ----------------------------------------------------------------------------
+
+
+def test_the_table_and_the_picture_show_both_choices(tmp_path):
+    from matplotlib.image import imread
+
+    found = searched([Candidate(WIDE, 4), Candidate(WIDE, 16), Candidate(PRINTED, 4)])
+    write_search(found, tmp_path)
+    with (tmp_path / "schedules.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["chosen_by_energy"] for row in rows].count("True") == 1
+    assert [row["chosen_by_phi_fd"] for row in rows].count("True") == 1
+    levels = TypeAdapter(LevelsCard).validate_python(json.loads(rows[2]["levels"]))
+    assert levels == PRINTED
+    assert float(rows[1]["energy"]) == found[1].energy
+    draw_search(found, tmp_path / "schedules.png")
+    draw_search([replace(one, spread_skill=0.5) for one in found], tmp_path / "none.png")
+    assert imread(tmp_path / "schedules.png").std() > 0.05
+
+
+def test_the_command_line_searches(tmp_path):
+    networks = small_networks()
+    networks.psi.residual_scale.fill_(0.2)
+    recipe = PsiTrainingRecipe(kind="psi").model_dump(mode="json")
+    card = networks.card.model_copy(update={"training": {"psi": {"recipe": recipe}}})
+    save_weights(replace(networks, card=card), tmp_path / "small.safetensors")
+    arguments = ["train", "search", str(tmp_path / "small.safetensors"), "--tiles", "3"]
+    arguments += ["--tile-px", "8", "--draws", "2", "--steps", "2", "--steps", "3", "--quiet"]
+    out = ["--out", str(tmp_path / "found")]
+    done = CliRunner().invoke(cli.app, [*arguments, *out])
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("by phi-FD: ")
+    assert lines[1].startswith("by energy score: ")
+    assert sorted(path.name for path in (tmp_path / "found").iterdir()) == [
+        "schedules.csv",
+        "schedules.png",
+    ]
+    again = CliRunner().invoke(cli.app, [*arguments, *out])
+    assert isinstance(again.exception, InputError)
