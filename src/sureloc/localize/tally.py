@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 
 WINDOW_PX = 256  # a frame to look at is cut down to this, so that large cameras cost no memory
 PRECISION_EDGES_NM = np.geomspace(0.1, 1000.0, 161)
-RATIO_EDGES = np.geomspace(0.3, 10.0, 121)
+RATIO_EDGES = np.geomspace(0.05, 10.0, 161)
 PHOTON_EDGES = np.geomspace(1.0, 1e6, 181)
 PROBABILITY_EDGES = np.linspace(0.0, 1.0, 51)
 

@@ -43,13 +43,13 @@ def precision_chart(tally: Tally) -> str:
     _log_axis(left, _shown(tally.precision, tally.bound))
     left.set_xlabel("standard deviation along x or y (nm)")
     left.set_ylabel("coordinates")
+    highest = max(tally.precision.counts.max(), tally.bound.counts.max(), 1)
+    left.set_ylim(0, 1.3 * highest)  # room for the legend
     _legend(left)
     right.stairs(tally.ratio.counts, tally.ratio.edges, fill=True, color=BLUE, alpha=0.75)
     right.axvline(1.0, color=INK, linewidth=1.0)
-    right.set_xscale("log")
-    right.set_xlim(0.5, 6.0)
-    right.set_xticks([0.5, 1, 2, 4], ["0.5", "1", "2", "4"])
-    right.minorticks_off()
+    low, high = _shown(tally.ratio)
+    _log_axis(right, (min(low, 0.5), max(high, 2.0)))
     right.set_xlabel("stated precision / Cramér-Rao bound")
     return _svg(figure)
 

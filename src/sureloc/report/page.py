@@ -89,7 +89,9 @@ def _sections(content: ReportContent) -> Iterable[str]:
     yield precision_chart(tally)
     yield (
         '<p class="muted">The Cramér-Rao bound counts all neighbours and the background as '
-        "unknown; no unbiased estimate can be more precise.</p></section>"
+        "unknown; no unbiased estimate that has nothing but the frame can be more precise. The "
+        "stated precision also rests on what the movie taught about molecules: brightness, number, "
+        "place. It lies below the bound where they are faint or overlap.</p></section>"
     )
     yield f"<section><h2>Localizations per frame</h2>{counts_chart(tally, content.first_frame)}"
     yield f"{rows_chart(tally)}</section>"
