@@ -16,7 +16,7 @@ from sureloc.compiled.fisher import joint_fisher
 from sureloc.errors import InputError
 from sureloc.localize.frames import Effort, frame_posterior
 from sureloc.localize.images import ImageSums
-from sureloc.localize.learning import cells_of
+from sureloc.localize.learning import cells_of, learned_photons
 from sureloc.localize.movie import Options, density_map, localize, prepare, spread_frames
 from sureloc.localize.regions import Region, cuts, owned, regions_of, unique_rows
 from sureloc.localize.saturation import cut_off_adu, telling_frames
@@ -162,13 +162,15 @@ def test_another_seed_moves_rows_by_less_than_their_error(run):
 def test_emitters_on_region_borders_are_found_once():
     shape = (24, 130)
     emitters = [(63.4, 6.0, 900.0), (63.6, 14.0, 900.0), (63.5, 20.0, 900.0), (100.0, 9.0, 900.0)]
-    movie = movie_of([np.array(emitters)] * 3, shape)
+    # A row lower from frame to frame: where emitters shine again and again, chains expect several.
+    frames = [[(x, y + k, n) for x, y, n in emitters] for k in range(3)]
+    movie = movie_of(frames, shape)
     assert len(regions_of(shape, (SIGMA, SIGMA))) == 2
     assumptions = prepare(movie, CAMERA, OPTIONS)
     for rows in localize(movie, assumptions, OPTIONS):
         assert len(rows.table) == 4
         positions = rows.table[["x_nm", "y_nm"]].to_numpy() / 100
-        for x, y, _ in emitters:
+        for x, y, _ in frames[rows.frame]:
             assert np.hypot(*(positions - (x, y)).T).min() < 0.4
 
 
@@ -343,6 +345,28 @@ def test_the_learned_density_is_that_of_emitters_also_where_they_crowd():
     # 300 emitters: a Poisson standard error of 6 %; some pairs are never told apart.
     assert learned.prior.density_per_px2 * area == pytest.approx(per_frame, rel=0.2)
     assert learned.prior.photons.mean == pytest.approx(900, rel=0.1)
+
+
+def test_faint_emitters_are_believed_only_as_far_as_clear_ones_or_spots_tell(rng):
+    before = PhotonPrior.uniform(30.0, 3000.0)
+    bright = rng.uniform(100, 2000, 4000)
+    pile = rng.uniform(40, 70, 4000)  # what the background leaves over, taken for emitters
+    drawn = np.concatenate([bright, pile])
+
+    def below(prior, photons):
+        return float(np.interp(math.log(photons), prior.log_photons, prior.cumulative))
+
+    kept, share = learned_photons(drawn, 8000.0, before, 100.0, 0.0)
+    # Uniform between 100 and 2000: about 70 / 1900 of the bright ones may lie between 30 and 100.
+    assert below(kept, 100.0) < 0.08
+    assert share == pytest.approx(0.52, abs=0.05)
+    # As many spots as that: the dim ones are real.
+    all_kept, share = learned_photons(drawn, 8000.0, before, 100.0, 4000 / 30 / 8000)
+    assert below(all_kept, 100.0) == pytest.approx(0.5, abs=0.05)
+    assert share == pytest.approx(1.0, abs=0.05)
+    # Nothing piled up: nothing is taken away.
+    _, share = learned_photons(bright, 4000.0, before, 100.0, 0.0)
+    assert share == pytest.approx(1.0, abs=0.03)
 
 
 def test_a_map_is_cut_where_the_pixels_are():

@@ -201,13 +201,14 @@ def test_the_shipped_weights_are_small():
 def test_loading_and_the_first_tile_take_less_than_3_seconds(run_python):
     program = """
 import time
-start = time.perf_counter()
+start = time.process_time()
 import torch
+torch.set_num_threads(1)
 from sureloc.networks.posterior import posterior_images
 from sureloc.networks.weights import load_weights
 tile = torch.full((1, 20, 20), 20.0)
 posterior_images(load_weights("default"), tile, torch.ones(20, 20), 1.3, 1.0, 16, 0, [0])
-print(time.perf_counter() - start)
+print(time.process_time() - start)
 """
-    # 1.3 s on an idle core, importing torch included; coverage and other tests take their share.
+    # Seconds of one core, importing torch included, so that a busy machine does not count.
     assert min(float(run_python("-c", program).stdout) for _ in range(2)) < 3.0

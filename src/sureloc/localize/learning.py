@@ -26,6 +26,9 @@ Map = Callable[[Callable[[int], FramePosterior], Iterable[int]], Iterable[FrameP
 KNOT_SPACING_PX = 20.0
 OUTLIER_SHARE = 0.03  # of the photon prior, spread widely: the unexpected stays possible
 LEAST_SIGNIFICANCE = 3.0  # fainter emitters cannot be told from background, and belong to it
+CLEAR_SIGNIFICANCE = 8.0  # emitters from here on can be counted without knowing how common they are
+SPOT_SIGNIFICANCE = 5.0  # and lone ones from here on, as detected spots
+NEAR_CLEAR = 1.4  # times the faintest clear photons: how common those just above are
 BANDWIDTH = 0.10  # of ln N, by which drawn photons are smoothed
 ROUNDS = 8
 PRIOR_EMITTERS = 30.0  # how many emitters the broad prior counts for
@@ -122,13 +125,25 @@ def broad_photons(median: float, log_sd: float, faintest: float) -> PhotonPrior:
     return PhotonPrior.from_density(mixed, low, high)
 
 
-def learned_photons(photons: Array, weight: float, before: PhotonPrior) -> PhotonPrior:
+def learned_photons(
+    photons: Array, weight: float, before: PhotonPrior, clear: float, spots_per_photon: float
+) -> tuple[PhotonPrior, float]:
     """Fit the photon prior to drawn photons.
+
+    Below `clear` nothing tells emitters from what a smooth background leaves over, and a prior that
+    learns from its own draws there would come to explain the one by the other. Fainter emitters are
+    therefore believed at most as common, per photon, as those just above or as detected spots.
 
     Args:
         photons: photo-electrons of all drawn emitters.
         weight: how many independent emitters they stand for.
         before: the prior that speaks where they are few.
+        clear: photo-electrons from which on emitters can be counted.
+        spots_per_photon: detected spots per photo-electron just below `clear`, over the number of
+            drawn emitters.
+
+    Returns:
+        The prior, and the share of the drawn emitters that it believes in.
     """
     log_photons = np.log(photons)
     grid = before.log_photons
@@ -141,8 +156,15 @@ def learned_photons(photons: Array, weight: float, before: PhotonPrior) -> Photo
     share = max(share, OUTLIER_SHARE)
     centre, spread = float(np.median(log_photons)), float(max(log_photons.std(), 0.3))
     density = (1 - share) * smooth + share * _normal(grid, centre, 1.5 * spread)
-    density = np.maximum(density, 1e-12)  # a logarithm follows
-    return PhotonPrior(grid, np.log(density / np.trapezoid(density, grid)))
+    faint = grid < math.log(clear)
+    near = ~faint & (grid < math.log(NEAR_CLEAR * clear))
+    most = spots_per_photon
+    if near.any():
+        most = max(most, float(density[near].sum() / np.exp(grid[near]).sum()))
+    believed = np.where(faint, np.minimum(density, most * np.exp(grid)), density)
+    believed = np.maximum(believed, 1e-12)  # a logarithm follows
+    total = float(np.trapezoid(believed, grid))
+    return PhotonPrior(grid, np.log(believed / total)), total / float(np.trapezoid(density, grid))
 
 
 def _normal(u: Array, mean: float, sd: float) -> Array:
@@ -198,6 +220,10 @@ def learn_prior(
     faintest = faintest_photons(
         float(background.mean()), float(np.median(read_variance_e2)), sigma_px, excess_noise
     )
+    clear = faintest * CLEAR_SIGNIFICANCE / LEAST_SIGNIFICANCE
+    dimmest = faintest * SPOT_SIGNIFICANCE / LEAST_SIGNIFICANCE
+    dim = np.count_nonzero((spots.photons >= dimmest) & (spots.photons < clear))
+    dim_spots = dim / (spots.background_e.size * (clear - dimmest))
     prior = first_prior(spots, 1.0 * max(sigma_px), faintest)
     starts = [_start(spots, crop) for crop in crops]
     history = []
@@ -227,7 +253,15 @@ def learn_prior(
 
         found = list(run(one, range(len(crops))))
         starts = [p.draws.last for p in found]
-        prior, emitters = _refit(found, prior, background, crops, relative_density)
+        prior, emitters = _refit(
+            found,
+            prior,
+            background,
+            crops,
+            relative_density,
+            clear,
+            dim_spots,
+        )
         background = _refit_background(found, background, crops)
         history.append((prior.density_per_px2, prior.photons.mean, float(background.mean())))
     return LearnedPrior(prior, background, np.array(history, dtype=np.float64), emitters)
@@ -255,6 +289,8 @@ def _refit(
     background: Array,
     crops: Sequence[Crop],
     relative_density: Array,
+    clear: float,
+    dim_spots: float,
 ) -> tuple[ScenePrior, float]:
     area = emitters = 0.0
     photons = []
@@ -276,13 +312,16 @@ def _refit(
         scatter.append(((draws.knots - expected) ** 2).mean())
     drawn = np.concatenate(photons)
     level = float(background.mean())
+    learned, share = before.photons, 1.0
+    if drawn.size:
+        learned, share = learned_photons(
+            drawn, emitters, before.photons, clear, dim_spots * area / max(emitters, 1e-9)
+        )
     return (
         replace(
             before,
-            density_per_px2=max(emitters, 0.5) / area,
-            photons=learned_photons(drawn, emitters, before.photons)
-            if drawn.size
-            else before.photons,
+            density_per_px2=max(share * emitters, 0.5) / area,
+            photons=learned,
             background_sd_e=max(math.sqrt(float(np.mean(scatter))), 0.02 * level, 0.05),
         ),
         emitters,
