@@ -16,8 +16,8 @@ from sureloc.compiled.fisher import joint_fisher
 from sureloc.errors import InputError
 from sureloc.localize.frames import Effort, frame_posterior
 from sureloc.localize.images import ImageSums
-from sureloc.localize.learning import cells_of, learned_photons
-from sureloc.localize.movie import Options, density_map, localize, prepare, spread_frames
+from sureloc.localize.learning import learned_photons
+from sureloc.localize.movie import Options, localize, movie_crowding, prepare, spread_frames
 from sureloc.localize.regions import Region, cuts, owned, regions_of, unique_rows
 from sureloc.localize.saturation import cut_off_adu, telling_frames
 from sureloc.localize.verdict import Trust, chi2_limit, judge, mark_rows, trust_mask
@@ -272,26 +272,9 @@ def test_an_empty_movie_gives_no_rows():
     assert sum(len(r.table) for r in rows) == 0
 
 
-def test_the_density_map_follows_what_is_uneven_and_not_chance():
-    rng = np.random.default_rng(2)
-    spread = [
-        np.column_stack([rng.uniform(-0.5, (29.5, 25.5), (7, 2)), rng.uniform(400, 900, 7)])
-        for _ in range(40)
-    ]
-    even = density_map(movie_of(spread, (26, 30)), CAMERA, (SIGMA, SIGMA))
-    assert even.shape == (52, 60)
-    assert even.mean() == pytest.approx(1.0, abs=0.05)
-    line = [
-        np.column_stack([rng.uniform(2, 27, 6), rng.normal(12, 0.3, 6), rng.uniform(400, 900, 6)])
-        for _ in range(40)
-    ]
-    uneven = density_map(movie_of(line, (26, 30)), CAMERA, (SIGMA, SIGMA))
-    assert uneven[25, 10:50].min() > 3
-    assert uneven[:16].max() < 0.3
-    # 280 spots on 780 px^2: by chance alone the smoothed map would scatter by 0.4.
-    assert even.std() < 0.3
-    empty = density_map(movie_of([[], []], (26, 30)), CAMERA, (SIGMA, SIGMA))
-    np.testing.assert_array_equal(empty, 1.0)
+def test_an_empty_movie_is_crowded_nowhere():
+    crowding = movie_crowding(movie_of([[], []], (26, 30)), CAMERA, (SIGMA, SIGMA))
+    np.testing.assert_array_equal(crowding.around(0), np.ones((52, 60)))
 
 
 @pytest.mark.parametrize(
@@ -367,13 +350,6 @@ def test_faint_emitters_are_believed_only_as_far_as_clear_ones_or_spots_tell(rng
     # Nothing piled up: nothing is taken away.
     _, share = learned_photons(bright, 4000.0, before, 100.0, 0.0)
     assert share == pytest.approx(1.0, abs=0.03)
-
-
-def test_a_map_is_cut_where_the_pixels_are():
-    pixels = np.arange(6 * 8.0).reshape(6, 8)
-    fine = np.kron(pixels, np.ones((3, 3)))
-    cut = cells_of(fine, (6, 8), slice(1, 4), slice(2, 7))
-    assert np.array_equal(cut, np.kron(pixels[1:4, 2:7], np.ones((3, 3))))
 
 
 def test_chains_tell_when_they_disagree():

@@ -21,6 +21,7 @@ from sureloc.physics.priors import PhotonPrior, ScenePrior
 from sureloc.physics.referee import FrameData
 
 Array = npt.NDArray[np.float64]
+DensityMap = Callable[[int, slice, slice], Array]
 Map = Callable[[Callable[[int], FramePosterior], Iterable[int]], Iterable[FramePosterior]]
 
 KNOT_SPACING_PX = 20.0
@@ -63,13 +64,6 @@ def at_knots(background: Array) -> Array:
     r = np.rint(np.linspace(0, background.shape[0] - 1, rows)).astype(int)
     c = np.rint(np.linspace(0, background.shape[1] - 1, columns)).astype(int)
     return np.asarray(background[np.ix_(r, c)])
-
-
-def cells_of(relative_density: Array, shape: tuple[int, ...], rows: slice, columns: slice) -> Array:
-    """Give the part of a density map that lies over some pixels of a frame of `shape`."""
-    scale = relative_density.shape[0] // shape[0]
-    parts = [slice(scale * part.start, scale * part.stop) for part in (rows, columns)]
-    return relative_density[parts[0], parts[1]]
 
 
 def spots_of_frame(spots: Spots, frame: int) -> Array:
@@ -196,7 +190,7 @@ def learn_prior(
     effort: Effort,
     run: Map,
     ignore: npt.NDArray[np.bool_],
-    relative_density: Array,
+    relative_density: DensityMap,
 ) -> LearnedPrior:
     """Learn photons, density and background from pieces of some frames of a movie.
 
@@ -211,7 +205,8 @@ def learn_prior(
         effort: how much work each crop gets in each round.
         run: maps a function over crop numbers; `map`, or one that uses several threads.
         ignore: pixels that tell nothing, (frames, rows, columns).
-        relative_density: density at a place over its mean, a whole number of cells a px.
+        relative_density: gives the density over its mean in a piece of one of the frames, a whole
+            number of cells a px.
 
     Returns:
         The prior after `ROUNDS` rounds and how it came about.
@@ -226,6 +221,7 @@ def learn_prior(
     dim_spots = dim / (spots.background_e.size * (clear - dimmest))
     prior = first_prior(spots, 1.0 * max(sigma_px), faintest)
     starts = [_start(spots, crop) for crop in crops]
+    maps = [relative_density(crop.frame, crop.rows, crop.columns) for crop in crops]
     history = []
     emitters = 0.0
     for turn in range(ROUNDS):
@@ -245,7 +241,7 @@ def learn_prior(
             local = replace(
                 prior,
                 background_e=at_knots(background[where[1:]]),
-                relative_density=cells_of(relative_density, background.shape, *where[1:]),
+                relative_density=maps[k],
             )
             # Negative numbers: streams apart from those of the movie's frames.
             number = -1 - k - turn * len(crops)
@@ -258,7 +254,7 @@ def learn_prior(
             prior,
             background,
             crops,
-            relative_density,
+            maps,
             clear,
             dim_spots,
         )
@@ -288,18 +284,17 @@ def _refit(
     before: ScenePrior,
     background: Array,
     crops: Sequence[Crop],
-    relative_density: Array,
+    maps: Sequence[Array],
     clear: float,
     dim_spots: float,
 ) -> tuple[ScenePrior, float]:
     area = emitters = 0.0
     photons = []
     scatter = []
-    for posterior, crop in zip(found, crops, strict=True):
+    for posterior, crop, density in zip(found, crops, maps, strict=True):
         draws, shape = posterior.draws, _shape(crop)
         x_low, x_high, y_low, y_high = before.region(shape)
-        share = cells_of(relative_density, background.shape, crop.rows, crop.columns).mean()
-        area += (x_high - x_low) * (y_high - y_low) * float(share)
+        area += (x_high - x_low) * (y_high - y_low) * float(density.mean())
         emitters += float(draws.counts.mean())
         # Outside the frame the data say little, and the prior would only learn from itself.
         inside = (

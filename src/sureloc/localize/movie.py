@@ -15,18 +15,17 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import ndimage
 
 from sureloc.camera import Camera
 from sureloc.errors import InputError
 from sureloc.localize.camera_estimate import estimate_camera, estimate_offset_shift
+from sureloc.localize.crowding import Crowding, crowding_of
 from sureloc.localize.detect import Spots, detect_spots
 from sureloc.localize.frames import Effort, frame_posterior
 from sureloc.localize.learning import (
     Crop,
     LearnedPrior,
     at_knots,
-    cells_of,
     learn_prior,
     spots_of_frame,
 )
@@ -56,8 +55,7 @@ LEARNING_FRAMES = 40
 LEARNING_EMITTERS = 600
 LEARNING_EFFORT = Effort(chains=1, sweeps=50.0, states=20, sweeps_between=2.0, rounds=1)
 OFFSET_SLACK_E, OFFSET_SLACK = 0.7, 0.1  # electrons, share of the level: smaller shifts are left
-MAP_SCALE, MAP_FRAMES, MAP_SIGMAS = 2, 400, 0.6  # cells a px; spots are looked for; PSF widths
-LEAST_DENSITY = 0.1  # of the mean: nowhere is an emitter impossible
+CROWDING_FRAMES = 400  # in so many, spots are looked for
 LARGEST_SPREAD = 0.08  # of spots' widths; crowded movies of one PSF stay below it
 ANY_16_BIT_ADU = 65535
 LEAST_PROBABILITY = 0.2  # rows below are not even looked at
@@ -127,7 +125,7 @@ class Assumptions:
         camera: the camera.
         sigma_px: PSF widths along columns and rows, px.
         learned: priors learned from the movie.
-        relative_density: density of emitters at a place over its mean, `MAP_SCALE` cells a px.
+        crowding: where emitters crowd in the course of the movie.
         notes: how each was found, one sentence each, for people.
         warnings: clauses that ask for care in the verdict.
     """
@@ -135,7 +133,7 @@ class Assumptions:
     camera: Camera
     sigma_px: tuple[float, float]
     learned: LearnedPrior
-    relative_density: Array
+    crowding: Crowding
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -169,10 +167,12 @@ def prepare(
     frames, height, width = movie.shape
     notes: list[str] = []
     warnings: list[str] = []
-    adu = read_frames(movie, spread_frames(frames, LEARNING_FRAMES))
+    numbers = np.array(spread_frames(frames, LEARNING_FRAMES))
+    adu = read_frames(movie, numbers)
     top_adu, note = _largest_value(adu, camera)
     notes.extend(note)
-    adu = _frames_that_tell(adu, top_adu)
+    telling = _frames_that_tell(adu, top_adu)
+    adu, numbers = adu[telling], numbers[telling]
     if camera is None:
         guess = estimate_camera(
             adu, numpy_generator(options.seed, "camera"), saturation_adu=top_adu
@@ -207,7 +207,7 @@ def prepare(
         notes.append("The networks were trained on other PSF widths and are not used.")
         warnings.append("the PSF width is outside what the networks were trained on")
     spots = detect_spots(electrons, variance, sigma, camera.excess_noise)
-    places = density_map(movie, camera, sigma)
+    crowding = movie_crowding(movie, camera, sigma)
     with ThreadPoolExecutor(options.workers) as pool:
         learned = learn_prior(
             electrons,
@@ -220,37 +220,22 @@ def prepare(
             LEARNING_EFFORT,
             pool.map,
             saturated(adu, camera),
-            places,
+            lambda f, rows, columns: crowding.around(int(numbers[f]), rows, columns),
         )
-    return Assumptions(camera, sigma, learned, places, tuple(notes), tuple(warnings))
+    return Assumptions(camera, sigma, learned, crowding, tuple(notes), tuple(warnings))
 
 
-def density_map(movie: Frames, camera: Camera, sigma_px: tuple[float, float]) -> Array:
-    """Give where emitters crowd in the course of a movie: spots of many frames, smoothed.
-
-    The map is drawn towards 1 as far as chance alone would make it as uneven (Efron and Morris
-    1973): emitters that are spread evenly give 1 everywhere.
-    """
+def movie_crowding(movie: Frames, camera: Camera, sigma_px: tuple[float, float]) -> Crowding:
+    """Learn where emitters crowd in the course of a movie from spots of many frames."""
     frames, height, width = movie.shape
     variance = camera.read_variance_e2((height, width))
-    shape = (MAP_SCALE * height, MAP_SCALE * width)
-    counts = np.zeros(shape)
-    for number in spread_frames(frames, MAP_FRAMES):
+    numbers = spread_frames(frames, CROWDING_FRAMES)
+    places = []
+    for number in numbers:
         electrons = camera.electrons(movie.read(number, number + 1))
         spots = detect_spots(electrons, variance, sigma_px, camera.excess_noise)
-        for axis, size in ((spots.y_px, shape[0]), (spots.x_px, shape[1])):
-            np.clip(axis, -0.5, size / MAP_SCALE - 0.51, out=axis)
-        r = np.floor((spots.y_px + 0.5) * MAP_SCALE).astype(int)
-        c = np.floor((spots.x_px + 0.5) * MAP_SCALE).astype(int)
-        np.add.at(counts, (r, c), 1.0)
-    mean = counts.mean()
-    if mean == 0:
-        return np.ones(shape)
-    width_cells = MAP_SIGMAS * max(sigma_px) * MAP_SCALE
-    smooth = ndimage.gaussian_filter(counts, width_cells, mode="nearest") / mean
-    by_chance = 1.0 / (4 * np.pi * width_cells**2 * mean)
-    trusted = max(0.0, 1.0 - by_chance / max(float(smooth.var()), 1e-12))
-    return np.asarray(np.maximum(1.0 + trusted * (smooth - 1.0), LEAST_DENSITY))
+        places.append(np.stack([spots.y_px, spots.x_px], axis=1))
+    return crowding_of((height, width), numbers, places, max(sigma_px))
 
 
 def _largest_value(adu: npt.NDArray[Any], camera: Camera | None) -> tuple[int | None, list[str]]:
@@ -264,7 +249,7 @@ def _largest_value(adu: npt.NDArray[Any], camera: Camera | None) -> tuple[int | 
     ]
 
 
-def _frames_that_tell(adu: npt.NDArray[Any], top_adu: int | None) -> npt.NDArray[Any]:
+def _frames_that_tell(adu: npt.NDArray[Any], top_adu: int | None) -> npt.NDArray[np.bool_]:
     telling = telling_frames(adu, top_adu)
     if not telling.any():
         raise InputError(
@@ -272,7 +257,7 @@ def _frames_that_tell(adu: npt.NDArray[Any], top_adu: int | None) -> npt.NDArray
             f"{top_adu} ADU, the camera's largest value, and tell nothing. Record with less light "
             "or gain; if the camera writes larger values, give saturation_adu in its file."
         )
-    return adu[telling]
+    return telling
 
 
 def _with_right_offset(
@@ -401,7 +386,7 @@ class _FrameWorker:
         data = FrameData(
             electrons[where], self._variance[where], a.camera.excess_noise, ignore[where]
         )
-        prior = region_prior(a.learned, region, a.relative_density)
+        prior = region_prior(a.learned, region, a.crowding.around(frame, *where))
         shift = np.array([region.columns.start, region.rows.start, 0.0])
         inside = (
             (starts[:, 0] > region.columns.start - 0.5)
@@ -477,7 +462,4 @@ def region_prior(
 ) -> ScenePrior:
     """Give the prior of a region: the learned one with background and density of the region."""
     knots = at_knots(learned.background_e[region.rows, region.columns])
-    if relative_density is not None:
-        shape = learned.background_e.shape
-        relative_density = cells_of(relative_density, shape, region.rows, region.columns)
     return replace(learned.prior, background_e=knots, relative_density=relative_density)
