@@ -255,16 +255,40 @@ def last_beta_for(kl_bits: float, steps: int = 100, first: float = 1e-4) -> floa
     return high
 
 
-def kept_by_start_at_estimate(gamma: float, eigenvalue: float) -> float:
-    """Give the share of a posterior mode's variance left by a start at N(sqrt(gamma) yhat, ...).
+def kept_by_start_at_noise(gamma: float, eigenvalue: float, stochastic: bool) -> float:
+    """Give the share of a posterior mode's variance that a start at N(0, I) leaves or makes.
 
     Args:
         gamma: gamma_T.
         eigenvalue: lambda, the variance of the mode (of an eigenvector, not of a pixel).
+        stochastic: whether the sampler adds noise as it goes (`ancestral`) or follows the flow.
 
     Returns:
-        1 - (r / (1 + r))^2 with r = lambda gamma / (1 - gamma); the start has variance 1 - gamma
-        where gamma lambda + 1 - gamma is right, and an exact solver carries that to the end.
+        With exact steps, total = gamma lambda + 1 - gamma the variance that y_T should have, and
+        c = gamma lambda / total the share of it that is signal: 1 / total along the flow, which
+        scales its start by sqrt(lambda / total); 1 - c + c / total for the stochastic process,
+        which forgets its start but for E[y_0 | y_T] and draws the rest of variance
+        lambda (1 - gamma) / total anew.
     """
-    r = eigenvalue * gamma / (1.0 - gamma)
-    return 1.0 - (r / (1.0 + r)) ** 2
+    return _kept(gamma, eigenvalue, 1.0, stochastic)
+
+
+def kept_by_start_at_estimate(gamma: float, eigenvalue: float, stochastic: bool) -> float:
+    """Give the share of a posterior mode's variance left by a start at N(sqrt(gamma) yhat, ...).
+
+    The start has the variance 1 - gamma where gamma lambda + 1 - gamma is right.
+
+    Args:
+        gamma, eigenvalue, stochastic: as for `kept_by_start_at_noise`.
+
+    Returns:
+        With exact steps and r = lambda gamma / (1 - gamma): 1 / (1 + r) along the flow,
+        1 - (r / (1 + r))^2 for the stochastic process.
+    """
+    return _kept(gamma, eigenvalue, 1.0 - gamma, stochastic)
+
+
+def _kept(gamma: float, eigenvalue: float, start: float, stochastic: bool) -> float:
+    total = gamma * eigenvalue + 1.0 - gamma
+    signal = gamma * eigenvalue / total
+    return 1.0 - signal + signal * start / total if stochastic else start / total
