@@ -132,26 +132,26 @@ def copy_project(target: Path) -> Path:
     return target / "src" / "sureloc"
 
 
-def main() -> None:
+def run_breaks(breaks: tuple[Break, ...]) -> None:
     """Run every named test on the whole package and on each broken one."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder).resolve()
         package = copy_project(copy)
-        for test in sorted({test for one in BREAKS for test in one.tests}):
+        for test in sorted({test for one in breaks for test in one.tests}):
             if not passes(test, copy):
                 sys.exit(f"{test} fails although nothing is broken")
         print("nothing broken: all named tests pass", flush=True)
         unseen = 0
-        for one in BREAKS:
+        for one in breaks:
             kept = (package / one.file).read_text(encoding="utf-8")
             apply(one, package)
             for test in one.tests:
                 seen = not passes(test, copy)
                 unseen += not seen
-                print(f"{one.name:24} {'seen by ' if seen else 'UNSEEN by'} {test}", flush=True)
+                print(f"{one.name:32} {'seen by ' if seen else 'UNSEEN by'} {test}", flush=True)
             (package / one.file).write_text(kept, encoding="utf-8")
     sys.exit(1 if unseen else 0)
 
 
 if __name__ == "__main__":
-    main()
+    run_breaks(BREAKS)

@@ -125,6 +125,14 @@ def test_the_shipped_way_to_draw_gives_the_right_variance_where_it_is_said_to():
     assert (kept(SHIPPED_SAMPLER, SHIPPED_LEVELS, modes) - 1).abs().max() < 0.12
 
 
+def test_the_page_on_schedules_says_what_the_shipped_way_keeps():
+    page = (ROOT / "docs/schedules.md").read_text().splitlines()
+    row = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in page if line[:1] == "|"}
+    modes = torch.tensor([float(cell) for cell in row["lambda"]], dtype=torch.float64)
+    share = kept(SHIPPED_SAMPLER, SHIPPED_LEVELS, modes).tolist()
+    assert [cell.strip() for cell in row["kept"]] == [f"{value:.2f}" for value in share]
+
+
 # --- The right start ----------------------------------------------------------------------------
 
 

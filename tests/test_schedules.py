@@ -23,6 +23,7 @@ from sureloc.diffusion.schedules import (
     even_log_snr,
     gamma_of_sigma,
     karras,
+    kept_by_start_at_noise,
     last_beta_for,
     levels_from,
     levels_of_betas,
@@ -242,3 +243,27 @@ def test_the_claim_of_the_seed_can_be_kept_with_100_steps():
     last = last_beta_for(1e-5)
     assert last == pytest.approx(0.2075, abs=5e-5)
     assert terminal_kl_bits(float(linear_beta(100, 1e-4, last)[0])) == pytest.approx(1e-5, rel=1e-6)
+
+
+def test_the_page_on_schedules_says_what_the_code_gives():
+    card = Card.model_validate_json((ROOT / "src/sureloc/weights/default.json").read_text())
+    levels = {
+        "as printed": linear_beta(100, 1e-4, 1e-2),
+        "the authors": linear_beta(100, 1e-6, 1e-2),
+        "1000 steps": linear_beta(1000, 1e-4, 2e-2),
+        "100 steps": linear_beta(100, 1e-4, last_beta_for(1e-5)),
+        "cosine": cosine(100),
+        "shipped": card.levels.levels(card.draws.evaluations),
+    }
+    page = (ROOT / "docs/schedules.md").read_text().splitlines()
+    for start, schedule in levels.items():
+        (line,) = [line for line in page if line.startswith(f"| {start}")]
+        gamma = float(schedule[0])
+        wanted = [f"{gamma:#.3g}", f"{terminal_kl_bits(gamma):#.3g}"]
+        wanted += [
+            "{:#.3g} ({:#.3g})".format(
+                *(kept_by_start_at_noise(gamma, v, s) for s in (False, True))
+            )
+            for v in (0.1, 3.6)
+        ]
+        assert [cell.strip() for cell in line.split("|")[2:-1]] == wanted
