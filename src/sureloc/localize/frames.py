@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 GATE_SIGMAS = 1.0  # a draw's emitter farther than this from a row is another emitter
 SUPPORT_SIGMAS = 4.5  # 7e-6 of the flux per axis lies outside
 SPARE_EMITTERS = 40
-LAGGING_SHARE = 0.1
+LAGGING_SHARE, LIKELY = 0.1, 0.5  # of the rows; p_exists of the rows that count for it
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Effort:
         sweeps_between: moves per emitter between kept states.
         least_moves: moves before the first state, however few emitters there are.
         rounds: chains go on for as many states again, up to so many times in all, while
-        least_effective: more than `LAGGING_SHARE` of the rows have fewer effective draws.
+        least_effective: more than `LAGGING_SHARE` of the likely rows have fewer effective draws.
     """
 
     chains: int = 4
@@ -132,8 +132,9 @@ def frame_posterior(
             least_probability,
             effort.chains,
         )
-        lagging = rows.effective_draws < effort.least_effective
-        if lagging.sum() <= LAGGING_SHARE * lagging.size:
+        likely = rows.effective_draws[rows.p_exists >= LIKELY]
+        lagging = likely < effort.least_effective
+        if lagging.sum() <= LAGGING_SHARE * likely.size:
             break
     return FramePosterior(
         rows,

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 
 from sureloc.camera import Camera
 from sureloc.errors import InputError
@@ -50,6 +52,7 @@ from sureloc.seeds import numpy_generator
 Array = npt.NDArray[np.float64]
 T = TypeVar("T")
 R = TypeVar("R")
+Map = Callable[[Callable[[Region], FrameRows], Iterable[Region]], Iterable[FrameRows]]
 
 LEARNING_FRAMES = 40
 LEARNING_EMITTERS = 600
@@ -307,12 +310,28 @@ def localize(
         networks: trained networks that tell chains where to begin and to look; without them, and
             where the PSF is none that they have seen, all chains begin at detected spots.
     """
-    work = _FrameWorker(movie, assumptions, options, networks)
     if options.workers == 1:
-        yield from map(work, range(movie.shape[0]))
+        yield from map(_FrameWorker(movie, assumptions, options, networks), range(movie.shape[0]))
         return
-    with ThreadPoolExecutor(options.workers) as pool:
-        yield from _in_order(pool, work, range(movie.shape[0]), 4 * options.workers)
+    # Regions have threads of their own: frames wait for them, and few frames keep all busy.
+    with (
+        one_torch_thread(),
+        ThreadPoolExecutor(options.workers) as frames,
+        ThreadPoolExecutor(options.workers) as regions,
+    ):
+        work = _FrameWorker(movie, assumptions, options, networks, regions.map)
+        yield from _in_order(frames, work, range(movie.shape[0]), 4 * options.workers)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let networks run in the thread that calls them: more would be in the way of each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _in_order(
@@ -341,7 +360,9 @@ class _FrameWorker:
         assumptions: Assumptions,
         options: Options,
         networks: Networks | None,
+        run: Map = map,
     ) -> None:
+        self._run = run
         known = networks is not None and within_training(networks, assumptions.sigma_px)
         self._networks = networks if known else None
         self._movie = movie
@@ -359,7 +380,9 @@ class _FrameWorker:
         ignore = saturated(adu, a.camera)[0]
         spots = detect_spots(electrons, self._variance, a.sigma_px, a.camera.excess_noise)
         starts = spots_of_frame(spots, 0)
-        parts = [self._region(frame, r, electrons[0], ignore, starts) for r in self._regions]
+        parts = list(
+            self._run(lambda r: self._region(frame, r, electrons[0], ignore, starts), self._regions)
+        )
         table = unique_rows([p.table for p in parts], self._regions, o.pixel_nm)
         table = table[table["p_exists"] >= o.min_probability].reset_index(drop=True)
         expected, chi2 = np.empty(self._shape), np.empty(self._shape)

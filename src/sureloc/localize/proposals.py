@@ -23,6 +23,7 @@ from sureloc.physics.referee import FrameData
 
 Array = npt.NDArray[np.float64]
 
+START_EVALUATIONS = 4  # of Psi a draw: chains forget where they began, and need no more
 LEAST_PEAK = 0.4  # of one emitter's: lower maxima of a draw are its noise
 FAINTEST = 0.2  # of the mean brightness, for a start
 GUIDE_FLOOR = 0.3  # share of births that the guide spreads evenly
@@ -84,6 +85,7 @@ def propose(
         draws,
         seed,
         [frame],
+        min(START_EVALUATIONS, networks.card.draws.evaluations),
     )
     kernel = networks.card.kernel_sigma_fine_px
     starts = []
