@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=100, help="of ten emitters each")
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--sigma-px", type=float, help="tell the PSF width instead of estimating")
-    parser.add_argument("--weights", default="default")
+    parser.add_argument("--weights", default="fast")
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -8,9 +8,11 @@ rows state (neighbours and background unknown) and over the bound of each row al
 background; the share of true coordinates inside the stated intervals. Emitters whose true position
 lies outside the frame count nowhere: no row may lie there either.
 
-Real movies (`REAL`): rows per frame beside what the makers' own detector counted, the local chi2 of
-trusted regions, rows at hot pixels beside what chance alone would put there, and the distance of
-the reference spots to the nearest row.
+Real movies (`REAL`): rows per frame, and those that stand out by `CLEAR` deviations, beside what
+the makers' own detector counted, which asks for about as much; whether fainter rows are molecules,
+by how often one lies at the same place some frames later; the local chi2 of trusted regions; rows
+at hot pixels beside what chance alone would put there; the distance of the reference spots to the
+nearest row.
 
 Leaves with 1 if a target is missed. Truth tables count from the outer corner of the first pixel,
 rapidSTORM's and sureloc's from its centre.
@@ -28,6 +30,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from sureloc.camera import Camera
 from sureloc.evaluate.compare import Comparison, compare, matched
@@ -45,6 +48,8 @@ RADIUS_NM = 250.0
 PATCH_PX = 10  # half the side of the patch in which an isolated bound is computed
 OUTSIDE_E2 = 1e12  # read variance of pixels that are not there
 SURE = 0.95
+CLEAR = 6.0  # photons over their standard deviation
+LATER, SAME_PX = 5, 1.0  # frames; a row as near as this is at the same place
 HOT = 20.0  # times the median read variance
 POISSON = Camera(offset_adu=100.0, gain_adu_per_e=1.0, variance_adu2=0.0)
 EMCCD = Camera(offset_adu=100.0, gain_adu_per_e=2.06, variance_adu2=0.0, em_gain=300.0)
@@ -282,6 +287,29 @@ def distances_nm(found: Run, path: Path) -> list[float]:
     return out
 
 
+def clear_rows(table: pd.DataFrame) -> np.ndarray:
+    """Tell which rows a strict detector would find."""
+    return (table["photons"] > CLEAR * table["sigma_photons"]).to_numpy()
+
+
+def recurrence(found: Run, pixel_nm: float) -> tuple[float, float]:
+    """Give the share of rows that are not clear with any row at their place `LATER` frames on.
+
+    And the share that chance gives: the same with the later frame's rows mirrored.
+    """
+    table, seen, chance = found.table, [], []
+    mirror = np.array([found.shape[2] - 1.0, found.shape[1] - 1.0])
+    place = table[["x_nm", "y_nm"]].to_numpy() / pixel_nm
+    frame = table["frame"].to_numpy()
+    faint = ~clear_rows(table)
+    for k in range(found.shape[0] - LATER):
+        here, later = place[faint & (frame == k)], place[frame == k + LATER]
+        if len(here) and len(later):
+            seen.extend(KDTree(later).query(here)[0] < SAME_PX)
+            chance.extend(KDTree(mirror - later).query(here)[0] < SAME_PX)
+    return float(np.mean(seen)), float(np.mean(chance))
+
+
 def tell_real(movie: Real, data: Path, options: argparse.Namespace) -> bool:
     """Run one real movie and print what can be said of it; tell whether all is as it should be."""
     camera = read_camera(data / movie.camera) if movie.camera else None
@@ -297,7 +325,24 @@ def tell_real(movie: Real, data: Path, options: argparse.Namespace) -> bool:
     print(f"  rows in the first ten frames: {' '.join(map(str, counts))}", end="")
     if movie.spots_per_frame:
         low, high = movie.spots_per_frame
-        print(f" (mean {counts.mean():.0f}; the makers' detector: {low}-{high})", end="")
+        print(f" (mean {counts.mean():.0f})", end="")
+        clear = found.table["frame"][clear_rows(found.table)]
+        bright = np.bincount(clear, minlength=found.shape[0])[:10]
+        print(
+            f"\n  of these stand out by {CLEAR:g} deviations: {' '.join(map(str, bright))} "
+            f"(mean {bright.mean():.0f}; the makers' detector: {low}-{high})",
+            end="",
+        )
+        if not low <= bright.mean() <= high:
+            missed.append("clear rows per frame")
+        seen, chance = recurrence(found, movie.pixel_nm)
+        print(
+            f"\n  of the fainter ones {100 * seen:.0f} % have a row within {SAME_PX:g} px {LATER} "
+            f"frames later; by chance {100 * chance:.1f} %",
+            end="",
+        )
+        if not seen > 10 * chance:
+            missed.append("fainter rows come and go at random")
     sure = found.table[found.table["p_exists"] >= SURE]
     certain = np.bincount(sure["frame"], minlength=found.shape[0])[:10]
     print(
@@ -332,7 +377,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of the third-party movies")
     parser.add_argument("--only", help="name of one movie")
     parser.add_argument("--frames", type=int, help="only so many first frames")
-    parser.add_argument("--weights", default="default")
+    parser.add_argument("--weights", default="fast")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()

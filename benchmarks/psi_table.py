@@ -6,7 +6,8 @@ Draws 16 images of each of 2,000 tiles of 20 x 20 px that no network was trained
 them on informative pixels (where phi expects a twentieth of an emitter's peak or more). `--phi` is
 the name of shipped weights, the path of others, or a folder of `sureloc train phi`; a Psi that is
 missing in `--trainings` is trained first, from its recipe in benchmarks/psi_rows or among those
-shipped, which takes a quarter of an hour each on one core. Rows that are done are kept in `--out`,
+shipped, which takes a quarter of an hour each on one core; on the shipped phi, the shipped Psis are
+taken as they are. Rows that are done are kept in `--out`,
 so that a run that was stopped goes on.
 
 Writes psi_table.csv and psi_table.md. Scores are in units of one emitter's peak. Errors are
@@ -31,7 +32,7 @@ from torch import Tensor
 from sureloc.config.training import load_training_recipe, training_recipe_yaml
 from sureloc.io.weights import read_phi
 from sureloc.networks.posterior import Sampling, shipped_sampling, tile_images
-from sureloc.networks.weights import Networks
+from sureloc.networks.weights import Networks, load_weights
 from sureloc.physics.kde import peak_of_one
 from sureloc.scoring.calibration import (
     Spread,
@@ -58,6 +59,7 @@ SEED = 77_001
 SIDE_PX = 20
 DRAWS = 16
 OTHER_DRAWS = 8
+SHIPPED = {"default": "default", "one_step": "fast"}
 PATCH_FINE_PX = 8
 
 
@@ -170,7 +172,7 @@ def measure(
 ) -> dict[str, float]:
     unit = peak_of_one(networks.card.kernel_sigma_fine_px)
     sampling, calls = row.sampling(networks), _Calls(networks)
-    parts, seconds = [], 0.0
+    parts, seconds, drawn = [], 0.0, 0
     for i in track(range(tiles), description=row.name):
         batch = simulate_tiles(
             recipe.conditions.conditions(),
@@ -178,10 +180,14 @@ def measure(
             torch_generator(SEED, "tile", i),
             recipe.kernel_sigma_fine_px,
         )
+        channels = tile_input(batch)
+        if not bool((tile_images(networks, channels, [], sampling)[0] > INFORMATIVE).any()):
+            continue
+        drawn += 1
         began = time.perf_counter()
         yhat, draws = tile_images(
             networks,
-            tile_input(batch),
+            channels,
             [torch_generator(SEED, "draw", i, k) for k in range(DRAWS + OTHER_DRAWS)],
             sampling,
         )
@@ -190,8 +196,8 @@ def measure(
     numbers = table_row([part for part in parts if part is not None])
     return {
         **numbers,
-        "evaluations": calls.count / tiles,
-        "ms_per_draw": 1000 * seconds / (tiles * (DRAWS + OTHER_DRAWS)),
+        "evaluations": calls.count / drawn,
+        "ms_per_draw": 1000 * seconds / (drawn * (DRAWS + OTHER_DRAWS)),
     }
 
 
@@ -292,7 +298,9 @@ def main() -> None:
         kept = arguments.out / f"{row.name.replace(' ', '_')}.json"
         wanted = not arguments.rows or any(row.name.startswith(r) for r in arguments.rows)
         if wanted and not kept.is_file():
-            networks = trained(row.training, phi, arguments.trainings / f"psi_{row.training}")
+            folder = arguments.trainings / f"psi_{row.training}"
+            shipped = SHIPPED.get(row.training) if arguments.phi == "default" else None
+            networks = load_weights(shipped) if shipped else trained(row.training, phi, folder)
             numbers = measure(row, networks, recipe, arguments.tiles)
             kept.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
         if kept.is_file():

@@ -18,7 +18,7 @@ from sureloc.localize.frames import Effort, frame_posterior
 from sureloc.localize.images import ImageSums
 from sureloc.localize.learning import learned_photons
 from sureloc.localize.movie import Options, localize, movie_crowding, prepare, spread_frames
-from sureloc.localize.regions import Region, cuts, owned, regions_of, unique_rows
+from sureloc.localize.regions import Region, Window, cuts, owned, regions_of, unique_rows
 from sureloc.localize.saturation import cut_off_adu, telling_frames
 from sureloc.localize.verdict import Trust, chi2_limit, judge, mark_rows, trust_mask
 from sureloc.physics.priors import PhotonPrior, ScenePrior, hat_functions
@@ -366,6 +366,32 @@ def test_chains_tell_when_they_disagree():
     )
     assert 0.0 < split.disagreement <= 1.0
     assert split.draws.counts.shape == (8,)
+
+
+def test_windows_of_a_frame_give_the_rows_of_the_whole_bit_for_bit():
+    shape = (150, 130)
+    movie = movie_of(scattered(1, 130, shape), shape)
+    options = replace(OPTIONS, effort=Effort(2, 10.0, 20, 1.0, 100, 1))
+    assumptions = prepare(movie, CAMERA, options)
+    whole = next(localize(movie, assumptions, options))
+    assert len(regions_of(shape, (SIGMA, SIGMA))) == 6
+    # On the regions' own borders, and where they have nothing to do with the regions.
+    for rows, columns in (((0, 64, 150), (0, 64, 130)), ((0, 31, 63, 150), (0, 65, 130))):
+        parts = [
+            next(localize(movie, assumptions, options, window=Window(r, c)))
+            for r in itertools.pairwise(rows)
+            for c in itertools.pairwise(columns)
+        ]
+        for name in ("table", "draws"):
+            joined = pd.concat([getattr(p, name) for p in parts])
+            pd.testing.assert_frame_equal(in_order(joined), in_order(getattr(whole, name)))
+    part = next(localize(movie, assumptions, options, window=Window((10, 40), (70, 90))))
+    np.testing.assert_array_equal(part.chi2, whole.chi2[10:40, 70:90])
+    np.testing.assert_array_equal(part.expected_e, whole.expected_e[10:40, 70:90])
+
+
+def in_order(table):
+    return table.sort_values([*table.columns], ignore_index=True)
 
 
 # Regions

@@ -49,7 +49,7 @@ def demo(
                 Options(pixel_nm=pixel_nm, seed=seed, workers=workers),
                 result,
                 {"command": f"sureloc demo --frames {frames} --seed {seed}"},
-                load_weights(),
+                load_weights("fast"),
                 truth=truth[inside],
                 progress=advance,
             )

@@ -36,7 +36,7 @@ def localize(
     frames: Annotated[str | None, typer.Option(help="Frames to use, a:b.")] = None,
     weights: Annotated[
         str, typer.Option(help="Name of shipped weights, or path of a .safetensors file.")
-    ] = "default",
+    ] = "fast",
     device: Annotated[str, typer.Option(help="For the networks: auto, cpu or cuda.")] = "auto",
     workers: Annotated[int, typer.Option(help="Threads; results do not depend on them.")] = 2,
     min_probability: Annotated[

@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 GATE_SIGMAS = 1.0  # a draw's emitter farther than this from a row is another emitter
 SUPPORT_SIGMAS = 4.5  # 7e-6 of the flux per axis lies outside
 SPARE_EMITTERS = 40
-LAGGING_SHARE, LIKELY = 0.1, 0.5  # of the rows; p_exists of the rows that count for it
+LAGGING_SHARE, LIKELY = 0.1, 0.9  # of the rows; p_exists of the rows that count for it
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from threadpoolctl import threadpool_limits
 
 from sureloc.camera import Camera
 from sureloc.errors import InputError
@@ -36,6 +37,7 @@ from sureloc.localize.psf_estimate import estimate_psf
 from sureloc.localize.regions import (
     CLAIM_PX,
     Region,
+    Window,
     cuts,
     owned,
     regions_of,
@@ -211,7 +213,7 @@ def prepare(
         warnings.append("the PSF width is outside what the networks were trained on")
     spots = detect_spots(electrons, variance, sigma, camera.excess_noise)
     crowding = movie_crowding(movie, camera, sigma)
-    with ThreadPoolExecutor(options.workers) as pool:
+    with one_thread_each(), ThreadPoolExecutor(options.workers) as pool:
         learned = learn_prior(
             electrons,
             variance,
@@ -300,8 +302,12 @@ def localize(
     assumptions: Assumptions,
     options: Options,
     networks: Networks | None = None,
+    window: Window | None = None,
 ) -> Iterator[FrameRows]:
-    """Yield the rows of every frame in order; the same for any number of workers.
+    """Yield the rows of every frame in order; the same for any division of the work.
+
+    Frames can be handed to any number of workers, and windows of a frame to different calls: under
+    the same assumptions and seed, the rows in a window are, bit for bit, those of the whole frame.
 
     Args:
         movie: the movie.
@@ -309,27 +315,35 @@ def localize(
         options: what the user decided.
         networks: trained networks that tell chains where to begin and to look; without them, and
             where the PSF is none that they have seen, all chains begin at detected spots.
+        window: the part of the frame whose rows, draws and images are wanted; only the regions
+            that it touches are worked on. Positions count from the frame's first pixel all the
+            same; images cover the window.
     """
+    window = window or Window((0, movie.shape[1]), (0, movie.shape[2]))
     if options.workers == 1:
-        yield from map(_FrameWorker(movie, assumptions, options, networks), range(movie.shape[0]))
+        work = _FrameWorker(movie, assumptions, options, networks, window)
+        yield from map(work, range(movie.shape[0]))
         return
     # Regions have threads of their own: frames wait for them, and few frames keep all busy.
     with (
-        one_torch_thread(),
+        one_thread_each(),
         ThreadPoolExecutor(options.workers) as frames,
-        ThreadPoolExecutor(options.workers) as regions,
+        ThreadPoolExecutor(
+            options.workers, initializer=torch.set_num_threads, initargs=(1,)
+        ) as regions,
     ):
-        work = _FrameWorker(movie, assumptions, options, networks, regions.map)
+        work = _FrameWorker(movie, assumptions, options, networks, window, regions.map)
         yield from _in_order(frames, work, range(movie.shape[0]), 4 * options.workers)
 
 
 @contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Let networks run in the thread that calls them: more would be in the way of each other."""
+def one_thread_each() -> Iterator[None]:
+    """Keep libraries from starting threads of their own beside ours."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1):
+            yield
     finally:
         torch.set_num_threads(before)
 
@@ -360,6 +374,7 @@ class _FrameWorker:
         assumptions: Assumptions,
         options: Options,
         networks: Networks | None,
+        window: Window,
         run: Map = map,
     ) -> None:
         self._run = run
@@ -370,7 +385,10 @@ class _FrameWorker:
         self._options = options
         self._shape = (movie.shape[1], movie.shape[2])
         self._variance = assumptions.camera.read_variance_e2(self._shape)
-        self._regions = regions_of(self._shape, assumptions.sigma_px)
+        self._window = window
+        every = regions_of(self._shape, assumptions.sigma_px)
+        self._number_of_regions = len(every)
+        self._regions = [region for region in every if window.touches(region)]
         self._limit = chi2_limit(assumptions.sigma_px, CHI2_SIGMAS)
 
     def __call__(self, frame: int) -> FrameRows:
@@ -384,16 +402,21 @@ class _FrameWorker:
             self._run(lambda r: self._region(frame, r, electrons[0], ignore, starts), self._regions)
         )
         table = unique_rows([p.table for p in parts], self._regions, o.pixel_nm)
-        table = table[table["p_exists"] >= o.min_probability].reset_index(drop=True)
+        table = self._within(table[table["p_exists"] >= o.min_probability])
         expected, chi2 = np.empty(self._shape), np.empty(self._shape)
         for part, r in zip(parts, self._regions, strict=True):
             core = np.s_[slice(*r.core_rows), slice(*r.core_columns)]
             expected[core] = part.expected_e
             chi2[core] = part.chi2
         table = mark_rows(table, self._limit, ignore, o.pixel_nm, a.sigma_px)
-        draws = pd.concat([p.draws for p in parts], ignore_index=True)
+        draws = self._within(pd.concat([p.draws for p in parts], ignore_index=True))
         draws = draws.sort_values("draw", kind="stable", ignore_index=True)
-        return FrameRows(frame, table, draws, expected, chi2)
+        wanted = self._window.slices
+        return FrameRows(frame, table, draws, expected[wanted], chi2[wanted])
+
+    def _within(self, table: pd.DataFrame) -> pd.DataFrame:
+        x, y = (table[name].to_numpy() / self._options.pixel_nm for name in ("x_nm", "y_nm"))
+        return table[self._window.holds(x, y)].reset_index(drop=True)
 
     def _region(
         self,
@@ -417,7 +440,7 @@ class _FrameWorker:
             & (starts[:, 1] > region.rows.start - 0.5)
             & (starts[:, 1] < region.rows.stop - 0.5)
         )
-        number = frame * len(self._regions) + region.number
+        number = frame * self._number_of_regions + region.number
         begin, guide = [starts[inside] - shift], None
         if self._networks is not None:
             proposals = propose(

@@ -1,8 +1,9 @@
 """Large frames in pieces: regions with a halo, each owning the emitters of its core.
 
-Regions sit on a grid fixed to the movie's own pixels, so that the result does not depend on how the
-work is split. The halo lets emitters outside the core explain their light inside; a row belongs to
-the region in whose core it lies, and one that two regions claim across their border counts once.
+Regions sit on a grid fixed to the movie's own pixels and are never cut, so that the result does not
+depend on how the work is split: a window takes every region that it touches. The halo lets emitters
+outside the core explain their light inside; a row belongs to the region in whose core it lies, and
+one that two regions claim across their border counts once.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ WHOLE_PX = 80  # frames up to this size are not cut
 HALO_SIGMAS = 7.0
 CLAIM_PX = 0.3  # a region also reports rows this far outside its core, for its neighbours to miss
 SAME_PX = 0.5  # two regions' rows closer than this at a border are one
+BORDER_PX = 2  # rows farther than this from a region's core do not depend on it
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,44 @@ class Region:
     columns: slice
     core_rows: tuple[int, int]
     core_columns: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of the frame that is asked for.
+
+    Attributes:
+        rows, columns: (first, last + 1) pixels.
+    """
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Rows and columns, to index an image."""
+        return slice(*self.rows), slice(*self.columns)
+
+    def touches(self, region: Region) -> bool:
+        """Tell whether a region has a say in the window's rows."""
+        return all(
+            core[0] - BORDER_PX < mine[1] and mine[0] < core[1] + BORDER_PX
+            for core, mine in (
+                (region.core_rows, self.rows),
+                (region.core_columns, self.columns),
+            )
+        )
+
+    def holds(self, x_px: Array, y_px: Array) -> npt.NDArray[np.bool_]:
+        """Tell which positions, in the frame's pixels, lie in the window."""
+        return _between(x_px, self.columns) & _between(y_px, self.rows)
+
+
+def _between(
+    position: Array, pixels: tuple[int, int], slack_px: float = 0.0
+) -> npt.NDArray[np.bool_]:
+    low, high = pixels[0] - 0.5 - slack_px, pixels[1] - 0.5 + slack_px
+    return np.asarray((position >= low) & (position < high))
 
 
 def regions_of(shape: tuple[int, int], sigma_px: tuple[float, float]) -> list[Region]:
@@ -69,13 +109,8 @@ def cuts(size: int) -> list[tuple[int, int]]:
 
 def owned(x_px: Array, y_px: Array, region: Region, slack_px: float) -> npt.NDArray[np.bool_]:
     """Tell which positions, in the frame's pixels, lie in a region's core or within the slack."""
-    top, bottom = region.core_rows
-    left, right = region.core_columns
-    return np.asarray(
-        (y_px >= top - 0.5 - slack_px)
-        & (y_px < bottom - 0.5 + slack_px)
-        & (x_px >= left - 0.5 - slack_px)
-        & (x_px < right - 0.5 + slack_px)
+    return _between(x_px, region.core_columns, slack_px) & _between(
+        y_px, region.core_rows, slack_px
     )
 
 
