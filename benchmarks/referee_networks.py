@@ -2,14 +2,16 @@
 
     python benchmarks/referee_networks.py --tiles 200 --weights default
 
-Tiles of 12 x 12 px are drawn from a prior: emitters as a Poisson process (a margin of 3 px
-included), photons of single emitters as networks met them in training at this noise, an even
-background. The referee (`sureloc.physics.referee`) knows that prior and runs two long chains from
-different starts; Psi knows nothing but the frame, its noise and the PSF. Both posteriors are shown
-as kernel density images, which are compared pixel by pixel: the correlation of sds over all pixels
-and the ratio of their means. Counts are total masses, rounded, and their distributions are compared
-by total variation. The same comparison of the referee's two chains tells what chance and short
-chains do.
+Tiles of 12 x 12 px are drawn as those that networks are trained on: density, brightness and its
+spread, background, PSF and read noise anew for each, without hot pixels or electron multiplication
+and with an even background. Psi is told the frame, its noise and the PSF. The referee
+(`sureloc.physics.referee`) is told no more: density, brightness, its spread and the background have
+the distribution that they have in training, and are drawn in turn with the emitters (Gibbs). It
+runs two long chains, one from an empty frame and one from chance. Both posteriors are shown as
+kernel density images, which are compared pixel by pixel: the correlation of sds over all pixels and
+the ratio of their means. Counts are total masses, rounded, and their distributions are compared by
+total variation. The same comparison of the referee's two chains tells what chance and short chains
+do.
 """
 
 from __future__ import annotations
@@ -21,91 +23,176 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from rich.progress import track
-from scipy import stats
 from torch import Tensor
 
+from sureloc.localize.frames import join_draws
 from sureloc.networks.posterior import posterior_images
 from sureloc.networks.weights import Networks, load_weights
-from sureloc.physics.image import render_tiles
 from sureloc.physics.kde import render_kde
-from sureloc.physics.noise import sample_electrons
 from sureloc.physics.priors import PhotonPrior, ScenePrior
-from sureloc.physics.psf import GaussianPSF
 from sureloc.physics.referee import ChainLength, FrameData, PosteriorDraws, run_chain
 from sureloc.seeds import torch_generator
 from sureloc.simulate.tiles import TileConditions, simulate_tiles
 
-SEED, SIDE_PX, MARGIN_PX, MOST = 88_001, 12, 3.0, 30
+SEED, SIDE_PX, MARGIN_PX, MOST = 88_001, 12, 5.0, 90
 CHAIN_DRAWS, DRAWS = 2000, 1000
+DRAWS_A_TURN = 2  # of emitters, before density and brightness are drawn anew
+MEANS, LOG_SDS, DENSITIES = 24, (0.05, 0.15, 0.3, 0.5, 0.8), 100
+SAMPLES = 40_000
+CONDITIONS = TileConditions(empty_share=0.0, unevenness=0.0, hot_share=0.0, multiplied_share=0.0)
+
+
+@dataclass(frozen=True)
+class Brightness:
+    """What training allows photons to be like at one noise: a table for each kind of tile.
+
+    Attributes:
+        priors: of single emitters.
+        log_chance: ln of the probability of each.
+    """
+
+    priors: list[PhotonPrior]
+    log_chance: np.ndarray
+
+    @classmethod
+    def in_training(cls, noise_e: float) -> Brightness:
+        """Give the kinds of tiles of `sureloc.simulate.tiles`, means and spreads on a grid."""
+        rng = np.random.default_rng(SEED)
+        low, high = np.log(CONDITIONS.mean_photons)
+        means = np.exp(low + (np.arange(MEANS) + 0.5) / MEANS * (high - low))
+        kinds = [("log-normal", sd, 0.6 / len(LOG_SDS)) for sd in LOG_SDS]
+        kinds += [("uniform", 0.0, 0.25), ("exponential", 0.0, 0.15)]
+        priors, chance = [], []
+        for mean in np.maximum(means, CONDITIONS.visible_sds * noise_e):
+            for family, log_sd, weight in kinds:
+                photons = mean * _shares(family, log_sd, rng)
+                photons = np.clip(photons, *CONDITIONS.photons)
+                partial = rng.random(SAMPLES) < CONDITIONS.blinking_share
+                photons = np.where(partial, photons * rng.random(SAMPLES), photons)
+                priors.append(_tabulated(photons))
+                chance.append(weight / MEANS)
+        return cls(priors, np.log(chance))
+
+    def draw(self, photons: np.ndarray, rng: np.random.Generator) -> PhotonPrior:
+        """Draw a kind of tile given the photons of its emitters."""
+        grid = self.priors[0].log_photons
+        logs = np.log(photons)
+        value = self.log_chance + np.array(
+            [np.interp(logs, grid, p.log_density).sum() for p in self.priors]
+        )
+        chance = np.exp(value - value.max())
+        return self.priors[int(rng.choice(len(chance), p=chance / chance.sum()))]
+
+
+def _shares(family: str, log_sd: float, rng: np.random.Generator) -> np.ndarray:
+    """Give photons over the tile's mean."""
+    if family == "log-normal":
+        return np.exp(log_sd * rng.normal(size=SAMPLES) - log_sd**2 / 2)
+    if family == "uniform":
+        return rng.uniform(0.4, 1.6, SAMPLES)
+    return -np.log(rng.uniform(1e-6, 1.0, SAMPLES))
+
+
+def _tabulated(photons: np.ndarray) -> PhotonPrior:
+    low, high = CONDITIONS.target_photons, CONDITIONS.photons[1] * 1.02
+    counts, edges = np.histogram(np.log(photons), 200, (np.log(low), np.log(high)))
+    centres = 0.5 * (edges[1:] + edges[:-1])
+    smooth = np.convolve(counts, [0.25, 0.5, 0.25], "same") + 1e-3
+    return PhotonPrior.from_density(lambda u: np.interp(u, centres, smooth), low, high)
+
+
+def draw_density(emitters: int, area: float, rng: np.random.Generator) -> float:
+    """Draw emitters per px^2 given how many there are; none given, as in training."""
+    low, high = CONDITIONS.density_per_px2
+    unit = (np.arange(DENSITIES) + 0.5) / DENSITIES
+    density = low + (high - low) * unit**1.5
+    value = emitters * np.log(density) - density * area
+    chance = np.exp(value - value.max())
+    return float(rng.choice(density, p=chance / chance.sum()))
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile and what the referee is told of it."""
+    """One tile and what is known of it."""
 
     electrons: Tensor
     read_variance: Tensor
     sigma_px: float
-    prior: ScenePrior
+    brightness: Brightness
+    background_e: float
     emitters: int
-
-
-def photons_in_training(
-    conditions: TileConditions, sigma_px: float, background_e: float, read_noise_e: float
-) -> PhotonPrior:
-    """Give the distribution of photons over all training tiles of one PSF and one noise."""
-    narrow = dataclasses.replace(
-        conditions,
-        sigma_px=(sigma_px, sigma_px),
-        background_e=(background_e, background_e),
-        read_noise_e=(read_noise_e, read_noise_e),
-        hot_share=0.0,
-    )
-    batch = simulate_tiles(narrow, (4000, 2, 2), torch_generator(SEED, "photons"))
-    logs = np.log(batch.photons.double().numpy())
-    shape = stats.gaussian_kde(logs, 0.1)
-    return PhotonPrior.from_density(shape, conditions.target_photons, conditions.photons[1])
 
 
 def draw_tile(index: int) -> Tile:
     """Draw a tile's conditions, its emitters and its frame."""
     rng = np.random.default_rng([SEED, index])
-    conditions = TileConditions()
-    sigma = float(rng.uniform(*conditions.sigma_px))
+    sigma = float(rng.uniform(*CONDITIONS.sigma_px))
     background, read_noise = (
         float(np.exp(rng.uniform(*np.log(bounds))))
-        for bounds in (conditions.background_e, conditions.read_noise_e)
+        for bounds in (CONDITIONS.background_e, CONDITIONS.read_noise_e)
     )
-    density = float(rng.uniform(0.004, 0.02))
-    photon_prior = photons_in_training(conditions, sigma, background, read_noise)
-    prior = ScenePrior(density, photon_prior, background, 0.0, MARGIN_PX)
-    low, high = prior.region((SIDE_PX, SIDE_PX))[:2]
-    n = int(rng.poisson(density * (high - low) ** 2))
-    places = torch.from_numpy(rng.uniform(low, high, (2, 1, n)))
-    photons = torch.from_numpy(prior.photons.sample(n, rng))[None]
-    side = (SIDE_PX, SIDE_PX)
-    light = render_tiles(places[0], places[1], photons, GaussianPSF.round(sigma), side) + background
-    variance = torch.full((1, *side), read_noise**2, dtype=torch.float64)
-    electrons = sample_electrons(light, variance, torch_generator(SEED, "frame", index))
-    return Tile(electrons[0], variance[0], sigma, prior, n)
+    narrow = dataclasses.replace(
+        CONDITIONS,
+        sigma_px=(sigma, sigma),
+        background_e=(background, background),
+        read_noise_e=(read_noise, read_noise),
+    )
+    side = (1, SIDE_PX, SIDE_PX)
+    noise_e = np.hypot(np.sqrt(background), read_noise)
+    for attempt in range(100):
+        batch = simulate_tiles(narrow, side, torch_generator(SEED, "tile", index, attempt))
+        # A tenth of training tiles has no background at all: leave those out.
+        if float(batch.electrons.median()) > 0.5 * background or background < 0.3 * noise_e:
+            break
+    variance = background + float(batch.read_variance_e2.mean())
+    noise = np.sqrt(variance * 4 * np.pi * sigma**2)
+    inside = (batch.x_px.abs() < SIDE_PX) & (batch.y_px.abs() < SIDE_PX)
+    return Tile(
+        batch.electrons[0].double(),
+        batch.read_variance_e2[0].double(),
+        sigma,
+        Brightness.in_training(float(noise)),
+        background,
+        int(inside.sum()),
+    )
 
 
 def exact(tile: Tile, index: int, chain: int, moves: int) -> PosteriorDraws:
     """Run one of the referee's chains: the first starts empty, the second at chance."""
     rng = np.random.default_rng([SEED, index, chain + 1])
-    start = None
+    edge = 0.5 + MARGIN_PX
+    area = (SIDE_PX - 1 + 2 * edge) ** 2
+    state = np.empty((0, 3))
     if chain:
-        low, high = tile.prior.region((SIDE_PX, SIDE_PX))[:2]
-        start = np.column_stack([rng.uniform(low, high, (4, 2)), tile.prior.photons.sample(4, rng)])
-    return run_chain(
-        FrameData(tile.electrons.double().numpy(), tile.read_variance.numpy()),
-        tile.prior,
-        (tile.sigma_px, tile.sigma_px),
-        ChainLength(moves // 4, CHAIN_DRAWS, moves // CHAIN_DRAWS),
-        rng,
-        start=start,
-        max_emitters=MOST,
-    )
+        places = rng.uniform(-edge, SIDE_PX - 1 + edge, (8, 2))
+        state = np.column_stack([places, rng.choice(tile.brightness.priors).sample(8, rng)])
+    data = FrameData(tile.electrons.numpy(), tile.read_variance.numpy())
+    # Training's background is log-uniform: flat where the frame leaves it to be.
+    level = float(np.median(tile.electrons))
+    knots, parts = None, []
+    for turn in range(-CHAIN_DRAWS // (4 * DRAWS_A_TURN), CHAIN_DRAWS // DRAWS_A_TURN):
+        prior = ScenePrior(
+            draw_density(len(state), area, rng),
+            tile.brightness.draw(state[:, 2], rng),
+            max(level, 1.0),
+            3.0 * max(level, 10.0),
+            MARGIN_PX,
+        )
+        length = ChainLength(0, DRAWS_A_TURN, moves // CHAIN_DRAWS)
+        found = run_chain(
+            data,
+            prior,
+            (tile.sigma_px, tile.sigma_px),
+            length,
+            rng,
+            start=state,
+            start_knots=knots,
+            max_emitters=MOST,
+        )
+        state, knots = found.last, found.knots[-1]
+        if turn >= 0:
+            parts.append(found)
+    return join_draws(parts)
 
 
 def images_of(draws: PosteriorDraws, kernel: float) -> Tensor:
