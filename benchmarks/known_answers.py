@@ -160,7 +160,8 @@ def run(stack: Path, pixel_nm: float, camera: Camera | None, options: argparse.N
     chi2 = [r.chi2 for r in rows]
     verdict = judge(
         len(table),
-        int(table["trusted"].sum()),
+        table["reason"][~table["trusted"]].value_counts().to_dict(),
+        1 - float(table["p_exists"].mean()),
         np.mean(chi2, axis=0),
         len(chi2),
         assumptions.sigma_px,

@@ -20,7 +20,19 @@ from sureloc.localize.learning import learned_photons
 from sureloc.localize.movie import Options, localize, movie_crowding, prepare, spread_frames
 from sureloc.localize.regions import Region, Window, cuts, owned, regions_of, unique_rows
 from sureloc.localize.saturation import cut_off_adu, telling_frames
-from sureloc.localize.verdict import Trust, chi2_limit, judge, mark_rows, trust_mask
+from sureloc.localize.verdict import (
+    ABSENT,
+    MISFIT,
+    OPEN,
+    REGION,
+    SATURATED,
+    Trust,
+    chi2_limit,
+    judge,
+    mark_regions,
+    mark_rows,
+    trust_mask,
+)
 from sureloc.physics.priors import PhotonPrior, ScenePrior, hat_functions
 from sureloc.physics.referee import FrameData
 
@@ -487,12 +499,40 @@ def test_the_image_holds_one_unit_per_emitter_and_its_variance_is_that_of_the_dr
 
 
 def test_rows_whose_window_does_not_fit_are_marked():
-    table = pd.DataFrame({"x_nm": [500.0, 900.0], "y_nm": [500.0, 900.0], "chi2": [1.0, 9.0]})
+    table = pd.DataFrame(
+        {
+            "x_nm": [500.0, 900.0, 1500.0, 1500.0, 1500.0],
+            "y_nm": [500.0, 900.0, 1500.0, 1000.0, 300.0],
+            "sigma_x_nm": [10.0, 10.0, 10.0, 10.0, 10.0],
+            "sigma_y_nm": [10.0, 10.0, 10.0, 60.0, 10.0],
+            "p_exists": [1.0, 1.0, 1.0, 1.0, 0.4],
+            "chi2": [1.0, 9.0, 9.0, 1.0, 1.0],
+        }
+    )
     limit = chi2_limit((1.2, 1.2), 2.5)
     assert 1.5 < limit < 2.5
-    marked = mark_rows(table, limit, np.zeros((20, 20), bool), 100.0, (1.2, 1.2))
-    assert list(marked["trusted"]) == [True, False]
-    assert marked["reason"][1] == "the image model does not fit here"
+    full = np.zeros((20, 20), bool)
+    full[15, 14] = True
+    marked = mark_rows(table, limit, full, 100.0, (1.2, 1.2))
+    assert list(marked["trusted"]) == [True, False, False, False, False]
+    assert list(marked["reason"]) == ["", MISFIT, SATURATED, OPEN, ABSENT]
+
+
+def test_rows_in_regions_that_do_not_fit_are_marked_and_keep_older_reasons():
+    table = pd.DataFrame(
+        {
+            "x_nm": [300.0, 300.0, 700.0],
+            "y_nm": [200.0, 200.0, 200.0],
+            "trusted": [True, False, True],
+            "reason": ["", OPEN, ""],
+        }
+    )
+    mask = np.ones((10, 10), bool)
+    mask[2, 3] = False
+    marked, newly = mark_regions(table, mask, 100.0)
+    assert list(newly) == [True, False, False]
+    assert list(marked["trusted"]) == [False, False, True]
+    assert list(marked["reason"]) == [REGION, OPEN, ""]
 
 
 def test_noise_alone_seldom_exceeds_the_limit(rng):
@@ -517,8 +557,15 @@ def test_the_mask_follows_the_fit():
         ({}, Trust.TRUST, "camera noise and no more"),
         ({"warnings": ["the camera was guessed"]}, Trust.CARE, "the camera was guessed"),
         ({"density_per_px2": 0.06}, Trust.CARE, "very dense"),
-        ({"trusted": 90}, Trust.CARE, "10 % of the rows"),
-        ({"trusted": 60}, Trust.REFUSE, "40 % of the rows"),
+        ({"reasons": {MISFIT: 10}}, Trust.CARE, "10 % of the rows lie where the image model"),
+        ({"reasons": {SATURATED: 40}}, Trust.REFUSE, "40 % of the rows lie beside saturated"),
+        ({"reasons": {OPEN: 4}}, Trust.TRUST, "camera noise and no more"),
+        ({"absent": 0.3}, Trust.CARE, "30 % of the rows are expected not to exist"),
+        (
+            {"reasons": {SATURATED: 40}, "warnings": ["the camera was guessed"]},
+            Trust.REFUSE,
+            "saturated or dead pixels; the camera was guessed",
+        ),
         ({"chi2": np.full((10, 10), 1.2)}, Trust.CARE, "1.20 times"),
         ({"chi2": np.full((10, 10), 3.0)}, Trust.REFUSE, "3.00 times"),
     ],
@@ -526,7 +573,8 @@ def test_the_mask_follows_the_fit():
 def test_the_verdict_says_why(change, trust, words):
     values = {
         "rows": 100,
-        "trusted": 100,
+        "reasons": {},
+        "absent": 0.02,
         "chi2": np.ones((10, 10)),
         "frames": 100,
         "sigma_px": (1.2, 1.2),
@@ -540,5 +588,5 @@ def test_the_verdict_says_why(change, trust, words):
 
 
 def test_a_run_without_rows_is_judged_too():
-    verdict = judge(0, 0, np.ones((4, 4)), 3, (1.0, 1.0), 0.01, [])
+    verdict = judge(0, {}, 0.0, np.ones((4, 4)), 3, (1.0, 1.0), 0.01, [])
     assert verdict.trusted_rows == 1.0

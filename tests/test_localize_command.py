@@ -79,7 +79,10 @@ def test_tables_count_in_the_whole_movie(result):
     assert set(draws["draw"]) == set(range(16))
     storm = read_thunderstorm(result / "localizations.csv", 100.0)
     assert np.allclose(storm["x_nm"], table["x_nm"], atol=0.01)
-    assert "sureloc" in read_provenance(result / "localizations.parquet")["command"]
+    origin = read_provenance(result / "localizations.parquet")
+    assert "sureloc" in origin["command"]
+    assert (origin["roi"], origin["frames"], origin["seed"]) == ("2:26,1:24", "1:6", 0)
+    assert (origin["pixel_nm"], origin["weights"]) == (100.0, "fast")
 
 
 def test_images_hold_what_the_tables_say(result):
@@ -106,6 +109,8 @@ def test_the_report_stands_alone_and_escapes_names(result):
     assert text.count("data:image/png;base64,") >= 5 + 3
     assert "Trust: " in text
     assert "The camera was given" in text
+    assert "offset 100.0 ADU, gain 2 ADU per electron, read noise 1.5" in text
+    assert "Pixels are 100 nm" in text
 
 
 def test_the_record_tells_how_it_came_about(result):
@@ -172,6 +177,36 @@ def test_a_camera_of_another_shape_and_a_folder_in_use_are_refused(folder, tmp_p
     assert not (tmp_path / "o").exists()
     assert run("localize", movie, "--out", tmp_path) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def test_what_the_user_or_the_file_knows_is_taken_and_said(folder, tmp_path, capsys):
+    """Priors that are given, a pixel size in the file, and maps cut to the region already."""
+    movie = tmp_path / "m.ome.tif"
+    size = {"PhysicalSizeX": 0.16, "PhysicalSizeXUnit": "µm"}
+    size |= {"PhysicalSizeY": 0.16, "PhysicalSizeYUnit": "µm"}
+    tifffile.imwrite(movie, frames(2), metadata={"axes": "TYX", **size})
+    np.savez(
+        tmp_path / "cut.npz",
+        offset_adu=np.full((24, 20), 100.0),
+        gain_adu_per_e=np.full((24, 20), 2.0),
+        variance_adu2=np.full((24, 20), 9.0),
+    )
+    common = ("localize", movie, "--sigma-px", "1.2", "-q", "--roi", "0:24,0:20")
+    common = (*common, "--camera", tmp_path / "cut.npz")
+    given = ("--density", "0.3", "--photons", "650", "--background", "3.5")
+    assert run(*common, "--out", tmp_path / "a", *given) == 0
+    said = capsys.readouterr().out
+    assert "The pixel size is 160 nm, as the file says." in said
+    record = json.loads((tmp_path / "a" / "run.json").read_text(encoding="utf-8"))
+    assumed = record["assumed"]
+    assert assumed["density_per_px2"] == pytest.approx(0.3 * 0.16**2)
+    assert assumed["mean_photo_electrons"] == pytest.approx(650)
+    assert assumed["mean_background_e"] == pytest.approx(3.5)
+    assert record["options"]["pixel_nm"] == pytest.approx(160)
+    assert run(*common, "--out", tmp_path / "b", "--pixel-nm", "100") == 0
+    assert "the file says that pixels are 160 nm, not 100 nm" in capsys.readouterr().out
+    assert run(*common, "--out", tmp_path / "c", "--photons", "-3") == 2
+    assert "mean number of photons is -3" in capsys.readouterr().err
 
 
 # Comparison with a truth

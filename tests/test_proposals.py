@@ -13,8 +13,11 @@ from sureloc.localize.movie import localize, prepare
 from sureloc.localize.proposals import (
     FAINTEST,
     GUIDE_FLOOR,
+    GUIDE_RING,
+    birth_guide,
     brightness,
     maxima,
+    outside_training,
     propose,
     within_training,
 )
@@ -55,26 +58,56 @@ def test_brightness_is_that_of_the_light_and_never_lost():
     assert brightness(x[:0], y[:0], light, data, (SIGMA, SIGMA), 700.0).size == 0
 
 
+def test_the_guide_leads_outside_where_the_border_is_bright():
+    light = np.zeros((6, 8))
+    light[3, 0] = 90.0
+    guide = birth_guide(np.ones((24, 32)), light, 2)
+    assert guide.shape == (40, 48)
+    assert guide.sum() == pytest.approx(1.0)
+    ring = guide.copy()
+    ring[8:-8, 8:-8] = 0.0
+    beside = ring[8 + 8 : 8 + 20, :8].sum()  # rows 2 to 4, left of the frame
+    assert beside > GUIDE_RING
+    assert ring.sum() - beside < GUIDE_FLOOR
+    assert birth_guide(np.ones((24, 32)), light, 0).shape == (24, 32)
+    dark = birth_guide(np.zeros((24, 32)), np.zeros((6, 8)), 2)
+    assert (dark > 0).all()
+
+
+def test_what_networks_have_not_seen_is_said(networks):
+    assert outside_training(networks, 500.0, 0.01, 20.0, 1.0) == []
+    assert outside_training(networks, 500.0, 0.01, 20.0, 0.0) == []
+    for change, words in (
+        ((20_000.0, 0.01, 20.0, 1.0), "brightness (2e+04 photo-electrons)"),
+        ((500.0, 0.2, 20.0, 1.0), "density"),
+        ((500.0, 0.01, 900.0, 1.0), "background"),
+        ((500.0, 0.01, 20.0, 40.0), "read noise"),
+    ):
+        (clause,) = outside_training(networks, *change)
+        assert words in clause
+
+
 def test_draws_propose_the_frames_emitters(networks):
     truth = scattered(1, 7, SHAPE)[0]
     rng = np.random.default_rng(5)
     electrons = rng.poisson(image(truth, SHAPE) + BACKGROUND).astype(float)
     data = FrameData(electrons, np.full(SHAPE, 3.0))
     level = np.full(SHAPE, BACKGROUND)
-    said = propose(networks, data, level, (SIGMA, SIGMA), 650.0, 3, 0, 0)
+    said = propose(networks, data, level, (SIGMA, SIGMA), 650.0, 2.5, 3, 0, 0)
     assert len(said.starts) == 3
     for start in said.starts:
         distance = np.hypot(*(start[:, None, :2] - truth[None, :, :2]).transpose(2, 0, 1))
         # 650 photons at sigma 1.2 px: errors of 0.06 px, the fine grid's centroid adds as much.
         assert (distance.min(0) < 0.4).sum() >= 6
-    assert said.guide.shape == (4 * SHAPE[0], 4 * SHAPE[1])
+    assert said.margin_px == 3
+    assert said.guide.shape == (4 * (SHAPE[0] + 6), 4 * (SHAPE[1] + 6))
     assert said.guide.sum() == pytest.approx(1.0)
     assert said.guide.min() >= GUIDE_FLOOR / said.guide.size * 0.999
-    column, row = np.rint(truth[0, :2] * 4 + 1.5).astype(int)
+    column, row = np.rint((truth[0, :2] + 3) * 4 + 1.5).astype(int)
     assert said.guide[row, column] > 20 * said.guide.mean()
     hidden = replace(data, ignore=np.ones(SHAPE, bool))
     assert all(
-        len(s) <= 1 for s in propose(networks, hidden, level, (1.2, 1.2), 650, 2, 0, 0).starts
+        len(s) <= 1 for s in propose(networks, hidden, level, (1.2, 1.2), 650, 0, 2, 0, 0).starts
     )
 
 

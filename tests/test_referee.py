@@ -131,6 +131,9 @@ def test_without_data_emitters_crowd_where_the_prior_has_them(moves, monkeypatch
         margin_px=0.5,
         relative_density=relative,
     )
+    # Births are led elsewhere, most of them to the lower right and beyond what the prior allows.
+    guide = np.ones((2 * 11, 2 * 13))
+    guide[12:, 14:] = 4.0
     data = FrameData(np.full(shape, 60.0), np.full(shape, 4.0), 1.0, np.ones(shape, bool))
     draws = run_chain(
         data,
@@ -139,6 +142,8 @@ def test_without_data_emitters_crowd_where_the_prior_has_them(moves, monkeypatch
         ChainLength(500, 9000, 40),
         np.random.default_rng(4),
         max_emitters=MAX,
+        guide=guide,
+        guide_margin_px=2,
     )
     left = (draws.present & (draws.x_px < 3.5)).sum(1).astype(float)
     right = (draws.present & (draws.x_px >= 3.5)).sum(1).astype(float)

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+RATE_FRAMES = 30  # over which the speed is averaged
 REFUSED = 3  # exit code of a run that finished, but must not be trusted
 
 
@@ -26,10 +27,23 @@ def localize(
             help="Camera file (YAML, .npz, Picasso .hdf5); estimated from the movie without it."
         ),
     ] = None,
-    pixel_nm: Annotated[float, typer.Option(help="Pixel size in the sample, nm.")] = 100.0,
+    pixel_nm: Annotated[
+        float | None,
+        typer.Option(help="Pixel size in the sample, nm; by default what the file says, else 100."),
+    ] = None,
     sigma_px: Annotated[
         str, typer.Option(help="PSF standard deviation, px, or auto to estimate it.")
     ] = "auto",
+    density: Annotated[
+        float | None,
+        typer.Option(help="Emitters per square micrometre and frame; learned without it."),
+    ] = None,
+    photons: Annotated[
+        float | None, typer.Option(help="Mean photons of an emitter; learned without it.")
+    ] = None,
+    background: Annotated[
+        float | None, typer.Option(help="Mean background photons a pixel; learned without it.")
+    ] = None,
     draws: Annotated[int, typer.Option(help="Posterior draws in draws.parquet.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same results.")] = 0,
     roi: Annotated[str | None, typer.Option(help="Rows and columns to use, y0:y1,x0:x1.")] = None,
@@ -60,6 +74,9 @@ def localize(
         camera=camera,
         pixel_nm=pixel_nm,
         sigma_px=_width(sigma_px),
+        density_per_um2=density,
+        mean_photons=photons,
+        background_photons=background,
         draws=draws,
         seed=seed,
         roi=roi,
@@ -71,6 +88,8 @@ def localize(
         command=shlex.join(["sureloc", *sys.argv[1:]]),
         bar=partial(bar_of_frames, quiet=quiet),
     )
+    for note in outcome.notes:
+        typer.echo(note)
     typer.echo(
         f"{out}: {outcome.rows:,} localizations in {outcome.frames:,} frames, "
         f"{outcome.seconds:.0f} s\n{outcome.verdict.sentence}"
@@ -95,6 +114,8 @@ def _width(text: str) -> float | None:
 @contextmanager
 def bar_of_frames(frames: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
     """Show a progress bar on stderr; give what to call after every frame."""
+    from time import perf_counter
+
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -106,15 +127,25 @@ def bar_of_frames(frames: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
     )
 
     with Progress(
-        TextColumn("localizing"),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("frames"),
+        TextColumn("frames {task.fields[rate]}"),
         TimeElapsedColumn(),
+        TextColumn("left"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
         disable=quiet,
     ) as bar:
-        task = bar.add_task("localizing", total=frames)
-        yield lambda: bar.advance(task)
+        task = bar.add_task("learning from the movie", total=frames, rate="")
+        ends: list[float] = []
+
+        def advance() -> None:
+            ends.append(perf_counter())
+            # The first frame's time holds the learning; frames also come in bursts.
+            first, *later = ends[-RATE_FRAMES:]
+            rate = f"{len(later) / (later[-1] - first):.2f}/s" if later else ""
+            bar.update(task, advance=1, description="localizing", rate=rate)
+
+        yield advance

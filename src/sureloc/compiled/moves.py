@@ -147,8 +147,8 @@ def guide_density(x: float, y: float, model: Model) -> float:
     flat = 1.0 / area if inside(x, y, model) else 0.0
     if model.guide.size == 0:
         return flat
-    r = math.floor((y + 0.5) * model.guide_scale)
-    c = math.floor((x + 0.5) * model.guide_scale)
+    r = math.floor((y + 0.5 + model.guide_margin) * model.guide_scale)
+    c = math.floor((x + 0.5 + model.guide_margin) * model.guide_scale)
     guided = 0.0
     if 0 <= r < model.guide.shape[0] and 0 <= c < model.guide.shape[1]:
         guided = model.guide[r, c]
@@ -168,8 +168,8 @@ def draw_position(model: Model, rng: np.random.Generator) -> tuple[float, float]
     r = cell // model.guide.shape[1]
     c = cell % model.guide.shape[1]
     return (
-        (c + rng.random()) / model.guide_scale - 0.5,
-        (r + rng.random()) / model.guide_scale - 0.5,
+        (c + rng.random()) / model.guide_scale - 0.5 - model.guide_margin,
+        (r + rng.random()) / model.guide_scale - 0.5 - model.guide_margin,
     )
 
 

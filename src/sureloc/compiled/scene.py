@@ -61,7 +61,8 @@ class Model(NamedTuple):
     basis_y, basis_x: hat functions of the background, (knots, rows) and (knots, columns).
     background_mean: (knots_y, knots_x). background_sd: its prior standard deviation; 0 is fixed.
     guide: where births are proposed, a density per px^2 on `guide_scale` cells per px, covering
-    the frame from its outer corner (-0.5, -0.5). guide_cumulative: its flat distribution function.
+    the frame and `guide_margin` px round it, from the corner (-0.5 - guide_margin) of both.
+    guide_cumulative: its flat distribution function.
     map: ln of the density at a place over `density`, on `map_scale` cells per px like the guide;
     empty where emitters are spread evenly.
     moves: cumulative probabilities of the eight kinds of move.
@@ -88,6 +89,7 @@ class Model(NamedTuple):
     guide: Array
     guide_cumulative: Array
     guide_scale: int
+    guide_margin: int
     map: Array
     map_scale: int
     moves: Array

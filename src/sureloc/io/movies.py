@@ -166,7 +166,8 @@ class Movie:
         with self._reading:
             chunk = self._source.read(start + first, start + last)[:, self.rows, self.columns]
         if chunk.dtype.kind == "f":
-            _check_finite(self.path, chunk, first)
+            origin = (start + first, self.rows.start, self.columns.start)
+            _check_finite(self.path, chunk, origin)
         return np.ascontiguousarray(chunk)
 
     def chunks(self, frames: int) -> Iterator[tuple[int, Frames]]:
@@ -304,13 +305,13 @@ def _check_dtype(path: Path, dtype: np.dtype[Any]) -> None:
         )
 
 
-def _check_finite(path: Path, chunk: Frames, first: int) -> None:
+def _check_finite(path: Path, chunk: Frames, origin: tuple[int, int, int]) -> None:
     bad = ~np.isfinite(chunk)
     if bad.any():
-        frame, row, column = np.argwhere(bad)[0]
+        frame, row, column = np.argwhere(bad)[0] + origin
         raise MovieError(
             f"{path} holds {int(bad.sum())} value(s) that are NaN or infinite, the first in frame "
-            f"{first + frame}, row {row}, column {column}; every value must be finite. Crop these "
+            f"{frame}, row {row}, column {column}; every value must be finite. Crop these "
             "pixels away or export the raw camera frames."
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,10 +21,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from sureloc.io.tables import TableWriter, ThunderstormWriter
+from sureloc.io.tables import TableWriter, ThunderstormWriter, table_chunks
 from sureloc.localize.images import ImageSums
 from sureloc.localize.rows import FrameRows
 from sureloc.localize.tally import shifted
+from sureloc.localize.verdict import mark_regions
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
 
 Array = npt.NDArray[np.float64]
@@ -34,6 +36,7 @@ DRAWS = "draws.parquet"
 IMAGES = "images.ome.zarr"
 REPORT = "report.html"
 RUN = "run.json"
+_WAITING = "rows.parquet"
 
 _CHUNK_PX = 1024
 _LEAST_MEAN = 0.01 / (2 * math.pi)  # a hundredth of one emitter's peak; below, a ratio says nothing
@@ -57,14 +60,16 @@ class Place:
 
 
 class TablesWriter:
-    """Write the three tables of a run frame by frame; a context manager."""
+    """Write the tables of a run frame by frame; a context manager.
+
+    Which regions can be trusted is known at the end only: until then, rows wait in `_WAITING`,
+    from where `finish_tables` makes the tables of localizations.
+    """
 
     def __init__(
         self,
         folder: Path,
         place: Place,
-        psf_sigma_nm: float,
-        read_variance_photons2: float,
         provenance: Mapping[str, object],
     ) -> None:
         """Open the tables.
@@ -72,8 +77,6 @@ class TablesWriter:
         Args:
             folder: where they go.
             place: what is added to positions and frame numbers, so that they count in the movie.
-            psf_sigma_nm: PSF width, nm, and
-            read_variance_photons2: typical read variance, photons^2, for ThunderSTORM's columns.
             provenance: what made them, JSON-serializable.
 
         Raises:
@@ -81,11 +84,8 @@ class TablesWriter:
         """
         self._place = place
         self._stack = ExitStack()
-        self._rows = TableWriter(folder / LOCALIZATIONS, LOCALIZATION_COLUMNS, provenance)
+        self._rows = TableWriter(folder / _WAITING, LOCALIZATION_COLUMNS, provenance)
         self._draws = TableWriter(folder / DRAWS, DRAW_COLUMNS, provenance)
-        self._csv = ThunderstormWriter(
-            folder / THUNDERSTORM, place.pixel_nm, psf_sigma_nm, read_variance_photons2
-        )
 
     @property
     def draw_rows(self) -> int:
@@ -101,11 +101,10 @@ class TablesWriter:
             for part in (rows.table, rows.draws)
         )
         self._rows.append(table)
-        self._csv.append(table)
         self._draws.append(draws)
 
     def __enter__(self) -> Self:
-        for writer in (self._rows, self._draws, self._csv):
+        for writer in (self._rows, self._draws):
             self._stack.enter_context(writer)
         return self
 
@@ -116,6 +115,48 @@ class TablesWriter:
         trace: TracebackType | None,
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+
+def finish_tables(
+    folder: Path,
+    mask: npt.NDArray[np.bool_],
+    place: Place,
+    psf_sigma_nm: float,
+    read_variance_photons2: float,
+    provenance: Mapping[str, object],
+) -> Counter[int]:
+    """Write the localizations, now that it is known which regions can be trusted.
+
+    Args:
+        folder: where a `TablesWriter` left the rows.
+        mask: True where the region can be trusted, (rows, columns) of the localized part.
+        place: where that part lies in the movie.
+        psf_sigma_nm: PSF width, nm, and
+        read_variance_photons2: typical read variance, photons^2, for ThunderSTORM's columns.
+        provenance: what made them, JSON-serializable.
+
+    Returns:
+        How many rows of each frame, counted in the localized part, were marked.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    marked: Counter[int] = Counter()
+    shift = -place.first_column * place.pixel_nm, -place.first_row * place.pixel_nm
+    with (
+        TableWriter(folder / LOCALIZATIONS, LOCALIZATION_COLUMNS, provenance) as writer,
+        ThunderstormWriter(
+            folder / THUNDERSTORM, place.pixel_nm, psf_sigma_nm, read_variance_photons2
+        ) as csv,
+    ):
+        for table in table_chunks(folder / _WAITING):
+            judged, doubted = mark_regions(shifted(table, *shift), mask, place.pixel_nm)
+            table = table.assign(trusted=judged["trusted"], reason=judged["reason"])
+            writer.append(table)
+            csv.append(table)
+            marked.update((table["frame"][doubted] - place.first_frame).tolist())
+    (folder / _WAITING).unlink()
+    return marked
 
 
 # --- Images -------------------------------------------------------------------------------------

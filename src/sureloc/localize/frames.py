@@ -72,6 +72,7 @@ def frame_posterior(
     frame: int,
     least_probability: float,
     guide: Array | None = None,
+    guide_margin_px: int = 0,
 ) -> FramePosterior:
     """Draw emitter sets for one frame from several starts and summarise them.
 
@@ -84,7 +85,7 @@ def frame_posterior(
         seed: the user's seed.
         frame: number of the frame in the movie, which names its random streams.
         least_probability: rows less probable than this are left out.
-        guide: relative density of birth positions (see `run_chain`).
+        guide, guide_margin_px: relative density of birth positions (see `run_chain`).
 
     Returns:
         The posterior; the same for any batch, chunk or number of workers.
@@ -111,6 +112,7 @@ def frame_posterior(
             start_knots=knots,
             max_emitters=2 * largest + SPARE_EMITTERS,
             guide=guide,
+            guide_margin_px=guide_margin_px,
             support_sigmas=SUPPORT_SIGMAS,
         )
 

@@ -26,6 +26,7 @@ Map = Callable[[Callable[[int], FramePosterior], Iterable[int]], Iterable[FrameP
 
 KNOT_SPACING_PX = 20.0
 OUTLIER_SHARE = 0.03  # of the photon prior, spread widely: the unexpected stays possible
+MARGIN_SIGMAS = 2.5  # how far outside the frame emitters are looked for: their light shines in
 LEAST_SIGNIFICANCE = 3.0  # fainter emitters cannot be told from background, and belong to it
 CLEAR_SIGNIFICANCE = 8.0  # emitters from here on can be counted without knowing how common they are
 SPOT_SIGNIFICANCE = 5.0  # and lone ones from here on, as detected spots
@@ -219,7 +220,7 @@ def learn_prior(
     dimmest = faintest * SPOT_SIGNIFICANCE / LEAST_SIGNIFICANCE
     dim = np.count_nonzero((spots.photons >= dimmest) & (spots.photons < clear))
     dim_spots = dim / (spots.background_e.size * (clear - dimmest))
-    prior = first_prior(spots, 1.0 * max(sigma_px), faintest)
+    prior = first_prior(spots, MARGIN_SIGMAS * max(sigma_px), faintest)
     starts = [_start(spots, crop) for crop in crops]
     maps = [relative_density(crop.frame, crop.rows, crop.columns) for crop in crops]
     history = []
@@ -293,15 +294,14 @@ def _refit(
     scatter = []
     for posterior, crop, density in zip(found, crops, maps, strict=True):
         draws, shape = posterior.draws, _shape(crop)
-        x_low, x_high, y_low, y_high = before.region(shape)
-        area += (x_high - x_low) * (y_high - y_low) * float(density.mean())
-        emitters += float(draws.counts.mean())
         # Outside the frame the data say little, and the prior would only learn from itself.
         inside = (
             draws.present
             & (np.abs(2 * draws.x_px - shape[1] + 1) <= shape[1])
             & (np.abs(2 * draws.y_px - shape[0] + 1) <= shape[0])
         )
+        area += shape[0] * shape[1] * float(density.mean())
+        emitters += float(inside.sum()) / draws.counts.size
         photons.append(draws.photons[inside])
         expected = at_knots(background[crop.rows, crop.columns])
         scatter.append(((draws.knots - expected) ** 2).mean())

@@ -6,6 +6,7 @@ the rows of every frame in order. Neither knows a file or a console.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,7 +33,7 @@ from sureloc.localize.learning import (
     learn_prior,
     spots_of_frame,
 )
-from sureloc.localize.proposals import propose, within_training
+from sureloc.localize.proposals import outside_training, propose, within_training
 from sureloc.localize.psf_estimate import estimate_psf
 from sureloc.localize.regions import (
     CLAIM_PX,
@@ -91,6 +92,9 @@ class Options:
         min_probability: rows that exist with less than this are left out.
         workers: threads.
         effort: chains and moves per frame.
+        density_per_um2: emitters per square micrometre and frame, or None to learn it.
+        mean_photons: photons of an emitter on average, or None to learn it.
+        background_photons: mean background, photons per pixel, or None to learn it.
     """
 
     pixel_nm: float = 100.0
@@ -100,6 +104,9 @@ class Options:
     min_probability: float = 0.5
     workers: int = 1
     effort: Effort = field(default_factory=Effort)
+    density_per_um2: float | None = None
+    mean_photons: float | None = None
+    background_photons: float | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.pixel_nm) and 1.0 <= self.pixel_nm <= 10000.0):
@@ -120,6 +127,17 @@ class Options:
             )
         if self.workers < 1:
             raise InputError(f"workers is {self.workers}; it must be 1 or larger.")
+        for name, what, low, high in (
+            ("density_per_um2", "density", 1e-6, 1000.0),
+            ("mean_photons", "mean number of photons", 1.0, 1e7),
+            ("background_photons", "background", 0.0, 1e6),
+        ):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise InputError(
+                    f"The {what} is {value}; it must lie between {low:g} and {high:g}, or be left "
+                    "out, to be learned from the movie."
+                )
 
 
 @dataclass(frozen=True)
@@ -208,9 +226,6 @@ def prepare(
     else:
         sigma = (options.sigma_px, options.sigma_px)
         notes.append(f"The PSF width was given: {options.sigma_px:g} px.")
-    if networks is not None and not within_training(networks, sigma):
-        notes.append("The networks were trained on other PSF widths and are not used.")
-        warnings.append("the PSF width is outside what the networks were trained on")
     spots = detect_spots(electrons, variance, sigma, camera.excess_noise)
     crowding = movie_crowding(movie, camera, sigma)
     with one_thread_each(), ThreadPoolExecutor(options.workers) as pool:
@@ -227,7 +242,43 @@ def prepare(
             saturated(adu, camera),
             lambda f, rows, columns: crowding.around(int(numbers[f]), rows, columns),
         )
+    learned, given = _with_given(learned, camera, options)
+    notes.extend(given)
+    if networks is not None and not within_training(networks, sigma):
+        notes.append("The networks were trained on other PSF widths and are not used.")
+        warnings.append("the PSF width is outside what the networks were trained on")
+    elif networks is not None:
+        warnings.extend(
+            outside_training(
+                networks,
+                learned.prior.photons.mean,
+                learned.prior.density_per_px2,
+                float(learned.background_e.mean()),
+                math.sqrt(float(np.median(variance))),
+            )
+        )
     return Assumptions(camera, sigma, learned, crowding, tuple(notes), tuple(warnings))
+
+
+def _with_given(
+    learned: LearnedPrior, camera: Camera, options: Options
+) -> tuple[LearnedPrior, list[str]]:
+    """Put what the user knows in the place of what the movie taught."""
+    prior, background, notes = learned.prior, learned.background_e, []
+    if options.density_per_um2 is not None:
+        area_um2 = (options.pixel_nm / 1000) ** 2
+        prior = replace(prior, density_per_px2=options.density_per_um2 * area_um2)
+        notes.append(f"The density was given: {options.density_per_um2:g} per um^2 and frame.")
+    if options.mean_photons is not None:
+        wanted = options.mean_photons * camera.quantum_efficiency
+        prior = replace(prior, photons=prior.photons.scaled(wanted / prior.photons.mean))
+        notes.append(f"The mean number of photons was given: {options.mean_photons:g}.")
+    if options.background_photons is not None:
+        wanted = options.background_photons * camera.quantum_efficiency
+        mean = float(background.mean())
+        background = background * (wanted / mean) if mean > 0 else np.full_like(background, wanted)
+        notes.append(f"The background was given: {options.background_photons:g} photons a pixel.")
+    return replace(learned, prior=prior, background_e=background), notes
 
 
 def movie_crowding(movie: Frames, camera: Camera, sigma_px: tuple[float, float]) -> Crowding:
@@ -441,7 +492,7 @@ class _FrameWorker:
             & (starts[:, 1] < region.rows.stop - 0.5)
         )
         number = frame * self._number_of_regions + region.number
-        begin, guide = [starts[inside] - shift], None
+        begin, guide, margin = [starts[inside] - shift], None, 0
         if self._networks is not None:
             proposals = propose(
                 self._networks,
@@ -449,11 +500,13 @@ class _FrameWorker:
                 a.learned.background_e[where],
                 a.sigma_px,
                 prior.photons.mean,
+                prior.margin_px,
                 o.effort.chains - 1,
                 o.seed,
                 number,
             )
-            begin, guide = begin + proposals.starts, proposals.guide
+            begin += proposals.starts
+            guide, margin = proposals.guide, proposals.margin_px
         posterior = frame_posterior(
             data,
             prior,
@@ -464,6 +517,7 @@ class _FrameWorker:
             number,
             LEAST_PROBABILITY,
             guide,
+            margin,
         )
         local = frame_rows(
             posterior,

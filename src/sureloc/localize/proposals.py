@@ -24,9 +24,11 @@ from sureloc.physics.referee import FrameData
 Array = npt.NDArray[np.float64]
 
 START_EVALUATIONS = 4  # of Psi a draw: chains forget where they began, and need no more
+FINE = 4  # values a pixel along each axis in images of networks
 LEAST_PEAK = 0.4  # of one emitter's: lower maxima of a draw are its noise
 FAINTEST = 0.2  # of the mean brightness, for a start
 GUIDE_FLOOR = 0.3  # share of births that the guide spreads evenly
+GUIDE_RING = 0.1  # share outside the frame, beside pixels of its border that are bright
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,14 @@ class Proposals:
 
     Attributes:
         starts: emitters of each draw, (n, 3): x px, y px, photo-electrons.
-        guide: relative density of births, four values a pixel along each axis.
+        guide: relative density of births, four values a pixel along each axis, in the frame and
+            `margin_px` round it.
+        margin_px: whole pixels.
     """
 
     starts: list[Array]
     guide: Array
+    margin_px: int
 
 
 def within_training(networks: Networks, sigma_px: tuple[float, float]) -> bool:
@@ -51,12 +56,54 @@ def within_training(networks: Networks, sigma_px: tuple[float, float]) -> bool:
     return all(low <= sigma <= high for sigma in sigma_px)
 
 
+def outside_training(
+    networks: Networks,
+    mean_photons: float,
+    density_per_px2: float,
+    background_e: float,
+    read_noise_e: float,
+) -> list[str]:
+    """Say what of a movie the networks have not seen in training, a clause each.
+
+    Less noise than in training is no harm, nor are fewer emitters; the width of the PSF is
+    `within_training`'s.
+
+    Args:
+        networks: with the conditions of their training on the card.
+        mean_photons: photo-electrons of an emitter.
+        density_per_px2: emitters per square pixel.
+        background_e: photo-electrons per pixel.
+        read_noise_e: rms, photo-electrons.
+    """
+    try:
+        seen = networks.card.training["psi"]["recipe"]["conditions"]
+        faint, bright = seen["photons"]
+        dense, light, noisy = (
+            seen[name][1] for name in ("density_per_px2", "background_e", "read_noise_e")
+        )
+    except (KeyError, TypeError, ValueError, IndexError):
+        return ["the weights do not say what they were trained on"]
+    checks = (
+        ("brightness", "photo-electrons", mean_photons, faint, bright),
+        ("density", "emitters per square pixel", density_per_px2, 0, dense),
+        ("background", "photo-electrons per pixel", background_e, 0, light),
+        ("read noise", "photo-electrons", read_noise_e, 0, noisy),
+    )
+    return [
+        f"the {what} ({value:.3g} {unit}) is outside what the networks were trained on "
+        f"({low:g} to {high:g})"
+        for what, unit, value, low, high in checks
+        if not low <= value <= high
+    ]
+
+
 def propose(
     networks: Networks,
     data: FrameData,
     background_e: Array,
     sigma_px: tuple[float, float],
     mean_photons: float,
+    margin_px: float,
     draws: int,
     seed: int,
     frame: int,
@@ -69,6 +116,7 @@ def propose(
         background_e: expected background, photo-electrons, (rows, columns).
         sigma_px: PSF widths along columns and rows, px.
         mean_photons: typical photo-electrons of an emitter, which faint fits lean to.
+        margin_px: how far outside the frame emitters may lie; networks see only those inside.
         draws: how many starts.
         seed: the user's seed.
         frame: names the random streams.
@@ -94,9 +142,34 @@ def propose(
         photons = brightness(x, y, electrons - background_e, data, sigma_px, mean_photons)
         starts.append(np.stack([x, y, photons], axis=1))
     yhat = np.maximum(images.yhat[0].cpu().double().numpy(), 0.0)
-    total = max(float(yhat.sum()), 1e-9)
-    guide = (1 - GUIDE_FLOOR) * yhat / total + GUIDE_FLOOR / yhat.size
-    return Proposals(starts, guide)
+    margin = math.ceil(margin_px)
+    return Proposals(starts, birth_guide(yhat, electrons - background_e, margin), margin)
+
+
+def birth_guide(yhat: Array, light_e: Array, margin_px: int) -> Array:
+    """Give where births are worth a try, relative density in the frame and round it.
+
+    Args:
+        yhat: expected emitters, (FINE * rows, FINE * columns).
+        light_e: the frame without its background, (rows, columns).
+        margin_px: whole pixels round the frame.
+
+    Returns:
+        Shape (FINE * (rows + 2 * margin), FINE * (columns + 2 * margin)), with sum 1.
+    """
+    wide = FINE * margin_px
+    inside = np.pad(yhat, wide)
+    guide = GUIDE_FLOOR * _share(np.ones_like(inside))
+    if not margin_px:
+        return guide + (1 - GUIDE_FLOOR) * _share(inside)
+    bright = ndimage.uniform_filter(np.maximum(light_e, 0.0), 3, mode="nearest")
+    ring = np.pad(bright, margin_px, mode="edge").repeat(FINE, 0).repeat(FINE, 1)
+    ring[wide:-wide, wide:-wide] = 0.0
+    return guide + (1 - GUIDE_FLOOR - GUIDE_RING) * _share(inside) + GUIDE_RING * _share(ring)
+
+
+def _share(weight: Array) -> Array:
+    return np.asarray(weight / max(float(weight.sum()), 1e-9))
 
 
 def maxima(image: Array, least: float) -> tuple[Array, Array]:

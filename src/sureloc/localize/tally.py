@@ -126,6 +126,19 @@ class Tally:
         return sum(self.trusted_per_frame)
 
     @property
+    def absent(self) -> float:
+        """Share of the rows that are expected not to exist, to the width of a bin."""
+        if not self.rows:
+            return 0.0
+        middle = 0.5 * (PROBABILITY_EDGES[1:] + PROBABILITY_EDGES[:-1])
+        return 1.0 - float(self.probability.counts @ middle) / self.rows
+
+    def doubt(self, frame: int, reason: str, rows: int) -> None:
+        """Count rows of a frame, by its index, that turned out not to be trusted."""
+        self.trusted_per_frame[frame] -= rows
+        self.reasons[reason] += rows
+
+    @property
     def examples(self) -> list[ExampleFrame]:
         """Frames to look at, in order: first, middle and last, and the one that fits worst."""
         chosen = dict(self._spread)

@@ -1,14 +1,16 @@
 """Where the results can be trusted, and one plain sentence about the whole run.
 
-The test is posterior-predictive: a frame re-rendered from its emitters must differ from the
-measured one as camera noise does and no more. Rows in windows that fail, rows beside saturated
-pixels and rows whose chains disagree are marked; the run is judged by how many are.
+The first test is posterior-predictive: a frame re-rendered from its emitters must differ from the
+measured one as camera noise does and no more, in every frame and on average over the movie. Rows
+where it fails, rows beside saturated pixels, rows whose place the frame leaves open and rows that
+rather do not exist are marked; the run is judged by how many there are, by how many rows are
+expected not to exist, and by what was guessed or lies outside the networks' training.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -23,7 +25,24 @@ ROW_SIGMAS = 4.5  # a row's chi2 may lie this many standard deviations above its
 MAP_HIGH, MAP_LOW = 1.35, 0.6  # bounds of the chi2 map averaged over the movie
 CARE_SHARE, REFUSE_SHARE = 0.05, 0.30  # shares of untrusted rows
 CARE_CHI2, REFUSE_CHI2 = (0.85, 1.15), (0.6, 1.6)  # bounds of the movie's mean chi2
+CARE_ABSENT = 0.2  # share of the rows that are expected not to exist
+OPEN_SIGMAS = 0.45  # of the PSF; evenly spread over what counts as one row gives 0.5
+LIKELIER_THAN_NOT = 0.5
 CARE_DENSITY_PX2 = 0.045  # emitters per pixel above which too few tests were made
+
+
+SATURATED = "saturated or dead pixels nearby"
+MISFIT = "the image model does not fit here"
+REGION = "the image model does not fit this region in the course of the movie"
+OPEN = "the frame leaves its position open"
+ABSENT = "more likely absent than present"
+_ROWS_THAT = {
+    SATURATED: "of the rows lie beside saturated or dead pixels",
+    MISFIT: "of the rows lie where the image model does not fit their frame",
+    REGION: "of the rows lie where the image model does not fit in the course of the movie",
+    OPEN: "of the rows have positions that the frame leaves open",
+    ABSENT: "of the rows are more likely absent than present",
+}
 
 
 class Trust(Enum):
@@ -81,19 +100,49 @@ def mark_rows(
         pixel_nm: pixel size, nm.
         sigma_px: PSF widths, px.
     """
-    table = table.copy()
-    shape = saturated.shape
     near = saturated
     if saturated.any():
         near = ndimage.binary_dilation(saturated, iterations=max(1, round(2 * max(sigma_px))))
-    r = np.clip(np.rint(table["y_nm"] / pixel_nm).astype(int), 0, shape[0] - 1)
-    c = np.clip(np.rint(table["x_nm"] / pixel_nm).astype(int), 0, shape[1] - 1)
-    reason = np.where(near[r, c], "saturated or dead pixels nearby", "")
-    misfit = table["chi2"].to_numpy() > limit
-    reason = np.where((reason == "") & misfit, "the image model does not fit here", reason)
-    table["reason"] = reason.astype(object)
-    table["trusted"] = reason == ""
-    return table
+    spread = [table[f"sigma_{axis}_nm"].to_numpy(float) for axis in "xy"]
+    widest = OPEN_SIGMAS * pixel_nm * np.array(sigma_px)
+    tests = (
+        (SATURATED, near[_pixels(table, pixel_nm, saturated.shape)]),
+        (MISFIT, table["chi2"].to_numpy() > limit),
+        (OPEN, (spread[0] > widest[0]) | (spread[1] > widest[1])),
+        (ABSENT, table["p_exists"].to_numpy(float) < LIKELIER_THAN_NOT),
+    )
+    reason = np.full(len(table), "", object)
+    for name, failed in tests:
+        reason[(reason == "") & failed] = name
+    return table.assign(reason=reason, trusted=reason == "")
+
+
+def mark_regions(
+    table: pd.DataFrame, mask: npt.NDArray[np.bool_], pixel_nm: float
+) -> tuple[pd.DataFrame, npt.NDArray[np.bool_]]:
+    """Mark trusted rows that lie in regions which are not.
+
+    Args:
+        table: rows, positions counted from the centre of the mask's first pixel.
+        mask: True where the region can be trusted (`trust_mask`), (rows, columns).
+        pixel_nm: pixel size, nm.
+
+    Returns:
+        The table, and which rows are newly marked.
+    """
+    doubted = table["trusted"].to_numpy(bool) & ~mask[_pixels(table, pixel_nm, mask.shape)]
+    reason = np.where(doubted, REGION, table["reason"].to_numpy(object)).astype(object)
+    return table.assign(reason=reason, trusted=table["trusted"].to_numpy(bool) & ~doubted), doubted
+
+
+def _pixels(
+    table: pd.DataFrame, pixel_nm: float, shape: tuple[int, ...]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    row, column = (
+        np.clip(np.rint(table[name].to_numpy(float) / pixel_nm).astype(np.int64), 0, size - 1)
+        for name, size in (("y_nm", shape[0]), ("x_nm", shape[1]))
+    )
+    return row, column
 
 
 def trust_mask(
@@ -113,7 +162,8 @@ def trust_mask(
 
 def judge(
     rows: int,
-    trusted: int,
+    reasons: Mapping[str, int],
+    absent: float,
     chi2: Array,
     frames: int,
     sigma_px: tuple[float, float],
@@ -123,7 +173,9 @@ def judge(
     """Judge a run.
 
     Args:
-        rows, trusted: number of rows, and of those trusted.
+        rows: number of rows.
+        reasons: how many of them are not trusted for which reason.
+        absent: share of the rows that are expected not to exist: 1 - mean of p_exists.
         chi2: local chi2 averaged over the movie, (rows, columns).
         frames: number of frames.
         sigma_px: PSF widths, px.
@@ -131,31 +183,53 @@ def judge(
         warnings: clauses about what was guessed or is out of range; each alone asks for care.
     """
     mask = trust_mask(chi2, frames, sigma_px)
-    share = trusted / rows if rows else 1.0
-    mean = float(chi2.mean())
-    area = float(mask.mean())
-    reasons = list(warnings)
-    if density_per_px2 > CARE_DENSITY_PX2:
-        reasons.append(
-            f"emitters are very dense ({density_per_px2:.3f} per square pixel), so that some "
-            "overlap without trace"
-        )
-    if not CARE_CHI2[0] <= mean <= CARE_CHI2[1]:
-        reasons.append(
-            f"the images differ from the model by {mean:.2f} times the camera noise's variance "
-            "(1 is right)"
-        )
-    if 1 - share > CARE_SHARE:
-        reasons.append(f"{100 * (1 - share):.0f} % of the rows lie where the model does not fit")
-    if 1 - area > CARE_SHARE:
-        reasons.append(f"{100 * (1 - area):.0f} % of the field of view does not fit the model")
-    refused = (
-        not REFUSE_CHI2[0] <= mean <= REFUSE_CHI2[1]
-        or 1 - share > REFUSE_SHARE
-        or 1 - area > REFUSE_SHARE
+    mean, area = float(chi2.mean()), float(mask.mean())
+    doubted = sum(reasons.values()) / rows if rows else 0.0
+    refusing: list[str] = []
+    asking: list[str] = []
+
+    def add(clause: str, *, asks: bool, refuses: bool = False) -> None:
+        if asks or refuses:
+            (refusing if refuses else asking).append(clause)
+
+    add(
+        f"the images differ from the model by {mean:.2f} times the camera noise's variance "
+        "(1 is right)",
+        asks=not CARE_CHI2[0] <= mean <= CARE_CHI2[1],
+        refuses=not REFUSE_CHI2[0] <= mean <= REFUSE_CHI2[1],
     )
-    trust = Trust.REFUSE if refused else Trust.CARE if reasons else Trust.TRUST
-    why = "; ".join(reasons) if reasons else "the re-rendered frames differ from the measured ones "
-    if not reasons:
-        why += f"by camera noise and no more (chi2 {mean:.2f})"
-    return Verdict(trust, f"{trust.value.capitalize()}: {why}.", mean, share, area, mask)
+    add(
+        f"{_percent(1 - area)} of the field of view does not fit the model",
+        asks=1 - area > CARE_SHARE,
+        refuses=1 - area > REFUSE_SHARE,
+    )
+    add(
+        ", ".join(
+            f"{_percent(count / rows)} {_ROWS_THAT[reason]}"
+            for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
+            if count
+        ),
+        asks=doubted > CARE_SHARE,
+        refuses=doubted > REFUSE_SHARE,
+    )
+    add(
+        f"about {_percent(absent)} of the rows are expected not to exist (each says how likely it "
+        "does; --min-probability asks for more)",
+        asks=absent > CARE_ABSENT,
+    )
+    add(
+        f"emitters are very dense ({density_per_px2:.3f} per square pixel), so that some overlap "
+        "without trace",
+        asks=density_per_px2 > CARE_DENSITY_PX2,
+    )
+    clauses = [*refusing, *asking, *warnings]
+    trust = Trust.REFUSE if refusing else Trust.CARE if clauses else Trust.TRUST
+    why = "; ".join(clauses) or (
+        "the re-rendered frames differ from the measured ones by camera noise and no more "
+        f"(chi2 {mean:.2f})"
+    )
+    return Verdict(trust, f"{trust.value.capitalize()}: {why}.", mean, 1 - doubted, area, mask)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.01 else "under 1 %"

@@ -72,6 +72,10 @@ class PhotonPrior:
         """Give the exponential distribution from a hundredth of its mean to twelve means."""
         return cls.from_density(lambda u: np.exp(u - np.exp(u) / mean), 0.01 * mean, 12 * mean)
 
+    def scaled(self, factor: float) -> PhotonPrior:
+        """Give the distribution of `factor` times as many photo-electrons."""
+        return PhotonPrior(self.log_photons + math.log(factor), self.log_density)
+
     @property
     def step(self) -> float:
         """Spacing of the grid of ln N."""

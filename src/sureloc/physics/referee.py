@@ -133,19 +133,22 @@ def _model(
     prior: ScenePrior,
     sigma_px: tuple[float, float],
     guide: Array | None,
+    guide_margin_px: int,
     support_sigmas: float,
 ) -> Model:
     rows, columns = shape
     mean = np.atleast_2d(np.asarray(prior.background_e, dtype=np.float64))
-    scale, cumulative = 1, np.empty(0)
+    scale, margin, cumulative = 1, 0, np.empty(0)
     if guide is None:
         guide = np.empty((0, 0))
     else:
-        scale = guide.shape[0] // rows
-        if guide.shape != (rows * scale, columns * scale) or scale < 1:
+        margin = guide_margin_px
+        around = (rows + 2 * margin, columns + 2 * margin)
+        scale = guide.shape[0] // around[0]
+        if guide.shape != (around[0] * scale, around[1] * scale) or scale < 1:
             raise InputError(
                 f"The birth guide has shape {guide.shape}; it must be a whole multiple of the "
-                f"frame's {shape}."
+                f"frame's {shape} with {margin} px round it."
             )
         guide = np.ascontiguousarray(guide / guide.sum() * scale**2, dtype=np.float64)
         cumulative = np.cumsum(guide.ravel())
@@ -168,6 +171,7 @@ def _model(
         guide,
         cumulative,
         scale,
+        margin,
         *_log_map(prior.relative_density, shape),
         np.cumsum(_MOVE_SHARES)[:-1],
     )
@@ -184,6 +188,7 @@ def run_chain(
     start_knots: Array | None = None,
     max_emitters: int = 60,
     guide: Array | None = None,
+    guide_margin_px: int = 0,
     support_sigmas: float = 5.2,
 ) -> PosteriorDraws:
     """Draw emitter sets from the posterior of one frame by one chain.
@@ -198,7 +203,9 @@ def run_chain(
             prior's range are moved to its end.
         start_knots: background at its knots, (knots_y, knots_x); its prior mean by default.
         max_emitters: the count's prior is cut off there.
-        guide: relative density of birth positions, shape (scale * rows, scale * columns).
+        guide: relative density of birth positions, shape (scale * rows, scale * columns), rows and
+            columns of the frame with `guide_margin_px` round it.
+        guide_margin_px: whole pixels that the guide reaches beyond the frame on every side.
         support_sigmas: half width of the PSF's support; 5.2 loses 4e-7 of the flux, 4 loses 1e-4.
 
     Returns:
@@ -208,7 +215,7 @@ def run_chain(
         InputError: shapes do not fit.
     """
     frame = _frame(data)
-    model = _model(data.electrons.shape, prior, sigma_px, guide, support_sigmas)
+    model = _model(data.electrons.shape, prior, sigma_px, guide, guide_margin_px, support_sigmas)
     begin = np.empty((0, 3)) if start is None else np.array(start, dtype=np.float64)
     # From photons that the prior rules out, every move's ratio would be infinite or no number.
     begin[:, 2] = np.clip(begin[:, 2], *prior.photons.within)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,28 @@ from sureloc.io.movies import Movie, open_movie, parse_frames, parse_region
 from sureloc.io.output import check_new_folder, new_folder
 from sureloc.io.results import (
     IMAGES,
+    LOCALIZATIONS,
     REPORT,
     RUN,
     Place,
     TablesWriter,
+    finish_tables,
     versions,
     write_images,
     write_run,
 )
+from sureloc.io.tables import read_table
 from sureloc.localize.images import ImageSums
 from sureloc.localize.movie import Assumptions, Options, localize, prepare
 from sureloc.localize.saturation import saturated
-from sureloc.localize.tally import Tally, shifted
-from sureloc.localize.verdict import Verdict, judge
+from sureloc.localize.tally import Tally
+from sureloc.localize.verdict import REGION, Verdict, judge, trust_mask
 from sureloc.networks.weights import Networks, load_weights
 from sureloc.report.page import ReportContent, write_report
 from sureloc.report.pictures import draw_picture, pictures_of
+from sureloc.table import LOCALIZATION_COLUMNS
 
+PIXEL_SLACK = 0.02  # pixel sizes that differ by less are one
 FINE_PIXEL_NM = 12.5  # about; super-resolution pixels divide camera pixels evenly
 
 
@@ -51,6 +57,7 @@ class Outcome:
         frames: how many were looked at.
         seconds: wall time.
         comparison: with the truth, if one was given.
+        notes: what was assumed and how it was found, a sentence each.
     """
 
     verdict: Verdict
@@ -58,6 +65,7 @@ class Outcome:
     frames: int
     seconds: float
     comparison: Comparison | None
+    notes: tuple[str, ...]
 
 
 @dataclass
@@ -74,8 +82,11 @@ def localize_file(
     out: str | Path,
     *,
     camera: str | Path | Camera | None = None,
-    pixel_nm: float = 100.0,
+    pixel_nm: float | None = None,
     sigma_px: float | None = None,
+    density_per_um2: float | None = None,
+    mean_photons: float | None = None,
+    background_photons: float | None = None,
     draws: int = 16,
     seed: int = 0,
     roi: str | None = None,
@@ -94,8 +105,11 @@ def localize_file(
         out: new folder for the results.
         camera: camera of the whole frame, or its file (YAML, .npz, Picasso .hdf5); estimated from
             the movie without it.
-        pixel_nm: pixel size in the sample, nm.
+        pixel_nm: pixel size in the sample, nm; without it what the file says, else 100.
         sigma_px: PSF standard deviation, px; estimated from the movie without it.
+        density_per_um2, mean_photons, background_photons: emitters per square micrometre and
+            frame, photons of an emitter and background photons per pixel on average; each is
+            learned from the movie where it is not given.
         draws: posterior draws in draws.parquet.
         seed: the same seed gives the same results.
         roi: rows and columns to use, "y0:y1,x0:x1".
@@ -112,20 +126,61 @@ def localize_file(
         InputError: movie, camera, weights, options or folder cannot be used; nothing is left.
         OutputError: a file could not be written; nothing is left.
     """
-    options = Options(pixel_nm, sigma_px, draws, seed, min_probability, workers)
     check_new_folder(Path(out))
     networks = load_weights(weights, _device(device))
     used = camera if isinstance(camera, Camera) or camera is None else read_camera(Path(camera))
     with open_movie(Path(movie)) as whole:
+        pixel, note, warning = _pixel_size(pixel_nm, whole.pixel_nm)
+        options = Options(
+            pixel,
+            sigma_px,
+            draws,
+            seed,
+            min_probability,
+            workers,
+            density_per_um2=density_per_um2,
+            mean_photons=mean_photons,
+            background_photons=background_photons,
+        )
         rows, columns = parse_region(roi, whole.full_shape) if roi else (None, None)
         part = whole.select(rows, columns, parse_frames(frames, whole.frames) if frames else None)
-        if used is not None:
+        # Maps cut to the region already are as good as those of the whole frame.
+        if used is not None and used.shape != part.shape[1:]:
             used.check_shape(whole.full_shape)
             used = used.crop(part.rows, part.columns)
+        provenance = {
+            "command": command,
+            "movie": str(movie),
+            "camera": "given" if isinstance(camera, Camera) else camera and str(camera),
+            "roi": roi,
+            "frames": frames,
+            "device": device,
+            "workers": workers,
+        }
         with (bar or _no_bar)(part.frames) as advance:
             return localize_movie(
-                part, used, options, Path(out), {"command": command}, networks, progress=advance
+                part,
+                used,
+                options,
+                Path(out),
+                provenance,
+                networks,
+                notes=[note],
+                warnings=warning,
+                progress=advance,
             )
+
+
+def _pixel_size(given: float | None, stated: float | None) -> tuple[float, str, list[str]]:
+    """Give the pixel size, nm, where it is from, and a warning where the file contradicts."""
+    if given is None:
+        if stated is None:
+            return 100.0, "Nothing says how large pixels are; 100 nm were taken (--pixel-nm).", []
+        return stated, f"The pixel size is {stated:g} nm, as the file says.", []
+    if stated is not None and abs(stated / given - 1) > PIXEL_SLACK:
+        note = f"The pixel size was given: {given:g} nm. The file says {stated:g} nm."
+        return given, note, [f"the file says that pixels are {stated:g} nm, not {given:g} nm"]
+    return given, f"The pixel size was given: {given:g} nm.", []
 
 
 def _device(name: str) -> str:
@@ -154,6 +209,8 @@ def localize_movie(
     networks: Networks,
     *,
     truth: pd.DataFrame | None = None,
+    notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
     progress: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Localize an open movie and write the folder of results, whole or not at all.
@@ -165,6 +222,7 @@ def localize_movie(
         out: new folder.
         provenance: what to remember in the files: command, seed, options.
         networks: trained networks.
+        notes, warnings: what the report shall say beside what `prepare` found.
         truth: true positions in the movie's coordinates, to compare with; none in earnest.
         progress: called after every frame.
 
@@ -173,27 +231,42 @@ def localize_movie(
         OutputError: a file could not be written; nothing is left.
     """
     clock = _Clock()
+    provenance = {
+        **provenance,
+        "version": metadata.version("sureloc"),
+        "weights": networks.card.name,
+        **_chosen(options),
+    }
     with new_folder(out) as folder:
         assumptions = prepare(movie, camera, options, networks)
+        assumptions = replace(
+            assumptions,
+            notes=(*notes, *assumptions.notes),
+            warnings=(*warnings, *assumptions.warnings),
+        )
         clock.prepared = clock.since()
         place = Place(
             movie.rows.start, movie.columns.start, movie.frame_range.start, options.pixel_nm
         )
-        tally, images, table = _tables(
-            folder,
-            movie,
-            assumptions,
-            options,
-            networks,
-            place,
-            provenance,
-            truth is not None,
-            progress,
+        tally, images = _tables(
+            folder, movie, assumptions, options, networks, place, provenance, progress
         )
         assumptions = _with_saturation(assumptions, tally)
+        variance = float(np.median(tally.read_variance_e2))
+        marked = finish_tables(
+            folder,
+            trust_mask(images.chi2 / max(images.frames, 1), images.frames, assumptions.sigma_px),
+            place,
+            float(np.mean(assumptions.sigma_px)) * options.pixel_nm,
+            variance / assumptions.camera.quantum_efficiency**2,
+            provenance,
+        )
+        for frame, number in marked.items():
+            tally.doubt(frame, REGION, number)
         verdict = judge(
             tally.rows,
-            tally.trusted,
+            tally.reasons,
+            tally.absent,
             images.chi2 / max(images.frames, 1),
             images.frames,
             assumptions.sigma_px,
@@ -204,7 +277,9 @@ def localize_movie(
         pictures = list(pictures_of(images, verdict.mask))
         for picture in pictures:
             draw_picture(picture, folder / f"{picture.name}.png")
-        comparison = None if truth is None else compare(table, truth)
+        comparison = None
+        if truth is not None:
+            comparison = compare(read_table(folder / LOCALIZATIONS, LOCALIZATION_COLUMNS), truth)
         record = _record(movie, options, assumptions, verdict, tally, comparison, clock)
         record["weights"] = networks.card.model_dump(mode="json")
         write_run(folder / RUN, {**provenance, **record})
@@ -228,7 +303,7 @@ def localize_movie(
             },
         )
         write_report(folder / REPORT, content)
-    return Outcome(verdict, tally.rows, images.frames, clock.since(), comparison)
+    return Outcome(verdict, tally.rows, images.frames, clock.since(), comparison, assumptions.notes)
 
 
 def _with_saturation(assumptions: Assumptions, tally: Tally) -> Assumptions:
@@ -247,31 +322,34 @@ def _tables(
     networks: Networks,
     place: Place,
     provenance: dict[str, Any],
-    keep: bool,
     progress: Callable[[], None],
-) -> tuple[Tally, ImageSums, pd.DataFrame]:
+) -> tuple[Tally, ImageSums]:
     frames, height, width = movie.shape
     camera = assumptions.camera
     variance = camera.read_variance_e2((height, width))
     tally = Tally(options.pixel_nm, frames, variance, camera.excess_noise)
     zoom = max(1, round(options.pixel_nm / FINE_PIXEL_NM))
     images = ImageSums((height, width), zoom, options.pixel_nm)
-    sigma_nm = float(np.mean(assumptions.sigma_px)) * options.pixel_nm
-    noise = float(np.median(variance)) / camera.quantum_efficiency**2
-    kept = []
-    with TablesWriter(folder, place, sigma_nm, noise, provenance) as writer:
+    with TablesWriter(folder, place, provenance) as writer:
         for rows in localize(movie, assumptions, options, networks):
             adu = movie.read(rows.frame, rows.frame + 1)
             electrons = camera.electrons(adu)[0]
             writer.append(rows)
             images.add(rows.draws, options.draws, electrons, rows.chi2)
             tally.add(rows, electrons, saturated(adu, camera)[0], place.first_frame + rows.frame)
-            if keep:
-                shift = place.first_column * place.pixel_nm, place.first_row * place.pixel_nm
-                moved = shifted(rows.table, *shift)
-                kept.append(moved.assign(frame=moved["frame"] + place.first_frame))
             progress()
-    return tally, images, pd.concat(kept, ignore_index=True) if kept else pd.DataFrame()
+    return tally, images
+
+
+def _chosen(options: Options) -> dict[str, object]:
+    """Give the options that results depend on, as they are remembered."""
+    return {
+        name: getattr(options, name)
+        for name in (
+            *("pixel_nm", "sigma_px", "density_per_um2", "mean_photons", "background_photons"),
+            *("draws", "seed", "min_probability"),
+        )
+    }
 
 
 def _record(
@@ -287,13 +365,7 @@ def _record(
     return {
         "movie": {"name": movie.path.name, "shape": list(movie.shape)},
         "versions": versions(),
-        "options": {
-            "pixel_nm": options.pixel_nm,
-            "sigma_px": options.sigma_px,
-            "draws": options.draws,
-            "seed": options.seed,
-            "min_probability": options.min_probability,
-        },
+        "options": _chosen(options),
         "assumed": {
             "notes": list(assumptions.notes),
             "warnings": list(assumptions.warnings),

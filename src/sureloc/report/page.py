@@ -13,6 +13,8 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
+import numpy as np
+
 from sureloc.localize.images import ImageSums
 from sureloc.localize.movie import Assumptions
 from sureloc.localize.tally import Tally
@@ -27,6 +29,7 @@ from sureloc.report.charts import (
 from sureloc.report.frames import example_png
 from sureloc.report.pictures import Picture, png_bytes, scale_bar
 
+NOISY = 3.0  # times the median read noise
 _CLASS_OF = {Trust.TRUST: "trust", Trust.CARE: "care", Trust.REFUSE: "refuse"}
 
 
@@ -188,6 +191,7 @@ def _assumed(content: ReportContent) -> str:
     density = learned.prior.density_per_px2 / (content.tally.pixel_nm / 1000) ** 2
     return (
         f"<ul>{notes}{warnings}"
+        f"<li>{escape(_camera(content))}</li>"
         f"<li>PSF: Gaussian, {sigma_x:.3f} x {sigma_y:.3f} px "
         f"({sigma_x * content.tally.pixel_nm:.0f} x {sigma_y * content.tally.pixel_nm:.0f} nm)."
         "</li>"
@@ -196,6 +200,28 @@ def _assumed(content: ReportContent) -> str:
         f"background {learned.background_e.mean() / camera.quantum_efficiency:.1f} photons per "
         f"pixel, from {learned.emitters:.0f} emitters.</li></ul>"
         f"{prior_chart(learned.prior.photons, camera.quantum_efficiency)}"
+    )
+
+
+def _camera(content: ReportContent) -> str:
+    """Say which camera was assumed, in ADU and electrons."""
+    camera, tally = content.assumptions.camera, content.tally
+    noise = np.sqrt(tally.read_variance_e2)
+    noisy = int((noise > NOISY * np.median(noise)).sum())
+    parts = [
+        f"offset {np.median(camera.offset_adu):.1f} ADU",
+        f"gain {np.median(camera.gain_adu_per_e):.3g} ADU per electron",
+        f"read noise {np.median(noise):.2f} electrons",
+        f"quantum efficiency {camera.quantum_efficiency:g}",
+    ]
+    if camera.em_gain > 1:
+        parts.append(f"electron multiplication, excess noise {camera.excess_noise:.2f}")
+    if camera.saturation_adu is not None:
+        parts.append(f"saturation at {camera.saturation_adu:,} ADU")
+    maps = " (medians of its maps)" if camera.shape else ""
+    return (
+        f"Camera{maps}: {', '.join(parts)}; {noisy:,} pixels with more than {NOISY:g} times the "
+        f"usual read noise. Pixels are {tally.pixel_nm:g} nm."
     )
 
 
