@@ -20,6 +20,7 @@ from sureloc.localize.learning import learned_photons
 from sureloc.localize.movie import Options, localize, movie_crowding, prepare, spread_frames
 from sureloc.localize.regions import Region, Window, cuts, owned, regions_of, unique_rows
 from sureloc.localize.saturation import cut_off_adu, telling_frames
+from sureloc.localize.tally import Tally
 from sureloc.localize.verdict import (
     ABSENT,
     MISFIT,
@@ -533,6 +534,26 @@ def test_rows_in_regions_that_do_not_fit_are_marked_and_keep_older_reasons():
     assert list(newly) == [True, False, False]
     assert list(marked["trusted"]) == [False, False, True]
     assert list(marked["reason"]) == [REGION, OPEN, ""]
+
+
+def test_frames_to_look_at_show_regions_that_are_not_trusted(run):
+    _, movie, _, results = run
+    variance = CAMERA.read_variance_e2((26, 30))
+    tally = Tally(100.0, len(results), variance, 1.0)
+    for rows in results:
+        electrons = CAMERA.electrons(movie.adu[rows.frame])
+        tally.add(rows, electrons, np.zeros((26, 30), bool), rows.frame)
+    assert 0 < tally.absent < 0.1
+    mask = np.ones((26, 30), bool)
+    mask[:, 15:] = False
+    tally.mark_examples(mask)
+    tally.doubt(0, REGION, 3)
+    assert tally.trusted == tally.rows - 3
+    assert tally.reasons[REGION] == 3
+    for example in tally.examples:
+        right = example.table["x_nm"] > 1450.0
+        assert right.any()
+        assert (example.table["trusted"] == ~right).all()
 
 
 def test_noise_alone_seldom_exceeds_the_limit(rng):

@@ -6,13 +6,14 @@ Memory grows with the number of frames by two numbers each, and with nothing els
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from sureloc.localize.rows import FrameRows
+from sureloc.localize.verdict import mark_regions
 
 Array = npt.NDArray[np.float64]
 
@@ -80,6 +81,12 @@ class ExampleFrame:
     table: pd.DataFrame
     chi2: float
 
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Its rows and columns in the localized region."""
+        height, width = self.electrons.shape
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
 
 @dataclass
 class Tally:
@@ -137,6 +144,17 @@ class Tally:
         """Count rows of a frame, by its index, that turned out not to be trusted."""
         self.trusted_per_frame[frame] -= rows
         self.reasons[reason] += rows
+
+    def mark_examples(self, mask: npt.NDArray[np.bool_]) -> None:
+        """Mark the rows of the frames to look at that lie in regions not to be trusted."""
+
+        def marked(example: ExampleFrame) -> ExampleFrame:
+            window = example.window
+            table, _ = mark_regions(example.table, mask[window], self.pixel_nm)
+            return replace(example, table=table)
+
+        self._spread = {frame: marked(example) for frame, example in self._spread.items()}
+        self._worst = None if self._worst is None else marked(self._worst)
 
     @property
     def examples(self) -> list[ExampleFrame]:

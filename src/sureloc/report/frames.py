@@ -19,7 +19,8 @@ def example_png(example: ExampleFrame, pixel_nm: float) -> bytes:
     """Draw one frame in three panels; give a PNG.
 
     The measured and the re-rendered frame share their grey values. Circles have the radius of two
-    stated standard deviations, at least `LEAST_RADIUS_PX`; the last panel is in units of noise.
+    stated standard deviations, dotted where they had to be enlarged to `LEAST_RADIUS_PX` to be
+    seen; the last panel is in units of noise.
     """
     figure = Figure(figsize=(12.0, 4.3), dpi=110, layout="constrained")
     panels = figure.subplots(1, 3)
@@ -45,21 +46,24 @@ def example_png(example: ExampleFrame, pixel_nm: float) -> bytes:
     table = example.table
     for trusted, colour in ((True, TRUSTED), (False, DOUBTED)):
         rows = table[table["trusted"] == trusted]
-        sigma = np.maximum(rows[["sigma_x_nm", "sigma_y_nm"]].to_numpy(float) / pixel_nm, 0.0)
-        size = np.maximum(4.0 * sigma, 2 * LEAST_RADIUS_PX)
-        panels[0].add_collection(
-            EllipseCollection(
-                size[:, 0],
-                size[:, 1],
-                np.zeros(len(rows)),
-                units="xy",
-                offsets=rows[["x_nm", "y_nm"]].to_numpy(float) / pixel_nm,
-                offset_transform=panels[0].transData,
-                facecolors="none",
-                edgecolors=colour,
-                linewidths=0.9,
+        size = 4.0 * rows[["sigma_x_nm", "sigma_y_nm"]].to_numpy(float) / pixel_nm
+        enlarged = size.min(1) < 2 * LEAST_RADIUS_PX if len(rows) else np.zeros(0, bool)
+        for which, style in ((~enlarged, "solid"), (enlarged, "dotted")):
+            drawn = np.maximum(size[which], 2 * LEAST_RADIUS_PX)
+            panels[0].add_collection(
+                EllipseCollection(
+                    drawn[:, 0],
+                    drawn[:, 1],
+                    np.zeros(len(drawn)),
+                    units="xy",
+                    offsets=rows[["x_nm", "y_nm"]].to_numpy(float)[which] / pixel_nm,
+                    offset_transform=panels[0].transData,
+                    facecolors="none",
+                    edgecolors=colour,
+                    linestyles=style,
+                    linewidths=0.9,
+                )
             )
-        )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

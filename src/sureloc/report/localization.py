@@ -253,9 +253,10 @@ def localize_movie(
         )
         assumptions = _with_saturation(assumptions, tally)
         variance = float(np.median(tally.read_variance_e2))
+        mask = trust_mask(images.chi2 / max(images.frames, 1), images.frames, assumptions.sigma_px)
         marked = finish_tables(
             folder,
-            trust_mask(images.chi2 / max(images.frames, 1), images.frames, assumptions.sigma_px),
+            mask,
             place,
             float(np.mean(assumptions.sigma_px)) * options.pixel_nm,
             variance / assumptions.camera.quantum_efficiency**2,
@@ -263,6 +264,7 @@ def localize_movie(
         )
         for frame, number in marked.items():
             tally.doubt(frame, REGION, number)
+        tally.mark_examples(mask)
         verdict = judge(
             tally.rows,
             tally.reasons,

@@ -111,8 +111,8 @@ def _sections(content: ReportContent) -> Iterable[str]:
         caption = f"Frame {example.frame} ({example.why}); {len(example.table)} localizations"
         yield (
             f'<figure><img class="chart" src="{image}" alt="{escape(caption)}">'
-            f"<figcaption>{escape(caption)}. Circles: two stated standard deviations, at least "
-            "0.35 px; red ones are not trusted.</figcaption></figure>"
+            f"<figcaption>{escape(caption)}. Circles: two stated standard deviations, dotted where "
+            "enlarged to 0.35 px to be seen; red ones are not trusted.</figcaption></figure>"
         )
     yield "</section>"
     yield f"<section><h2>What was assumed</h2>{_assumed(content)}</section>"
