@@ -32,6 +32,7 @@ import torch
 from sureloc.camera import Camera
 from sureloc.config.recipes import load_recipe
 from sureloc.evaluate.compare import Comparison, compare, matched
+from sureloc.evaluate.trials import InMemory
 from sureloc.localize.movie import Options, localize, prepare
 from sureloc.networks.weights import load_weights
 from sureloc.physics.information import isolated_bound, joint_bound
@@ -44,21 +45,6 @@ from sureloc.simulate.recipe import Recipe
 
 PHOTONS = (200, 500, 1000, 2000, 5000)
 RADIUS_NM = 250.0
-
-
-@dataclass(frozen=True)
-class InMemory:
-    """A movie that is an array."""
-
-    adu: npt.NDArray[np.uint16]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        frames, rows, columns = self.adu.shape
-        return frames, rows, columns
-
-    def read(self, first: int, last: int) -> npt.NDArray[np.uint16]:
-        return self.adu[first:last]
 
 
 @dataclass(frozen=True)

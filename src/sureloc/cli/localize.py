@@ -112,7 +112,14 @@ def _width(text: str) -> float | None:
 
 
 @contextmanager
-def bar_of_frames(frames: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
+def bar_of_frames(
+    frames: int,
+    *,
+    quiet: bool,
+    unit: str = "frames",
+    before: str = "learning from the movie",
+    what: str = "localizing",
+) -> Iterator[Callable[[], None]]:
     """Show a progress bar on stderr; give what to call after every frame."""
     from time import perf_counter
 
@@ -130,7 +137,7 @@ def bar_of_frames(frames: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("frames {task.fields[rate]}"),
+        TextColumn(unit + " {task.fields[rate]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -138,7 +145,7 @@ def bar_of_frames(frames: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
         transient=True,
         disable=quiet,
     ) as bar:
-        task = bar.add_task("learning from the movie", total=frames, rate="")
+        task = bar.add_task(before, total=frames, rate="")
         ends: list[float] = []
 
         def advance() -> None:
@@ -146,6 +153,6 @@ def bar_of_frames(frames: int, *, quiet: bool) -> Iterator[Callable[[], None]]:
             # The first frame's time holds the learning; frames also come in bursts.
             first, *later = ends[-RATE_FRAMES:]
             rate = f"{len(later) / (later[-1] - first):.2f}/s" if later else ""
-            bar.update(task, advance=1, description="localizing", rate=rate)
+            bar.update(task, advance=1, description=what, rate=rate)
 
         yield advance

@@ -1,0 +1,52 @@
+"""`sureloc reproduce`: every figure and table of the documentation, from seeds and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def reproduce(
+    what: Annotated[
+        list[str] | None, typer.Argument(help="Names of studies; all of them by default.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the results; what is there already is kept.")
+    ] = Path("docs/results"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few and short movies: shows that it works.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of all movies.")] = 20_261,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+) -> None:
+    """Remake figures and tables with the shipped weights; a run that was stopped goes on."""
+    import torch
+
+    from sureloc.cli.localize import bar_of_frames
+    from sureloc.errors import InputError
+    from sureloc.networks.weights import load_weights
+    from sureloc.report.reproduction import STUDIES, code_version, run_study
+
+    names = [study.name for study in STUDIES]
+    unknown = sorted(set(what or ()) - set(names))
+    if unknown:
+        raise InputError(
+            f"There is no study {', '.join(unknown)}; give some of {', '.join(names)}, or none "
+            "for all."
+        )
+    torch.set_num_threads(1)
+    # Nobody shall mistake the one for the other.
+    folder = out / "quick" if quick else out
+    networks, version = load_weights("fast"), code_version()
+    for study in STUDIES:
+        if what and study.name not in what:
+            continue
+        number = len(study.conditions(quick))
+        with bar_of_frames(
+            number, quiet=quiet, unit="conditions", before=study.name, what=study.name
+        ) as advance:
+            for _ in run_study(study, folder, networks, quick=quick, seed=seed, commit=version):
+                advance()
+        typer.echo(f"{folder / study.name}.md")
