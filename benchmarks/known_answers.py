@@ -38,7 +38,7 @@ from sureloc.io.cameras import read_camera
 from sureloc.io.movies import open_movie
 from sureloc.localize.movie import Assumptions, Options, localize, prepare
 from sureloc.localize.rows import FrameRows
-from sureloc.localize.verdict import Verdict, judge
+from sureloc.localize.verdict import Verdict, judge, region_doubts
 from sureloc.networks.weights import load_weights
 from sureloc.physics.information import isolated_bound
 from sureloc.physics.psf import GaussianPSF
@@ -158,13 +158,13 @@ def run(stack: Path, pixel_nm: float, camera: Camera | None, options: argparse.N
         shape = movie.shape
     table = pd.concat([r.table for r in rows], ignore_index=True)
     chi2 = [r.chi2 for r in rows]
+    mean_chi2 = np.mean(chi2, axis=0)
     verdict = judge(
         len(table),
         table["reason"][~table["trusted"]].value_counts().to_dict(),
         1 - float(table["p_exists"].mean()),
-        np.mean(chi2, axis=0),
-        len(chi2),
-        assumptions.sigma_px,
+        float(mean_chi2.mean()),
+        region_doubts(mean_chi2, np.zeros(shape[1:]), len(chi2), assumptions.sigma_px),
         assumptions.learned.prior.density_per_px2,
         assumptions.warnings,
     )

@@ -27,11 +27,13 @@ from sureloc.localize.verdict import (
     OPEN,
     REGION,
     SATURATED,
+    UNSURE,
     Trust,
     chi2_limit,
     judge,
     mark_regions,
     mark_rows,
+    region_doubts,
     trust_mask,
 )
 from sureloc.physics.priors import PhotonPrior, ScenePrior, hat_functions
@@ -522,18 +524,18 @@ def test_rows_whose_window_does_not_fit_are_marked():
 def test_rows_in_regions_that_do_not_fit_are_marked_and_keep_older_reasons():
     table = pd.DataFrame(
         {
-            "x_nm": [300.0, 300.0, 700.0],
-            "y_nm": [200.0, 200.0, 200.0],
-            "trusted": [True, False, True],
-            "reason": ["", OPEN, ""],
+            "x_nm": [300.0, 300.0, 700.0, 800.0],
+            "y_nm": [200.0, 200.0, 200.0, 200.0],
+            "trusted": [True, False, True, True],
+            "reason": ["", OPEN, "", ""],
         }
     )
-    mask = np.ones((10, 10), bool)
-    mask[2, 3] = False
-    marked, newly = mark_regions(table, mask, 100.0)
-    assert list(newly) == [True, False, False]
-    assert list(marked["trusted"]) == [False, False, True]
-    assert list(marked["reason"]) == [REGION, OPEN, ""]
+    doubts = {REGION: np.zeros((10, 10), bool), UNSURE: np.zeros((10, 10), bool)}
+    doubts[REGION][2, 3] = doubts[UNSURE][2, 3] = doubts[UNSURE][2, 8] = True
+    marked, newly = mark_regions(table, doubts, 100.0)
+    assert list(newly) == [REGION, "", "", UNSURE]
+    assert list(marked["trusted"]) == [False, False, True, False]
+    assert list(marked["reason"]) == [REGION, OPEN, "", UNSURE]
 
 
 def test_frames_to_look_at_show_regions_that_are_not_trusted(run):
@@ -544,9 +546,9 @@ def test_frames_to_look_at_show_regions_that_are_not_trusted(run):
         electrons = CAMERA.electrons(movie.adu[rows.frame])
         tally.add(rows, electrons, np.zeros((26, 30), bool), rows.frame)
     assert 0 < tally.absent < 0.1
-    mask = np.ones((26, 30), bool)
-    mask[:, 15:] = False
-    tally.mark_examples(mask)
+    bad = np.zeros((26, 30), bool)
+    bad[:, 15:] = True
+    tally.mark_examples({REGION: bad})
     tally.doubt(0, REGION, 3)
     assert tally.trusted == tally.rows - 3
     assert tally.reasons[REGION] == 3
@@ -572,6 +574,32 @@ def test_the_mask_follows_the_fit():
     assert mask.sum() == 98
 
 
+def _doubts(misfit, unsure):
+    """Maps of 100 pixels, so many of them not to be trusted."""
+    pixel = np.arange(100).reshape(10, 10)
+    return {REGION: pixel < misfit, UNSURE: pixel < unsure}
+
+
+def test_regions_are_doubted_where_molecules_are_in_few_draws(rng):
+    """One molecule in all draws, one in one of sixteen at a time, in every of five frames."""
+    sums = ImageSums((30, 30), 8, 100.0)
+    for _ in range(5):
+        sure = rng.normal([600.0, 700.0], 8.0, (16, 2))
+        rare = np.array([[2000.0, 2100.0]])
+        places = np.concatenate([sure, rare])
+        draws = pd.DataFrame({"draw": [*range(16), 3], "x_nm": places[:, 0], "y_nm": places[:, 1]})
+        sums.add(draws, 16, np.zeros((30, 30)), np.ones((30, 30)))
+    ratio = sums.relative_sd((1.2, 1.2))
+    assert 0 < ratio[7, 6] < 1
+    # One of K draws: mean 1/K, variance (1/K)(1 - 1/K) K/(K - 1), so sqrt(K); five frames add up.
+    assert ratio[21, 20] == pytest.approx(4.0 / math.sqrt(5), rel=0.01)
+    assert ratio[15, 15] == 0
+    few = region_doubts(np.ones((30, 30)), math.sqrt(5) * ratio, 5, (1.2, 1.2))
+    assert few[UNSURE][21, 20]
+    assert not few[UNSURE][7, 6]
+    assert not few[REGION].any()
+
+
 @pytest.mark.parametrize(
     ("change", "trust", "words"),
     [
@@ -587,8 +615,11 @@ def test_the_mask_follows_the_fit():
             Trust.REFUSE,
             "saturated or dead pixels; the camera was guessed",
         ),
-        ({"chi2": np.full((10, 10), 1.2)}, Trust.CARE, "1.20 times"),
-        ({"chi2": np.full((10, 10), 3.0)}, Trust.REFUSE, "3.00 times"),
+        ({"mean_chi2": 1.2}, Trust.CARE, "1.20 times"),
+        ({"mean_chi2": 3.0}, Trust.REFUSE, "3.00 times"),
+        ({"doubts": _doubts(10, 0)}, Trust.CARE, "10 % of the field of view does not fit"),
+        ({"doubts": _doubts(40, 0)}, Trust.REFUSE, "40 % of the field of view does not fit"),
+        ({"doubts": _doubts(0, 40)}, Trust.CARE, "in 40 % of the field of view draws disagree"),
     ],
 )
 def test_the_verdict_says_why(change, trust, words):
@@ -596,9 +627,8 @@ def test_the_verdict_says_why(change, trust, words):
         "rows": 100,
         "reasons": {},
         "absent": 0.02,
-        "chi2": np.ones((10, 10)),
-        "frames": 100,
-        "sigma_px": (1.2, 1.2),
+        "mean_chi2": 1.0,
+        "doubts": _doubts(0, 0),
         "density_per_px2": 0.01,
         "warnings": [],
     }
@@ -609,5 +639,5 @@ def test_the_verdict_says_why(change, trust, words):
 
 
 def test_a_run_without_rows_is_judged_too():
-    verdict = judge(0, {}, 0.0, np.ones((4, 4)), 3, (1.0, 1.0), 0.01, [])
+    verdict = judge(0, {}, 0.0, 1.0, _doubts(0, 0), 0.01, [])
     assert verdict.trusted_rows == 1.0

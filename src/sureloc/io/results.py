@@ -119,29 +119,29 @@ class TablesWriter:
 
 def finish_tables(
     folder: Path,
-    mask: npt.NDArray[np.bool_],
+    doubts: Mapping[str, npt.NDArray[np.bool_]],
     place: Place,
     psf_sigma_nm: float,
     read_variance_photons2: float,
     provenance: Mapping[str, object],
-) -> Counter[int]:
+) -> Counter[tuple[int, str]]:
     """Write the localizations, now that it is known which regions can be trusted.
 
     Args:
         folder: where a `TablesWriter` left the rows.
-        mask: True where the region can be trusted, (rows, columns) of the localized part.
+        doubts: where not to trust, (rows, columns) of the localized part, by the reason.
         place: where that part lies in the movie.
         psf_sigma_nm: PSF width, nm, and
         read_variance_photons2: typical read variance, photons^2, for ThunderSTORM's columns.
         provenance: what made them, JSON-serializable.
 
     Returns:
-        How many rows of each frame, counted in the localized part, were marked.
+        How many rows were marked of each frame, counted in the localized part, for each reason.
 
     Raises:
         OutputError: a file cannot be written.
     """
-    marked: Counter[int] = Counter()
+    marked: Counter[tuple[int, str]] = Counter()
     shift = -place.first_column * place.pixel_nm, -place.first_row * place.pixel_nm
     with (
         TableWriter(folder / LOCALIZATIONS, LOCALIZATION_COLUMNS, provenance) as writer,
@@ -150,11 +150,13 @@ def finish_tables(
         ) as csv,
     ):
         for table in table_chunks(folder / _WAITING):
-            judged, doubted = mark_regions(shifted(table, *shift), mask, place.pixel_nm)
+            judged, newly = mark_regions(shifted(table, *shift), doubts, place.pixel_nm)
             table = table.assign(trusted=judged["trusted"], reason=judged["reason"])
             writer.append(table)
             csv.append(table)
-            marked.update((table["frame"][doubted] - place.first_frame).tolist())
+            some = newly != ""
+            frames = (table["frame"][some] - place.first_frame).tolist()
+            marked.update(zip(frames, newly[some], strict=True))
     (folder / _WAITING).unlink()
     return marked
 

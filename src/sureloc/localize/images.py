@@ -7,15 +7,17 @@ of those of the frames, and no draw has to be kept.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import special
+from scipy import ndimage, special
 
 Array = npt.NDArray[np.float64]
 KERNEL_SIGMA = 1.0  # of the KDE, in pixels of the super-resolution image
+LEAST_EMITTERS = 0.3  # in a window, summed over the frames
 _REACH = 4
 
 
@@ -52,6 +54,24 @@ class ImageSums:
     def sd(self) -> Array:
         """Posterior standard deviation of the summed image, emitters per pixel."""
         return np.sqrt(self.variance)
+
+    def relative_sd(self, sigma_px: tuple[float, float]) -> Array:
+        """Give the pixel-wise sd over the mean within two PSF widths of every camera pixel.
+
+        Sums over the fine pixels of the window, each by its own sd; 0 where the image holds less
+        than `LEAST_EMITTERS` there, which is nothing to be unsure about.
+
+        Args:
+            sigma_px: PSF widths along columns and rows, px.
+        """
+        blocks = (self.shape[0], self.zoom, self.shape[1], self.zoom)
+        size = [2 * round(2 * sigma) + 1 for sigma in reversed(sigma_px)]
+        mean, sd = (
+            ndimage.uniform_filter(image.reshape(blocks).sum((1, 3)), size, mode="constant")
+            * math.prod(size)
+            for image in (self.mean, self.sd)
+        )
+        return np.asarray(np.where(mean >= LEAST_EMITTERS, sd / np.maximum(mean, 1e-9), 0.0))
 
     @property
     def fine_pixel_nm(self) -> float:

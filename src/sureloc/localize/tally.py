@@ -6,6 +6,7 @@ Memory grows with the number of frames by two numbers each, and with nothing els
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -145,13 +146,12 @@ class Tally:
         self.trusted_per_frame[frame] -= rows
         self.reasons[reason] += rows
 
-    def mark_examples(self, mask: npt.NDArray[np.bool_]) -> None:
+    def mark_examples(self, doubts: Mapping[str, npt.NDArray[np.bool_]]) -> None:
         """Mark the rows of the frames to look at that lie in regions not to be trusted."""
 
         def marked(example: ExampleFrame) -> ExampleFrame:
-            window = example.window
-            table, _ = mark_regions(example.table, mask[window], self.pixel_nm)
-            return replace(example, table=table)
+            here = {reason: bad[example.window] for reason, bad in doubts.items()}
+            return replace(example, table=mark_regions(example.table, here, self.pixel_nm)[0])
 
         self._spread = {frame: marked(example) for frame, example in self._spread.items()}
         self._worst = None if self._worst is None else marked(self._worst)

@@ -28,11 +28,13 @@ CARE_CHI2, REFUSE_CHI2 = (0.85, 1.15), (0.6, 1.6)  # bounds of the movie's mean 
 CARE_ABSENT = 0.2  # share of the rows that are expected not to exist
 OPEN_SIGMAS = 0.45  # of the PSF; evenly spread over what counts as one row gives 0.5
 LIKELIER_THAN_NOT = 0.5
+UNSURE_RATIO = 3.0  # pixel-wise sd over mean; a molecule that is in one draw of ten has this
 CARE_DENSITY_PX2 = 0.045  # emitters per pixel above which too few tests were made
 
 
 SATURATED = "saturated or dead pixels nearby"
 MISFIT = "the image model does not fit here"
+UNSURE = "draws disagree about what lies here"
 REGION = "the image model does not fit this region in the course of the movie"
 OPEN = "the frame leaves its position open"
 ABSENT = "more likely absent than present"
@@ -40,6 +42,7 @@ _ROWS_THAT = {
     SATURATED: "of the rows lie beside saturated or dead pixels",
     MISFIT: "of the rows lie where the image model does not fit their frame",
     REGION: "of the rows lie where the image model does not fit in the course of the movie",
+    UNSURE: "of the rows lie where draws disagree about what is there",
     OPEN: "of the rows have positions that the frame leaves open",
     ABSENT: "of the rows are more likely absent than present",
 }
@@ -118,21 +121,43 @@ def mark_rows(
 
 
 def mark_regions(
-    table: pd.DataFrame, mask: npt.NDArray[np.bool_], pixel_nm: float
-) -> tuple[pd.DataFrame, npt.NDArray[np.bool_]]:
+    table: pd.DataFrame, doubts: Mapping[str, npt.NDArray[np.bool_]], pixel_nm: float
+) -> tuple[pd.DataFrame, pd.Series]:
     """Mark trusted rows that lie in regions which are not.
 
     Args:
-        table: rows, positions counted from the centre of the mask's first pixel.
-        mask: True where the region can be trusted (`trust_mask`), (rows, columns).
+        table: rows, positions counted from the centre of the maps' first pixel.
+        doubts: maps (rows, columns) of where not to trust, by the reason.
         pixel_nm: pixel size, nm.
 
     Returns:
-        The table, and which rows are newly marked.
+        The table, and the reason of each row that is newly marked, empty for all others.
     """
-    doubted = table["trusted"].to_numpy(bool) & ~mask[_pixels(table, pixel_nm, mask.shape)]
-    reason = np.where(doubted, REGION, table["reason"].to_numpy(object)).astype(object)
-    return table.assign(reason=reason, trusted=table["trusted"].to_numpy(bool) & ~doubted), doubted
+    reason = table["reason"].to_numpy(object).copy()
+    newly = np.full(len(table), "", object)
+    for name, bad in doubts.items():
+        here = (reason == "") & bad[_pixels(table, pixel_nm, bad.shape)]
+        reason[here] = newly[here] = name
+    marked = table.assign(reason=reason, trusted=reason == "")
+    return marked, pd.Series(newly, table.index)
+
+
+def region_doubts(
+    mean_chi2: Array, relative_sd: Array, frames: int, sigma_px: tuple[float, float]
+) -> dict[str, npt.NDArray[np.bool_]]:
+    """Give the maps of where not to trust a movie's results, by the reason.
+
+    Args:
+        mean_chi2: local chi2 averaged over the movie, (rows, columns).
+        relative_sd: pixel-wise sd of the super-resolution image over its mean, round every camera
+            pixel (`ImageSums.relative_sd`), (rows, columns).
+        frames: number of frames.
+        sigma_px: PSF widths, px.
+    """
+    return {
+        REGION: ~trust_mask(mean_chi2, frames, sigma_px),
+        UNSURE: np.asarray(relative_sd > UNSURE_RATIO),
+    }
 
 
 def _pixels(
@@ -164,9 +189,8 @@ def judge(
     rows: int,
     reasons: Mapping[str, int],
     absent: float,
-    chi2: Array,
-    frames: int,
-    sigma_px: tuple[float, float],
+    mean_chi2: float,
+    doubts: Mapping[str, npt.NDArray[np.bool_]],
     density_per_px2: float,
     warnings: Sequence[str],
 ) -> Verdict:
@@ -176,14 +200,14 @@ def judge(
         rows: number of rows.
         reasons: how many of them are not trusted for which reason.
         absent: share of the rows that are expected not to exist: 1 - mean of p_exists.
-        chi2: local chi2 averaged over the movie, (rows, columns).
-        frames: number of frames.
-        sigma_px: PSF widths, px.
+        mean_chi2: mean squared residual of the whole movie over its expectation.
+        doubts: where not to trust, by the reason (`region_doubts`).
         density_per_px2: emitters per square pixel that the movie taught.
         warnings: clauses about what was guessed or is out of range; each alone asks for care.
     """
-    mask = trust_mask(chi2, frames, sigma_px)
-    mean, area = float(chi2.mean()), float(mask.mean())
+    mean = mean_chi2
+    misfit, unsure = (float(doubts[name].mean()) for name in (REGION, UNSURE))
+    mask = ~np.logical_or.reduce(list(doubts.values()))
     doubted = sum(reasons.values()) / rows if rows else 0.0
     refusing: list[str] = []
     asking: list[str] = []
@@ -199,9 +223,13 @@ def judge(
         refuses=not REFUSE_CHI2[0] <= mean <= REFUSE_CHI2[1],
     )
     add(
-        f"{_percent(1 - area)} of the field of view does not fit the model",
-        asks=1 - area > CARE_SHARE,
-        refuses=1 - area > REFUSE_SHARE,
+        f"{_percent(misfit)} of the field of view does not fit the model",
+        asks=misfit > CARE_SHARE,
+        refuses=misfit > REFUSE_SHARE,
+    )
+    add(
+        f"in {_percent(unsure)} of the field of view draws disagree about what is there",
+        asks=unsure > CARE_SHARE,
     )
     add(
         ", ".join(
@@ -228,7 +256,9 @@ def judge(
         "the re-rendered frames differ from the measured ones by camera noise and no more "
         f"(chi2 {mean:.2f})"
     )
-    return Verdict(trust, f"{trust.value.capitalize()}: {why}.", mean, 1 - doubted, area, mask)
+    return Verdict(
+        trust, f"{trust.value.capitalize()}: {why}.", mean, 1 - doubted, float(mask.mean()), mask
+    )
 
 
 def _percent(share: float) -> str:

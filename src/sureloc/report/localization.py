@@ -37,7 +37,7 @@ from sureloc.localize.images import ImageSums
 from sureloc.localize.movie import Assumptions, Options, localize, prepare
 from sureloc.localize.saturation import saturated
 from sureloc.localize.tally import Tally
-from sureloc.localize.verdict import REGION, Verdict, judge, trust_mask
+from sureloc.localize.verdict import Verdict, judge, region_doubts
 from sureloc.networks.weights import Networks, load_weights
 from sureloc.report.page import ReportContent, write_report
 from sureloc.report.pictures import draw_picture, pictures_of
@@ -253,25 +253,26 @@ def localize_movie(
         )
         assumptions = _with_saturation(assumptions, tally)
         variance = float(np.median(tally.read_variance_e2))
-        mask = trust_mask(images.chi2 / max(images.frames, 1), images.frames, assumptions.sigma_px)
+        mean_chi2 = images.chi2 / max(images.frames, 1)
+        relative_sd = images.relative_sd(assumptions.sigma_px)
+        doubts = region_doubts(mean_chi2, relative_sd, images.frames, assumptions.sigma_px)
         marked = finish_tables(
             folder,
-            mask,
+            doubts,
             place,
             float(np.mean(assumptions.sigma_px)) * options.pixel_nm,
             variance / assumptions.camera.quantum_efficiency**2,
             provenance,
         )
-        for frame, number in marked.items():
-            tally.doubt(frame, REGION, number)
-        tally.mark_examples(mask)
+        for (frame, reason), number in marked.items():
+            tally.doubt(frame, reason, number)
+        tally.mark_examples(doubts)
         verdict = judge(
             tally.rows,
             tally.reasons,
             tally.absent,
-            images.chi2 / max(images.frames, 1),
-            images.frames,
-            assumptions.sigma_px,
+            float(mean_chi2.mean()),
+            doubts,
             assumptions.learned.prior.density_per_px2,
             assumptions.warnings,
         )

@@ -34,6 +34,8 @@ def draw_precision(table: pd.DataFrame, path: Path) -> None:
         axes.axhline(1.0, color=_COLOURS[-1], linewidth=0.8)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        photons = sorted(set(table["photons"]))
+        axes.set_xticks(photons, [f"{value:,}" for value in photons], fontsize=8)
         axes.set_yticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
         axes.minorticks_off()
         axes.set_xlabel("photons")
