@@ -589,15 +589,17 @@ def test_regions_are_doubted_where_molecules_are_in_few_draws(rng):
         places = np.concatenate([sure, rare])
         draws = pd.DataFrame({"draw": [*range(16), 3], "x_nm": places[:, 0], "y_nm": places[:, 1]})
         sums.add(draws, 16, np.zeros((30, 30)), np.ones((30, 30)))
-    ratio = sums.relative_sd((1.2, 1.2))
-    assert 0 < ratio[7, 6] < 1
+    ratio = sums.doubt
+    assert ratio[7, 6] == 0  # in every draw, wherever exactly
+    assert sums.count[7, 6] == pytest.approx(5.0)
     # One of K draws: mean 1/K, variance (1/K)(1 - 1/K) K/(K - 1), so sqrt(K); five frames add up.
-    assert ratio[21, 20] == pytest.approx(4.0 / math.sqrt(5), rel=0.01)
-    assert ratio[15, 15] == 0
-    few = region_doubts(np.ones((30, 30)), math.sqrt(5) * ratio, 5, (1.2, 1.2))
-    assert few[UNSURE][21, 20]
-    assert not few[UNSURE][7, 6]
-    assert not few[REGION].any()
+    assert sums.count[21, 20] == pytest.approx(5 / 16)
+    assert ratio[21, 20] == pytest.approx(4.0 / math.sqrt(5), rel=1e-6)
+    assert ratio[21, 23] == 0  # outside the window
+    doubts = region_doubts(np.ones((30, 30)), ratio, 5, (1.2, 1.2))
+    assert doubts[UNSURE].sum() == 25
+    assert doubts[UNSURE][21, 20]
+    assert not doubts[REGION].any()
 
 
 @pytest.mark.parametrize(
@@ -619,7 +621,8 @@ def test_regions_are_doubted_where_molecules_are_in_few_draws(rng):
         ({"mean_chi2": 3.0}, Trust.REFUSE, "3.00 times"),
         ({"doubts": _doubts(10, 0)}, Trust.CARE, "10 % of the field of view does not fit"),
         ({"doubts": _doubts(40, 0)}, Trust.REFUSE, "40 % of the field of view does not fit"),
-        ({"doubts": _doubts(0, 40)}, Trust.CARE, "in 40 % of the field of view draws disagree"),
+        ({"doubts": _doubts(0, 40)}, Trust.TRUST, "camera noise and no more"),
+        ({"reasons": {UNSURE: 8}}, Trust.CARE, "8 % of the rows lie where draws disagree"),
     ],
 )
 def test_the_verdict_says_why(change, trust, words):

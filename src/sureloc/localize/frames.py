@@ -41,7 +41,7 @@ class Effort:
     sweeps_between: float = 3.0
     least_moves: int = 400
     rounds: int = 5
-    least_effective: float = 30.0
+    least_effective: float = 20.0
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,18 @@ class ImageSums:
         variance: sum of the posterior variances, the same shape.
         widefield_e: sum of the measured frames, photo-electrons, (rows, columns).
         chi2: sum of the frames' local chi2, (rows, columns).
+        window_px: rows and columns, odd, in which emitters are counted round every camera pixel.
+        count, count_variance: posterior mean and variance of that number, summed over frames,
+            (rows, columns).
         frames: frames summed.
     """
 
     shape: tuple[int, int]
     zoom: int
     pixel_nm: float
+    window_px: tuple[int, int] = (5, 5)
+    count: Array = field(init=False)
+    count_variance: Array = field(init=False)
     mean: Array = field(init=False)
     variance: Array = field(init=False)
     widefield_e: Array = field(init=False)
@@ -49,29 +55,22 @@ class ImageSums:
         fine = (self.shape[0] * self.zoom, self.shape[1] * self.zoom)
         self.mean, self.variance = np.zeros(fine), np.zeros(fine)
         self.widefield_e, self.chi2 = np.zeros(self.shape), np.zeros(self.shape)
+        self.count, self.count_variance = np.zeros(self.shape), np.zeros(self.shape)
 
     @property
     def sd(self) -> Array:
         """Posterior standard deviation of the summed image, emitters per pixel."""
         return np.sqrt(self.variance)
 
-    def relative_sd(self, sigma_px: tuple[float, float]) -> Array:
-        """Give the pixel-wise sd over the mean within two PSF widths of every camera pixel.
+    @property
+    def doubt(self) -> Array:
+        """Posterior sd over mean of the number of emitters in a window round every camera pixel.
 
-        Sums over the fine pixels of the window, each by its own sd; 0 where the image holds less
-        than `LEAST_EMITTERS` there, which is nothing to be unsure about.
-
-        Args:
-            sigma_px: PSF widths along columns and rows, px.
+        0 where fewer than `LEAST_EMITTERS` are expected: nothing to be in doubt about.
         """
-        blocks = (self.shape[0], self.zoom, self.shape[1], self.zoom)
-        size = [2 * round(2 * sigma) + 1 for sigma in reversed(sigma_px)]
-        mean, sd = (
-            ndimage.uniform_filter(image.reshape(blocks).sum((1, 3)), size, mode="constant")
-            * math.prod(size)
-            for image in (self.mean, self.sd)
-        )
-        return np.asarray(np.where(mean >= LEAST_EMITTERS, sd / np.maximum(mean, 1e-9), 0.0))
+        seen = self.count >= LEAST_EMITTERS
+        sd = np.sqrt(self.count_variance)
+        return np.divide(sd, self.count, out=np.zeros_like(sd), where=seen)
 
     @property
     def fine_pixel_nm(self) -> float:
@@ -90,9 +89,38 @@ class ImageSums:
         pixel, mean, variance = frame_density(draws, number, self.shape, self.zoom, self.pixel_nm)
         self.mean.ravel()[pixel] += mean
         self.variance.ravel()[pixel] += variance
+        count, variance = window_counts(draws, number, self.shape, self.window_px, self.pixel_nm)
+        self.count += count
+        self.count_variance += variance
         self.widefield_e += electrons
         self.chi2 += chi2
         self.frames += 1
+
+
+def window_counts(
+    draws: pd.DataFrame,
+    number: int,
+    shape: tuple[int, int],
+    window_px: tuple[int, int],
+    pixel_nm: float,
+) -> tuple[Array, Array]:
+    """Give the posterior mean and variance of the emitters in a window round every pixel.
+
+    Returns:
+        Both of shape (rows, columns); the variance over draws has number - 1 in its denominator.
+    """
+    total, square = np.zeros(shape), np.zeros(shape)
+    for _, draw in draws.groupby("draw"):
+        row, column = (np.rint(draw[n].to_numpy() / pixel_nm).astype(int) for n in ("y_nm", "x_nm"))
+        inside = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
+        flat = np.ravel_multi_index((row[inside], column[inside]), shape)
+        here = np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
+        here = ndimage.uniform_filter(here, window_px, mode="constant") * math.prod(window_px)
+        total += here
+        square += here**2
+    mean = total / number
+    spread = np.maximum(square / number - mean**2, 0.0) * number / max(number - 1, 1)
+    return mean, spread
 
 
 def frame_density(

@@ -28,13 +28,13 @@ CARE_CHI2, REFUSE_CHI2 = (0.85, 1.15), (0.6, 1.6)  # bounds of the movie's mean 
 CARE_ABSENT = 0.2  # share of the rows that are expected not to exist
 OPEN_SIGMAS = 0.45  # of the PSF; evenly spread over what counts as one row gives 0.5
 LIKELIER_THAN_NOT = 0.5
-UNSURE_RATIO = 3.0  # pixel-wise sd over mean; a molecule that is in one draw of ten has this
+UNSURE_RATIO = 1.0  # sd over mean of a number; a molecule that is in half of the draws has this
 CARE_DENSITY_PX2 = 0.045  # emitters per pixel above which too few tests were made
 
 
 SATURATED = "saturated or dead pixels nearby"
 MISFIT = "the image model does not fit here"
-UNSURE = "draws disagree about what lies here"
+UNSURE = "draws disagree about how many molecules are here"
 REGION = "the image model does not fit this region in the course of the movie"
 OPEN = "the frame leaves its position open"
 ABSENT = "more likely absent than present"
@@ -42,7 +42,7 @@ _ROWS_THAT = {
     SATURATED: "of the rows lie beside saturated or dead pixels",
     MISFIT: "of the rows lie where the image model does not fit their frame",
     REGION: "of the rows lie where the image model does not fit in the course of the movie",
-    UNSURE: "of the rows lie where draws disagree about what is there",
+    UNSURE: "of the rows lie where draws disagree about how many molecules there are",
     OPEN: "of the rows have positions that the frame leaves open",
     ABSENT: "of the rows are more likely absent than present",
 }
@@ -143,20 +143,20 @@ def mark_regions(
 
 
 def region_doubts(
-    mean_chi2: Array, relative_sd: Array, frames: int, sigma_px: tuple[float, float]
+    mean_chi2: Array, doubt: Array, frames: int, sigma_px: tuple[float, float]
 ) -> dict[str, npt.NDArray[np.bool_]]:
     """Give the maps of where not to trust a movie's results, by the reason.
 
     Args:
         mean_chi2: local chi2 averaged over the movie, (rows, columns).
-        relative_sd: pixel-wise sd of the super-resolution image over its mean, round every camera
-            pixel (`ImageSums.relative_sd`), (rows, columns).
+        doubt: posterior sd over mean of the number of molecules round every camera pixel
+            (`ImageSums.doubt`), (rows, columns).
         frames: number of frames.
         sigma_px: PSF widths, px.
     """
     return {
         REGION: ~trust_mask(mean_chi2, frames, sigma_px),
-        UNSURE: np.asarray(relative_sd > UNSURE_RATIO),
+        UNSURE: np.asarray(doubt > UNSURE_RATIO),
     }
 
 
@@ -206,7 +206,7 @@ def judge(
         warnings: clauses about what was guessed or is out of range; each alone asks for care.
     """
     mean = mean_chi2
-    misfit, unsure = (float(doubts[name].mean()) for name in (REGION, UNSURE))
+    misfit = float(doubts[REGION].mean())
     mask = ~np.logical_or.reduce(list(doubts.values()))
     doubted = sum(reasons.values()) / rows if rows else 0.0
     refusing: list[str] = []
@@ -226,10 +226,6 @@ def judge(
         f"{_percent(misfit)} of the field of view does not fit the model",
         asks=misfit > CARE_SHARE,
         refuses=misfit > REFUSE_SHARE,
-    )
-    add(
-        f"in {_percent(unsure)} of the field of view draws disagree about what is there",
-        asks=unsure > CARE_SHARE,
     )
     add(
         ", ".join(

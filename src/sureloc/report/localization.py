@@ -254,8 +254,7 @@ def localize_movie(
         assumptions = _with_saturation(assumptions, tally)
         variance = float(np.median(tally.read_variance_e2))
         mean_chi2 = images.chi2 / max(images.frames, 1)
-        relative_sd = images.relative_sd(assumptions.sigma_px)
-        doubts = region_doubts(mean_chi2, relative_sd, images.frames, assumptions.sigma_px)
+        doubts = region_doubts(mean_chi2, images.doubt, images.frames, assumptions.sigma_px)
         marked = finish_tables(
             folder,
             doubts,
@@ -332,7 +331,9 @@ def _tables(
     variance = camera.read_variance_e2((height, width))
     tally = Tally(options.pixel_nm, frames, variance, camera.excess_noise)
     zoom = max(1, round(options.pixel_nm / FINE_PIXEL_NM))
-    images = ImageSums((height, width), zoom, options.pixel_nm)
+    sigma_x, sigma_y = assumptions.sigma_px
+    window = (2 * round(2 * sigma_y) + 1, 2 * round(2 * sigma_x) + 1)
+    images = ImageSums((height, width), zoom, options.pixel_nm, window)
     with TablesWriter(folder, place, provenance) as writer:
         for rows in localize(movie, assumptions, options, networks):
             adu = movie.read(rows.frame, rows.frame + 1)

@@ -104,7 +104,7 @@ def pictures_of(images: ImageSums, mask: npt.NDArray[np.bool_]) -> Iterator[Pict
     trust, trust_nm = averaged_down(enlarged(mask.astype(float), images.zoom), fine)
     yield Picture(
         "trust",
-        "Where the image model fits (blue) and where it does not (red)",
+        "Where the result can be trusted (blue) and where not (red)",
         "do not trust | trust",
         np.round(trust),
         trust_nm,
