@@ -24,7 +24,7 @@ from sureloc.simulate.movie import simulate_movie
 from sureloc.simulate.recipe import Recipe
 
 Array = npt.NDArray[np.float64]
-_PER_EMITTER_AT_ONCE = 8  # frames whose bounds are computed together
+_FRAMES_AT_ONCE = 8  # frames whose bounds are computed together
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,8 @@ def true_bounds(simulated: Simulated, *, joint: bool, background_e: float) -> Ar
     bound = joint_bound if joint else isolated_bound
     out = np.full((len(truth), 2), np.inf)
     groups = list(truth.groupby("frame").indices.values())
-    for first in range(0, len(groups), _PER_EMITTER_AT_ONCE):
-        some = groups[first : first + _PER_EMITTER_AT_ONCE]
+    for first in range(0, len(groups), _FRAMES_AT_ONCE):
+        some = groups[first : first + _FRAMES_AT_ONCE]
         most = max(len(rows) for rows in some)
         lists = np.zeros((3, len(some), most))
         present = np.zeros((len(some), most), bool)
