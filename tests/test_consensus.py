@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
-from sureloc.compiled.assignment import assign_draws, densest_point
+from sureloc.compiled.assignment import assign_draws, missed_points
 from sureloc.physics.consensus import (
     QUANTILES,
     consensus,
@@ -94,15 +94,25 @@ def test_assignment_is_nearly_as_short_as_the_shortest():
 
 
 @pytest.mark.interpreted
-def test_the_densest_point_is_in_the_densest_place():
+def test_missed_points_are_the_densest_places_one_after_another():
     x = np.array([[1.0, 5.0], [1.1, 9.0], [1.2, 5.1]])
     y = np.zeros((3, 2))
     free = np.full((3, 2), -1)
     counts = np.array([2, 2, 2])
-    assert densest_point(x, y, free, counts, 0.15) == (1.1, 0.0, 3)
+    # Round 1.1 lie three, round 5.0 or 5.1 two, and the one at 9 is alone.
+    found = missed_points(x, y, free, counts, 0.15, 0.3, 2.0)
+    assert found[0].tolist() == [1.1, 0.0]
+    assert found.shape == (2, 2)
+    assert found[1, 0] in (5.0, 5.1)
+    assert missed_points(x, y, free, counts, 0.15, 0.3, 1.0).shape == (3, 2)
+    assert missed_points(x, y, free, counts, 0.15, 0.3, 4.0).shape == (0, 2)
     taken = free.copy()
     taken[:, 0] = 0
-    assert densest_point(x, y, taken, counts, 0.15)[2] == 2
+    assert missed_points(x, y, taken, counts, 0.15, 0.3, 2.0)[:, 0].round().tolist() == [5.0]
+    # Two emitters of one draw at one place: the place takes one, and the other is still missed.
+    twice = np.array([[1.0, 1.05], [1.0, 9.0]])
+    counts = np.array([2, 2])
+    assert len(missed_points(twice, np.zeros((2, 2)), free[:2], counts, 0.15, 0.3, 1.0)) == 3
 
 
 def autoregressive(rng, chains, length, correlation):
@@ -118,27 +128,30 @@ def test_correlated_draws_count_as_fewer(rng, correlation):
     # The time of an AR(1) process is (1 + r) / (1 - r). Over 60 repeats its estimate's standard
     # error is below 3 %; the short-range cut of Geyer's sums costs independent draws up to 15 %.
     draws = 4 * 400
-    found = [
-        effective_number(
-            autoregressive(rng, 4, 400, correlation).ravel(), np.arange(draws), draws, 4
-        )
-        for _ in range(60)
-    ]
+    values = np.stack([autoregressive(rng, 4, 400, correlation).ravel() for _ in range(60)])
+    found = effective_number(values - values.mean(1, keepdims=True), np.ones(values.shape, bool), 4)
     assert np.mean(found) == pytest.approx(draws * (1 - correlation) / (1 + correlation), rel=0.18)
 
 
 def test_chains_that_disagree_count_as_a_draw_or_two_each(rng):
     values = np.repeat([-3.0, 3.0, -2.0, 2.0], 100) + 0.1 * rng.normal(size=400)
-    assert effective_number(values, np.arange(400), 400, 4) < 10
+    both = np.stack([values, rng.permutation(values)]) - values.mean()
+    together, shuffled = effective_number(both, np.ones(both.shape, bool), 4)
+    assert together < 10
     # The same values in random order are independent draws.
-    assert effective_number(rng.permutation(values), np.arange(400), 400, 4) > 300
+    assert shuffled > 300
 
 
 def test_draws_that_lack_the_emitter_do_not_count(rng):
-    number = np.sort(rng.choice(400, 150, replace=False))
-    values = rng.normal(size=150)
-    assert 100 < effective_number(values, number, 400, 4) <= 150
-    assert effective_number(np.ones(5), np.arange(5), 400, 4) == 5
+    held = np.zeros((2, 400), bool)
+    held[0, rng.choice(400, 150, replace=False)] = True
+    held[1, :5] = True
+    values = np.zeros((2, 400))
+    values[0, held[0]] = rng.normal(size=150)
+    values[0, held[0]] -= values[0, held[0]].mean()
+    some, alike = effective_number(values, held, 4)
+    assert 100 < some <= 150
+    assert alike == 5
 
 
 def test_widening_is_that_of_student(rng):

@@ -16,6 +16,7 @@ from sureloc.localize.proposals import (
     GUIDE_RING,
     birth_guide,
     brightness,
+    crowded_windows,
     maxima,
     outside_training,
     propose,
@@ -93,7 +94,8 @@ def test_draws_propose_the_frames_emitters(networks):
     electrons = rng.poisson(image(truth, SHAPE) + BACKGROUND).astype(float)
     data = FrameData(electrons, np.full(SHAPE, 3.0))
     level = np.full(SHAPE, BACKGROUND)
-    said = propose(networks, data, level, (SIGMA, SIGMA), 650.0, 2.5, 3, 0, 0)
+    spots = np.column_stack([truth[:, :2].round(), np.full(len(truth), 650.0)])
+    said = propose(networks, data, level, (SIGMA, SIGMA), 650.0, 2.5, spots, 3, 0, 0)
     assert len(said.starts) == 3
     for start in said.starts:
         distance = np.hypot(*(start[:, None, :2] - truth[None, :, :2]).transpose(2, 0, 1))
@@ -107,8 +109,48 @@ def test_draws_propose_the_frames_emitters(networks):
     assert said.guide[row, column] > 20 * said.guide.mean()
     hidden = replace(data, ignore=np.ones(SHAPE, bool))
     assert all(
-        len(s) <= 1 for s in propose(networks, hidden, level, (1.2, 1.2), 650, 0, 2, 0, 0).starts
+        len(s) <= 1
+        for s in propose(networks, hidden, level, (1.2, 1.2), 650, 0, spots, 2, 0, 0).starts
     )
+
+
+def test_networks_are_asked_only_where_spots_crowd():
+    shape = (64, 64)
+    alone = np.array([[10.0, 10.0, 600.0], [50.0, 52.0, 700.0], [30.2, 11.0, 650.0]])
+    assert crowded_windows(alone, shape, (1.0, 1.0), 650.0) == []
+    assert crowded_windows(alone[:0], shape, (1.0, 1.0), 650.0) == []
+    # A neighbour 4 px off makes both doubtful, and so does twice the usual light.
+    pair = np.concatenate([alone, [[10.0, 14.0, 600.0]]])
+    (window,) = crowded_windows(pair, shape, (1.0, 1.0), 650.0)
+    assert window == (slice(7, 18), slice(7, 14))
+    assert crowded_windows(pair, shape, (0.7, 0.7), 650.0) == []
+    bright = np.concatenate([alone, [[33.0, 40.0, 1300.0]]])
+    assert crowded_windows(bright, shape, (1.0, 2.0), 650.0) == [(slice(34, 47), slice(30, 37))]
+    # Where most of the frame would be seen in pieces, it is seen whole.
+    many = np.stack([*np.meshgrid(np.arange(2.0, 64, 4), np.arange(2.0, 64, 4)), np.ones((16, 16))])
+    (whole,) = crowded_windows(many.reshape(3, -1).T, shape, (1.0, 1.0), 650.0)
+    assert whole == (slice(0, 64), slice(0, 64))
+
+
+def test_spots_that_stand_alone_are_starts_and_the_others_come_from_draws(networks):
+    shape = (60, 60)
+    truth = np.array([[10.2, 11.7, 650.0], [45.3, 44.1, 650.0], [47.1, 45.6, 650.0]])
+    rng = np.random.default_rng(3)
+    electrons = rng.poisson(image(truth, shape) + BACKGROUND).astype(float)
+    data = FrameData(electrons, np.full(shape, 3.0))
+    level = np.full(shape, BACKGROUND)
+    spots = truth + np.array([0.3, -0.2, 0.0])
+    said = propose(networks, data, level, (SIGMA, SIGMA), 650.0, 2.5, spots, 3, 0, 0)
+    for start in said.starts:
+        assert (start[:, :2] == spots[0, :2]).all(1).sum() == 1
+        # What networks see of a window lies where it lies in the frame.
+        apart = np.hypot(*(start[:, None, :2] - truth[None, 1:, :2]).transpose(2, 0, 1))
+        assert (apart.min(0) < 0.8).all()
+    alone = propose(networks, data, level, (SIGMA, SIGMA), 650.0, 2.5, spots[:1], 3, 0, 0)
+    assert all(start is spots[:1] or (start == spots[:1]).all() for start in alone.starts)
+    for said_of, place in ((said, truth[0]), (said, truth[2]), (alone, spots[0])):
+        column, row = np.rint((place[:2] + 3) * 4 + 1.5).astype(int)
+        assert said_of.guide[row, column] > 20 * said_of.guide.mean()
 
 
 def test_networks_are_used_within_what_they_were_trained_on(networks):

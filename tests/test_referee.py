@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from sureloc.compiled.logarithm import quick_log
 from sureloc.compiled.scene import normal_at
 from sureloc.errors import InputError
 from sureloc.physics import referee
@@ -360,3 +361,12 @@ def test_the_tabulated_gaussian_is_right():
     table = np.array([normal_at(value) for value in z])
     assert table[:, 0] == pytest.approx(special.ndtr(z), abs=1e-10)
     assert table[:, 1] == pytest.approx(np.exp(-z * z / 2) / np.sqrt(2 * np.pi), abs=1e-10)
+
+
+@pytest.mark.interpreted
+def test_the_quick_logarithm_is_right(rng):
+    x = np.concatenate([np.exp(rng.uniform(-700, 700, 2000)), np.linspace(0.7, 1.45, 1001)])
+    # The series is cut at 0.172^19 / 19, and the last sums round.
+    error = np.array([quick_log(value) for value in x]) - np.log(x)
+    assert (np.abs(error) < 4e-16 * (1 + np.abs(np.log(x)))).all()
+    assert quick_log(1.0) == 0.0

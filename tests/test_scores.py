@@ -224,16 +224,19 @@ def test_l1_learns_the_median_and_l2_the_mean():
     assert best("L2") == pytest.approx(0.3, abs=0.026)
 
 
-def test_the_energy_loss_is_that_of_pixels_patches_and_image(torch_rng):
+def test_the_energy_loss_is_that_of_pixels_patches_image_and_masses(torch_rng):
     draws, truth = normal(torch_rng, 3, 4, 5, 6), normal(torch_rng, 4, 5, 6)
     cut = [(np.s_[..., i : i + 2, j : j + 2]) for i in (0, 2) for j in (0, 2, 4)]
     patches = torch.stack(
         [fair_energy_score(draws[c].flatten(2), truth[c].flatten(1)) for c in cut]
     )
+    masses = torch.stack([fair_crps(draws[c].sum((2, 3)), truth[c].sum((1, 2))) for c in cut])
+    whole = fair_energy_score(draws.flatten(2), truth.flatten(1))
+    mass = fair_crps(draws.sum((2, 3)), truth.sum((1, 2)))
     wanted = (
         fair_crps(draws, truth).mean()
-        + patches.mean() / 2
-        + fair_energy_score(draws.flatten(2), truth.flatten(1)).mean() / 30**0.5
+        + (patches.mean() + masses.mean()) / 2
+        + (whole.mean() + mass.mean()) / 30**0.5
     )
     torch.testing.assert_close(energy_loss(draws, truth, 2), wanted)
 

@@ -12,10 +12,19 @@ Index = npt.NDArray[np.int64]
 
 
 @compiled
-def _assign_one(reference: Array, x: Array, y: Array, n: int, gate: float, out: Index) -> None:
+def _assign_one(
+    reference: Array,
+    by_x: Index,
+    sorted_x: Array,
+    x: Array,
+    y: Array,
+    n: int,
+    gate: float,
+    out: Index,
+) -> None:
     """Match one draw greedily by distance, then exchange partners while that shortens the sum.
 
-    out[j] is the reference row of emitter j, or -1.
+    out[j] is the reference row of emitter j, or -1. by_x orders the rows by x, sorted_x is theirs.
     """
     m = reference.shape[0]
     pairs = 0
@@ -25,7 +34,10 @@ def _assign_one(reference: Array, x: Array, y: Array, n: int, gate: float, out: 
     right = np.empty(capacity, np.int64)
     for j in range(n):
         out[j] = -1
-        for i in range(m):
+        place = np.searchsorted(sorted_x, x[j] - gate)
+        while place < m and sorted_x[place] <= x[j] + gate:
+            i = by_x[place]
+            place += 1
             dx = reference[i, 0] - x[j]
             dy = reference[i, 1] - y[j]
             d = dx * dx + dy * dy
@@ -66,43 +78,74 @@ def _assign_one(reference: Array, x: Array, y: Array, n: int, gate: float, out: 
 def assign_draws(reference: Array, x: Array, y: Array, counts: Index, gate: float) -> Index:
     """Match every draw's emitters (draws, max) to reference rows (m, 2); -1 is unmatched."""
     out = np.full(x.shape, -1, np.int64)
+    by_x = np.argsort(reference[:, 0])
+    sorted_x = reference[:, 0][by_x]
     for s in range(counts.size):
-        _assign_one(reference, x[s], y[s], counts[s], gate, out[s])
+        _assign_one(reference, by_x, sorted_x, x[s], y[s], counts[s], gate, out[s])
     return out
 
 
 @compiled
-def densest_point(
-    x: Array, y: Array, assigned: Index, counts: Index, radius: float
-) -> tuple[float, float, int]:
-    """Give the unmatched emitter with most unmatched neighbours of other draws, and that number."""
-    best_x, best_y, best = 0.0, 0.0, 0
+def missed_points(
+    x: Array, y: Array, assigned: Index, counts: Index, radius: float, gate: float, least: float
+) -> Array:
+    """Give places (m, 2) round which unmatched emitters crowd, the most crowded first.
+
+    A place is an unmatched emitter with at least `least` unmatched ones, itself included, within
+    `radius`. Of every draw, the one nearest to it within `gate` then counts as matched.
+    """
     total = 0
     for s in range(counts.size):
         for j in range(counts[s]):
             if assigned[s, j] < 0:
                 total += 1
-    px = np.empty(total)
-    py = np.empty(total)
+    px, py = np.empty(total), np.empty(total)
+    draw = np.empty(total, np.int64)
     k = 0
     for s in range(counts.size):
         for j in range(counts[s]):
             if assigned[s, j] < 0:
-                px[k] = x[s, j]
-                py[k] = y[s, j]
+                px[k], py[k], draw[k] = x[s, j], y[s, j], s
                 k += 1
     order = np.argsort(px)
-    for a in range(total):
-        i = order[a]
-        near = 1
-        for direction in (-1, 1):
-            b = a + direction
-            while 0 <= b < total and abs(px[order[b]] - px[i]) <= radius:
-                dx = px[order[b]] - px[i]
-                dy = py[order[b]] - py[i]
-                if dx * dx + dy * dy <= radius * radius:
-                    near += 1
-                b += direction
-        if near > best:
-            best_x, best_y, best = px[i], py[i], near
-    return best_x, best_y, best
+    px, py, draw = px[order], py[order], draw[order]
+    near = np.zeros(total, np.int64)
+    for i in range(total):
+        near[i] += 1
+        b = i + 1
+        while b < total and px[b] - px[i] <= radius:
+            if (px[b] - px[i]) ** 2 + (py[b] - py[i]) ** 2 <= radius * radius:
+                near[i] += 1
+                near[b] += 1
+            b += 1
+    found = np.empty((total, 2))
+    number = 0
+    closest = np.empty(counts.size)
+    taken = np.empty(counts.size, np.int64)
+    while total > 0:
+        best = int(np.argmax(near))
+        if near[best] < least:
+            break
+        found[number, 0], found[number, 1] = px[best], py[best]
+        number += 1
+        closest[:] = gate * gate
+        taken[:] = -1
+        first = np.searchsorted(px, px[best] - gate)
+        b = first
+        while b < total and px[b] - px[best] <= gate:
+            d = (px[b] - px[best]) ** 2 + (py[b] - py[best]) ** 2
+            if near[b] > 0 and d <= closest[draw[b]]:
+                closest[draw[b]] = d
+                taken[draw[b]] = b
+            b += 1
+        for gone in taken:
+            if gone < 0:
+                continue
+            near[gone] = 0
+            b = np.searchsorted(px, px[gone] - radius)
+            while b < total and px[b] - px[gone] <= radius:
+                d = (px[b] - px[gone]) ** 2 + (py[b] - py[gone]) ** 2
+                if near[b] > 0 and d <= radius * radius:
+                    near[b] -= 1
+                b += 1
+    return found[:number]

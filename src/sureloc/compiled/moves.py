@@ -15,6 +15,7 @@ from sureloc.compiled.scene import (
     DATA_DRIVEN_BIRTHS,
     GUIDED_BIRTHS,
     MAX_BLOCK,
+    NEAR_SIGMAS,
     PAIR_SIGMAS,
     SPLIT_SIGMAS,
     Array,
@@ -83,12 +84,15 @@ def move_block(
         return False
     size = 3 * m
     rows, columns = state.rate.shape
-    patch = patch_bounds(x - radius, x + radius, y - radius, y + radius, model.reach, rows, columns)
+    low_x, high_x, low_y, high_y = x - radius, x + radius, y - radius, y + radius
+    patch = patch_bounds(low_x, high_x, low_y, high_y, model.reach, rows, columns)
+    reach = min(NEAR_SIGMAS * sigma, model.reach)
+    near = patch_bounds(low_x, high_x, low_y, high_y, reach, rows, columns)
     for j in range(m):
         for a in range(3):
             work.old[j, a] = state.emitters[work.members[j], a]
     fill_shapes(work.old, m, patch, model, work)
-    fill_quadratic(work.old, m, patch, frame, state.rate, model, work)
+    fill_quadratic(work.old, m, patch, near, frame, state.rate, model, work)
     if not factorize(work.fisher, size):
         return False
     copy_patch(patch, state.rate, work.rate)
@@ -120,7 +124,7 @@ def move_block(
         return False
     log_ratio += change
 
-    fill_quadratic(work.new, m, patch, frame, work.rate, model, work)
+    fill_quadratic(work.new, m, patch, near, frame, work.rate, model, work)
     if not factorize(work.fisher, size):
         return False
     solve_lower(work.fisher, size, work.gradient, work.step)

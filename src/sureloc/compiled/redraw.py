@@ -41,12 +41,12 @@ from sureloc.compiled.scene import (
     solve_upper,
 )
 
-FIT_STEPS = 7
+FIT_STEPS = 4
 STILL = 0.1  # a step this small, in half PSF widths and shares of the photons, ends a fit
 FIT_SIGMAS = 3.0  # fits look this far beyond the disc, in PSF widths; the target looks farther
 WIDENING = 1.15  # the proposal's standard deviation over the fit's
 LEAST_WEIGHT = 0.02  # share of proposals spread evenly over the counts
-HOPELESS = 7.0  # a fit whose log-evidence is this far below the best ends the search
+HOPELESS = 4.0  # a fit whose log-evidence is this far below the best ends the search
 
 
 @compiled
@@ -119,7 +119,7 @@ def prepare(
     copy_patch(patch, work.base, work.rate)
     fill_shapes(emitters, m, patch, model, work)
     add_emitters(emitters, m, 1.0, patch, work.rate, work)
-    fill_quadratic(emitters, m, patch, frame, work.rate, model, work)
+    fill_quadratic(emitters, m, patch, patch, frame, work.rate, model, work)
     precision = 1.0 / model.photons_sd**2
     for j in range(m):
         work.gradient[3 * j + 2] += (model.photons_mean - emitters[j, 2]) * precision

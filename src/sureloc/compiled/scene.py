@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy import special
 
 from sureloc.compiled.jit import compiled
+from sureloc.compiled.logarithm import quick_log
 
 Array = npt.NDArray[np.float64]
 
@@ -22,6 +23,7 @@ MAX_REDRAW = 4  # most emitters that a redraw considers in its disc
 SEARCH_STEPS = 4  # a redraw looks for the next emitter on a grid of radius / SEARCH_STEPS
 SEARCH_SIDE = 2 * SEARCH_STEPS + 1
 SPLIT_SIGMAS = 0.8  # standard deviation of a split's offset, in PSF widths, per axis
+NEAR_SIGMAS = 2.5  # a block's proposal looks this far beyond its disc; the target looks farther
 PAIR_SIGMAS = 2.5  # emitters closer than this, in PSF widths, may merge
 DATA_DRIVEN_BIRTHS = 0.5  # share of births whose photons come from the residual
 GUIDED_BIRTHS = 0.7  # share of births whose position comes from the proposal map
@@ -299,6 +301,16 @@ def fill_shapes(
 
 
 @compiled
+def row_of(image: Array, patch: tuple[int, int, int, int], row: int) -> Array:
+    """Give one row of a patch, counted from the patch's first, as a view.
+
+    Loops over a view start at 0. An index that could be negative counts from the end, and having
+    to look keeps the compiler from working on several pixels at once.
+    """
+    return image[patch[0] + row, patch[2] : patch[2] + patch[3]]
+
+
+@compiled
 def add_emitters(
     emitters: Array,
     m: int,
@@ -309,18 +321,21 @@ def add_emitters(
 ) -> None:
     """Add (sign 1) or subtract (sign -1) m emitters, whose shapes are filled, to a patch's rate."""
     for r in range(patch[1]):
+        row = row_of(rate, patch, r)
         for j in range(m):
             amplitude = sign * emitters[j, 2] * work.shape_y[j, r]
-            for c in range(patch[3]):
-                rate[patch[0] + r, patch[2] + c] += amplitude * work.shape_x[j, c]
+            shape = work.shape_x[j]
+            for c in range(row.size):
+                row[c] += amplitude * shape[c]
 
 
 @compiled
 def copy_patch(patch: tuple[int, int, int, int], source: Array, target: Array) -> None:
     """Copy the pixels of a patch, given as first row, rows, first column, columns."""
-    for r in range(patch[0], patch[0] + patch[1]):
-        for c in range(patch[2], patch[2] + patch[3]):
-            target[r, c] = source[r, c]
+    for r in range(patch[1]):
+        here, there = row_of(source, patch, r), row_of(target, patch, r)
+        for c in range(here.size):
+            there[c] = here[c]
 
 
 @compiled
@@ -328,15 +343,16 @@ def log_likelihood_change(
     frame: Frame, patch: tuple[int, int, int, int], old: Array, new: Array
 ) -> float:
     """Give the change of the log-likelihood on a patch; -inf if a new rate is not positive."""
-    change = 0.0
-    for r in range(patch[0], patch[0] + patch[1]):
-        for c in range(patch[2], patch[2] + patch[3]):
-            if new[r, c] <= 0.0:
-                return -np.inf
-            change += frame.weight[r, c] * (
-                frame.counts[r, c] * math.log(new[r, c] / old[r, c]) - new[r, c] + old[r, c]
-            )
-    return change
+    change, impossible = 0.0, 0.0
+    for r in range(patch[1]):
+        weight, counts = row_of(frame.weight, patch, r), row_of(frame.counts, patch, r)
+        before, after = row_of(old, patch, r), row_of(new, patch, r)
+        # No way out of this loop, so that it runs on several pixels at once.
+        for c in range(weight.size):
+            impossible += 0.0 if after[c] > 0.0 else 1.0
+            ratio = after[c] / before[c]
+            change += weight[c] * (counts[c] * quick_log(ratio) - after[c] + before[c])
+    return change if impossible == 0.0 else -np.inf
 
 
 @compiled
@@ -344,6 +360,7 @@ def fill_quadratic(
     emitters: Array,
     m: int,
     patch: tuple[int, int, int, int],
+    near: tuple[int, int, int, int],
     frame: Frame,
     rate: Array,
     model: Model,
@@ -351,10 +368,14 @@ def fill_quadratic(
 ) -> None:
     """Fill gradient and Fisher matrix of the log-likelihood by the m emitters' (x, y, N).
 
+    Shapes are those of `patch`; of its pixels those of `near`, which lies inside, are summed.
+
     An emitter's image is a product of shapes along x and y, so are the derivatives: each row's
     pixels are summed over x for every pair of shape and slope, and the sums serve all elements.
     """
-    size, columns = 3 * m, patch[3]
+    size, columns = 3 * m, near[3]
+    top, left = near[0] - patch[0], near[2] - patch[2]
+    across = slice(left, left + columns)
     photon_precision = 1.0 / (2.0 * model.photons_sd) ** 2
     for a in range(size):
         work.gradient[a] = 0.0
@@ -363,49 +384,59 @@ def fill_quadratic(
         work.fisher[a, a] = photon_precision if a % 3 == 2 else POSITION_PRECISION
     pair = 0
     for j in range(m):
+        shape_first, slope_first = work.shape_x[j, across], work.slope_x[j, across]
         for k in range(j + 1):
+            shape_second, slope_second = work.shape_x[k, across], work.slope_x[k, across]
+            shapes, slope_one = work.pairs[pair], work.pairs[pair + 1]
+            slope_other, slopes = work.pairs[pair + 2], work.pairs[pair + 3]
             for c in range(columns):
-                work.pairs[pair, c] = work.shape_x[j, c] * work.shape_x[k, c]
-                work.pairs[pair + 1, c] = work.slope_x[j, c] * work.shape_x[k, c]
-                work.pairs[pair + 2, c] = work.shape_x[j, c] * work.slope_x[k, c]
-                work.pairs[pair + 3, c] = work.slope_x[j, c] * work.slope_x[k, c]
+                shapes[c] = shape_first[c] * shape_second[c]
+                slope_one[c] = slope_first[c] * shape_second[c]
+                slope_other[c] = shape_first[c] * slope_second[c]
+                slopes[c] = slope_first[c] * slope_second[c]
             pair += 4
-    for r in range(patch[1]):
+    row_weight, row_score = work.row_weight, work.row_score
+    for r in range(near[1]):
+        weight, counts = row_of(frame.weight, near, r), row_of(frame.counts, near, r)
+        here = row_of(rate, near, r)
         for c in range(columns):
-            here = rate[patch[0] + r, patch[2] + c]
-            work.row_weight[c] = frame.weight[patch[0] + r, patch[2] + c] / here
-            residual = frame.counts[patch[0] + r, patch[2] + c] - here
-            work.row_score[c] = work.row_weight[c] * residual
+            row_weight[c] = weight[c] / here[c]
+            row_score[c] = row_weight[c] * (counts[c] - here[c])
         pair = 0
         for j in range(m):
-            n_j, shape_j, slope_j = emitters[j, 2], work.shape_y[j, r], work.slope_y[j, r]
+            n_j = emitters[j, 2]
+            shape_j, slope_j = work.shape_y[j, top + r], work.slope_y[j, top + r]
+            shape_x, slope_x = work.shape_x[j, across], work.slope_x[j, across]
             score_shape, score_slope = 0.0, 0.0
             for c in range(columns):
-                score_shape += work.row_score[c] * work.shape_x[j, c]
-                score_slope += work.row_score[c] * work.slope_x[j, c]
+                score_shape += row_score[c] * shape_x[c]
+                score_slope += row_score[c] * slope_x[c]
             work.gradient[3 * j] += n_j * score_slope * shape_j
             work.gradient[3 * j + 1] += n_j * score_shape * slope_j
             work.gradient[3 * j + 2] += score_shape * shape_j
             for k in range(j + 1):
-                both, slope_first, slope_second, slopes = 0.0, 0.0, 0.0, 0.0
+                shapes, slope_one = work.pairs[pair], work.pairs[pair + 1]
+                slope_other, slopes = work.pairs[pair + 2], work.pairs[pair + 3]
+                sum_shapes, sum_one, sum_other, sum_slopes = 0.0, 0.0, 0.0, 0.0
                 for c in range(columns):
-                    both += work.row_weight[c] * work.pairs[pair, c]
-                    slope_first += work.row_weight[c] * work.pairs[pair + 1, c]
-                    slope_second += work.row_weight[c] * work.pairs[pair + 2, c]
-                    slopes += work.row_weight[c] * work.pairs[pair + 3, c]
+                    sum_shapes += row_weight[c] * shapes[c]
+                    sum_one += row_weight[c] * slope_one[c]
+                    sum_other += row_weight[c] * slope_other[c]
+                    sum_slopes += row_weight[c] * slopes[c]
                 pair += 4
-                n_k, shape_k, slope_k = emitters[k, 2], work.shape_y[k, r], work.slope_y[k, r]
+                n_k = emitters[k, 2]
+                shape_k, slope_k = work.shape_y[k, top + r], work.slope_y[k, top + r]
                 fisher = work.fisher[3 * j : 3 * j + 3, 3 * k : 3 * k + 3]
-                fisher[0, 0] += n_j * n_k * slopes * shape_j * shape_k
-                fisher[1, 0] += n_j * n_k * slope_second * slope_j * shape_k
-                fisher[1, 1] += n_j * n_k * both * slope_j * slope_k
-                fisher[2, 0] += n_k * slope_second * shape_j * shape_k
-                fisher[2, 1] += n_k * both * shape_j * slope_k
-                fisher[2, 2] += both * shape_j * shape_k
+                fisher[0, 0] += n_j * n_k * sum_slopes * shape_j * shape_k
+                fisher[1, 0] += n_j * n_k * sum_other * slope_j * shape_k
+                fisher[1, 1] += n_j * n_k * sum_shapes * slope_j * slope_k
+                fisher[2, 0] += n_k * sum_other * shape_j * shape_k
+                fisher[2, 1] += n_k * sum_shapes * shape_j * slope_k
+                fisher[2, 2] += sum_shapes * shape_j * shape_k
                 if k < j:
-                    fisher[0, 1] += n_j * n_k * slope_first * shape_j * slope_k
-                    fisher[0, 2] += n_j * slope_first * shape_j * shape_k
-                    fisher[1, 2] += n_j * both * slope_j * shape_k
+                    fisher[0, 1] += n_j * n_k * sum_one * shape_j * slope_k
+                    fisher[0, 2] += n_j * sum_one * shape_j * shape_k
+                    fisher[1, 2] += n_j * sum_shapes * slope_j * shape_k
 
 
 @compiled

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float, Int
-from scipy import ndimage, special, stats
+from scipy import ndimage, special
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -232,10 +232,11 @@ class _SmoothBackground:
         for j in range(self.nodes[1]):
             rows = self.along_y[:, j] > 0
             for i in range(self.nodes[2]):
-                window = smooth[:, rows][:, :, self.along_x[:, i] > 0]
-                beta[:, j, i] = np.quantile(window.reshape(len(data), -1), share, axis=1)
-        low = -float(stats.norm.ppf(share))
-        return np.asarray(beta + low * np.sqrt(noise * (np.maximum(beta, 0.0) + typical)))
+                window = smooth[:, rows][:, :, self.along_x[:, i] > 0].reshape(len(data), -1)
+                low = round(share * (window.shape[1] - 1))
+                beta[:, j, i] = np.partition(window, low, axis=1)[:, low]
+        sds = -float(special.ndtri(share))
+        return np.asarray(beta + sds * np.sqrt(noise * (np.maximum(beta, 0.0) + typical)))
 
 
 def _sandwich(left: FloatArray, middle: FloatArray, right: FloatArray) -> FloatArray:

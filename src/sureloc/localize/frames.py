@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from sureloc.physics.consensus import Consensus, consensus
 from sureloc.physics.priors import ScenePrior, hat_functions
-from sureloc.physics.referee import ChainLength, FrameData, PosteriorDraws, run_chain
+from sureloc.physics.referee import ChainLength, ChainTarget, FrameData, PosteriorDraws
 from sureloc.seeds import numpy_generator
 
 Array = npt.NDArray[np.float64]
@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 GATE_SIGMAS = 1.0  # a draw's emitter farther than this from a row is another emitter
 SUPPORT_SIGMAS = 4.5  # 7e-6 of the flux per axis lies outside
 SPARE_EMITTERS = 40
-LAGGING_SHARE, LIKELY = 0.1, 0.9  # of the rows; p_exists of the rows that count for it
+LAGGING_SHARE, LIKELY = 0.25, 0.9  # of the rows; p_exists of the rows that count for it
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class Effort:
         states: states kept of each chain.
         sweeps_between: moves per emitter between kept states.
         least_moves: moves before the first state, however few emitters there are.
-        rounds: chains go on for as many states again, up to so many times in all, while
+        rounds: chains grow to twice their length, up to so many times less one, while
         least_effective: more than `LAGGING_SHARE` of the likely rows have fewer effective draws.
     """
 
     chains: int = 4
-    sweeps: float = 60.0
-    states: int = 40
+    sweeps: float = 40.0
+    states: int = 16
     sweeps_between: float = 3.0
-    least_moves: int = 400
+    least_moves: int = 100
     rounds: int = 5
     least_effective: float = 20.0
 
@@ -99,29 +99,25 @@ def frame_posterior(
     )
     generators = [numpy_generator(seed, "chain", frame, k) for k in range(effort.chains)]
 
+    target = ChainTarget.of(data, prior, sigma_px, guide, guide_margin_px, SUPPORT_SIGMAS)
+
     def run(
         k: int, length: ChainLength, start: Array | None, knots: Array | None = None
     ) -> PosteriorDraws:
-        return run_chain(
-            data,
-            prior,
-            sigma_px,
+        return target.run(
             length,
             generators[k],
             start=start,
             start_knots=knots,
             max_emitters=2 * largest + SPARE_EMITTERS,
-            guide=guide,
-            guide_margin_px=guide_margin_px,
-            support_sigmas=SUPPORT_SIGMAS,
         )
 
     chains = [
         run(k, length, starts[k % len(starts)] if starts else None) for k in range(effort.chains)
     ]
-    further = replace(length, burn_in=0)
     for turn in range(effort.rounds):
         if turn > 0:
+            further = replace(length, burn_in=0, draws=chains[0].counts.size)
             more = [run(k, further, chain.last, chain.knots[-1]) for k, chain in enumerate(chains)]
             chains = [join_draws(pair) for pair in zip(chains, more, strict=True)]
         draws = join_draws(chains)

@@ -501,6 +501,7 @@ class _FrameWorker:
                 a.sigma_px,
                 prior.photons.mean,
                 prior.margin_px,
+                begin[0],
                 o.effort.chains - 1,
                 o.seed,
                 number,

@@ -2,7 +2,8 @@
 
 Chains give the right posterior from any start and with any guide; these make them arrive sooner.
 Each draw of Psi is one guess at the whole frame, so that chains begin as far apart as the frame
-leaves it open.
+leaves it open. Where detected spots stand alone there is nothing to guess, and networks are not
+asked: they look at windows round spots that others or their own brightness make doubtful.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
+from scipy import ndimage, special
+from scipy.spatial import KDTree
 
 from sureloc.networks.posterior import posterior_images
 from sureloc.networks.weights import Networks
 from sureloc.physics.kde import camera_px, peak_of_one
-from sureloc.physics.psf import GaussianPSF
 from sureloc.physics.referee import FrameData
 
 Array = npt.NDArray[np.float64]
@@ -29,6 +30,12 @@ LEAST_PEAK = 0.4  # of one emitter's: lower maxima of a draw are its noise
 FAINTEST = 0.2  # of the mean brightness, for a start
 GUIDE_FLOOR = 0.3  # share of births that the guide spreads evenly
 GUIDE_RING = 0.1  # share outside the frame, beside pixels of its border that are bright
+CROWDED_SIGMAS = 5.0  # spots closer than this may hide a third
+BRIGHT = 1.6  # times the mean: a spot so bright may be two
+WINDOW_SIGMAS = 3.0  # what of a crowd's surroundings its window takes in
+WINDOW_HALO_PX = 6  # what networks see beyond a window
+WHOLE_SHARE = 0.7  # of the frame in windows: from here on it is seen whole
+MOST_WINDOWS = 4096
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,7 @@ def propose(
     sigma_px: tuple[float, float],
     mean_photons: float,
     margin_px: float,
+    spots: Array,
     draws: int,
     seed: int,
     frame: int,
@@ -117,33 +125,121 @@ def propose(
         sigma_px: PSF widths along columns and rows, px.
         mean_photons: typical photo-electrons of an emitter, which faint fits lean to.
         margin_px: how far outside the frame emitters may lie; networks see only those inside.
+        spots: detected spots, (n, 3): x px, y px, photo-electrons.
         draws: how many starts.
         seed: the user's seed.
         frame: names the random streams.
     """
     ignored = np.zeros(data.electrons.shape, bool) if data.ignore is None else data.ignore
     electrons = np.where(ignored, background_e, data.electrons)
-    width = math.sqrt(sigma_px[0] * sigma_px[1])
+    shape = electrons.shape
+    windows = crowded_windows(spots, (shape[0], shape[1]), sigma_px, mean_photons)
+    alone = spots[~_within(spots, windows)]
+    yhat = _spots_image(alone, (shape[0], shape[1]))
+    guesses: list[list[Array]] = [[alone[:, :2]] for _ in range(draws)]
+    for number, window in enumerate(windows):
+        seen = _look(networks, data, electrons, sigma_px, window, draws, seed, (frame, number))
+        fine = tuple(slice(FINE * w.start, FINE * w.stop) for w in window)
+        yhat[fine] = np.maximum(seen[0], 0.0)
+        for places, image in zip(guesses, seen[1], strict=True):
+            least = LEAST_PEAK * peak_of_one(networks.card.kernel_sigma_fine_px)
+            x, y = maxima(image, least)
+            places.append(np.stack([x + window[1].start, y + window[0].start], axis=1))
+    starts = []
+    for places in guesses if windows else ():
+        x, y = np.concatenate(places).T
+        photons = brightness(x, y, electrons - background_e, data, sigma_px, mean_photons)
+        starts.append(np.stack([x, y, photons], axis=1))
+    margin = math.ceil(margin_px)
+    guide = birth_guide(yhat, electrons - background_e, margin)
+    return Proposals(starts or [spots] * draws, guide, margin)
+
+
+def crowded_windows(
+    spots: Array, shape: tuple[int, int], sigma_px: tuple[float, float], mean_photons: float
+) -> list[tuple[slice, slice]]:
+    """Give the parts (rows, columns) of a frame in which spots may not be what they seem.
+
+    Args:
+        spots: (n, 3): x px, y px, photo-electrons.
+        shape: (rows, columns) of the frame.
+        sigma_px: PSF widths along columns and rows, px.
+        mean_photons: mean photo-electrons of an emitter.
+    """
+    if len(spots) == 0:
+        return []
+    places = spots[:, :2] / np.array(sigma_px)
+    tree = KDTree(places)
+    crowded = np.array([len(near) > 1 for near in tree.query_ball_point(places, CROWDED_SIGMAS)])
+    crowded |= spots[:, 2] > BRIGHT * mean_photons
+    reach = np.ceil(WINDOW_SIGMAS * np.array(sigma_px)).astype(int)
+    taken = np.zeros(shape, bool)
+    for x, y in np.rint(spots[crowded, :2]).astype(int):
+        rows, columns = (
+            slice(max(at - far, 0), at + far + 1) for at, far in ((y, reach[1]), (x, reach[0]))
+        )
+        taken[rows, columns] = True
+    windows: list[tuple[slice, slice]] = ndimage.find_objects(ndimage.label(taken)[0])
+    area = sum(
+        math.prod(side.stop - side.start + 2 * WINDOW_HALO_PX for side in w) for w in windows
+    )
+    if area > WHOLE_SHARE * taken.size or len(windows) > MOST_WINDOWS:
+        return [(slice(0, shape[0]), slice(0, shape[1]))]
+    return windows
+
+
+def _within(spots: Array, windows: list[tuple[slice, slice]]) -> npt.NDArray[np.bool_]:
+    inside = np.zeros(len(spots), bool)
+    for rows, columns in windows:
+        inside |= (
+            (spots[:, 0] >= columns.start - 0.5)
+            & (spots[:, 0] < columns.stop - 0.5)
+            & (spots[:, 1] >= rows.start - 0.5)
+            & (spots[:, 1] < rows.stop - 0.5)
+        )
+    return inside
+
+
+def _spots_image(spots: Array, shape: tuple[int, int]) -> Array:
+    """Give what phi would say of spots that stand alone, (FINE * rows, FINE * columns)."""
+    image = np.zeros((FINE * shape[0], FINE * shape[1]))
+    places = np.floor((spots[:, 1::-1] + 0.5) * FINE).astype(int)
+    np.add.at(image, tuple(np.clip(places, 0, np.array(image.shape) - 1).T), 1.0)
+    return np.asarray(ndimage.uniform_filter(image, 2 * FINE - 1, mode="constant"))
+
+
+def _look(
+    networks: Networks,
+    data: FrameData,
+    electrons: Array,
+    sigma_px: tuple[float, float],
+    window: tuple[slice, slice],
+    draws: int,
+    seed: int,
+    number: tuple[int, int],
+) -> tuple[Array, Array]:
+    """Give phi's estimate and Psi's draws of a window, seen with its surroundings."""
+    wide = tuple(
+        slice(max(side.start - WINDOW_HALO_PX, 0), min(side.stop + WINDOW_HALO_PX, length))
+        for side, length in zip(window, electrons.shape, strict=True)
+    )
     images = posterior_images(
         networks,
-        torch.from_numpy(electrons)[None].float(),
-        torch.from_numpy(np.ascontiguousarray(data.read_variance_e2)).float(),
-        width,
+        torch.from_numpy(np.ascontiguousarray(electrons[wide]))[None].float(),
+        torch.from_numpy(np.ascontiguousarray(data.read_variance_e2[wide])).float(),
+        math.sqrt(sigma_px[0] * sigma_px[1]),
         data.excess_noise,
         draws,
         seed,
-        [frame],
+        [number[0] * MOST_WINDOWS + number[1]],
         min(START_EVALUATIONS, networks.card.draws.evaluations),
     )
-    kernel = networks.card.kernel_sigma_fine_px
-    starts = []
-    for image in images.draws[0].cpu().double().numpy():
-        x, y = maxima(image, LEAST_PEAK * peak_of_one(kernel))
-        photons = brightness(x, y, electrons - background_e, data, sigma_px, mean_photons)
-        starts.append(np.stack([x, y, photons], axis=1))
-    yhat = np.maximum(images.yhat[0].cpu().double().numpy(), 0.0)
-    margin = math.ceil(margin_px)
-    return Proposals(starts, birth_guide(yhat, electrons - background_e, margin), margin)
+    inner = tuple(
+        slice(FINE * (side.start - around.start), FINE * (side.stop - around.start))
+        for side, around in zip(window, wide, strict=True)
+    )
+    estimate, drawn = (image[0].cpu().double().numpy() for image in (images.yhat, images.draws))
+    return np.asarray(estimate[inner]), np.asarray(drawn[(slice(None), *inner)])
 
 
 def birth_guide(yhat: Array, light_e: Array, margin_px: int) -> Array:
@@ -211,22 +307,21 @@ def brightness(
     """
     if x_px.size == 0:
         return np.zeros(0)
-    height, width = light_e.shape
-    images = (
-        GaussianPSF(*sigma_px)
-        .images(
-            torch.from_numpy(x_px),
-            torch.from_numpy(y_px),
-            torch.arange(width, dtype=torch.float64),
-            torch.arange(height, dtype=torch.float64),
-        )
-        .flatten(1)
-        .numpy()
+    rows, columns = (
+        _shares(at, sigma, size)
+        for at, sigma, size in zip((y_px, x_px), sigma_px[::-1], light_e.shape, strict=True)
     )
+    images = (rows[:, :, None] * columns[:, None, :]).reshape(x_px.size, -1)
     variance = data.excess_noise * np.maximum(data.electrons, 1.0) + data.read_variance_e2
     weight = (1.0 / variance).ravel()
     if data.ignore is not None:
         weight[data.ignore.ravel()] = 0.0
     normal = (images * weight) @ images.T + np.eye(len(images)) / mean_photons**2
     right = (images * weight) @ light_e.ravel() + 1.0 / mean_photons
-    return np.maximum(np.linalg.solve(normal, right), FAINTEST * mean_photons)
+    return np.asarray(np.maximum(np.linalg.solve(normal, right), FAINTEST * mean_photons))
+
+
+def _shares(position: Array, sigma: float, size: int) -> Array:
+    """Give the share of each emitter's light in the pixels along one axis, (emitters, size)."""
+    edges = (np.arange(size + 1) - 0.5 - position[:, None]) / sigma
+    return np.asarray(np.diff(special.ndtr(edges), axis=1))

@@ -22,6 +22,7 @@ from sureloc.networks.blocks import ResidualBlock
 
 Conditioning = Literal["yhat", "x", "both"]
 _FOLDED = 16
+_COARSE_PX = 4  # camera pixels along a side of a pixel of the overview
 _FREQUENCIES = 8
 
 
@@ -71,16 +72,38 @@ class StepBlock(nn.Module):
         return out.add_(features)
 
 
+def coarse(
+    features: Float[Tensor, "tiles width rows columns"],
+) -> Float[Tensor, "tiles width coarse_rows coarse_columns"]:
+    """Average squares of 4 x 4 camera pixels; those at the far edges over what is there."""
+    return functional.avg_pool2d(features, _COARSE_PX, ceil_mode=True, count_include_pad=False)
+
+
+def refined(
+    features: Float[Tensor, "tiles width coarse_rows coarse_columns"], rows: int, columns: int
+) -> Float[Tensor, "tiles width rows columns"]:
+    """Give every camera pixel its square's value, the adjoint of `coarse` but for a factor."""
+    return functional.interpolate(features, scale_factor=_COARSE_PX)[:, :, :rows, :columns]
+
+
 class Conditioner(nn.Module):
     """Features of a tile that every draw and every step reuse.
 
     Attributes:
         kind: "yhat" sees phi's estimate alone, "x" the frame alone, "both" both, the frame also
             through the features behind phi's estimate.
+        overview: blocks on squares of 4 x 4 px, through which each pixel sees how bright and how
+            crowded its surroundings are.
     """
 
     def __init__(
-        self, kind: Conditioning, trunk_width: int, width: int, blocks: int, outputs: int
+        self,
+        kind: Conditioning,
+        trunk_width: int,
+        width: int,
+        blocks: int,
+        outputs: int,
+        overview: int = 0,
     ) -> None:
         super().__init__()
         self.kind = kind
@@ -91,6 +114,7 @@ class Conditioner(nn.Module):
         }[kind]
         self.stem = nn.Conv2d(channels, width, 3, padding=1)
         self.blocks = nn.Sequential(*(ResidualBlock(width, 1 + i % 2) for i in range(blocks)))
+        self.overview = nn.Sequential(*(ResidualBlock(width, 1 + i % 2) for i in range(overview)))
         self.head = nn.Conv2d(width, outputs, 1)
         self.radius_px = 1 + sum(2 + i % 2 for i in range(blocks))
 
@@ -106,10 +130,12 @@ class Conditioner(nn.Module):
             "x": [frames],
             "both": [estimate, frames, trunk],
         }[self.kind]
-        features: Tensor = self.head(
-            functional.silu(self.blocks(self.stem(torch.cat(seen, dim=1))))
-        )
-        return features
+        features: Tensor = self.blocks(self.stem(torch.cat(seen, dim=1)))
+        if len(self.overview) > 0:
+            wide = self.overview(coarse(features))
+            features = features + refined(wide, *features.shape[2:])
+        out: Tensor = self.head(functional.silu(features))
+        return out
 
 
 class PsiNetwork(nn.Module):
@@ -157,6 +183,11 @@ class Psi(PsiNetwork):
 
     It is the raw network F of Karras et al. 2022, eq. 7; `sureloc.diffusion.denoisers` puts the
     preconditioning round it.
+
+    With an overview, blocks on squares of 4 x 4 px follow the first block of the step and the
+    conditioner, so that a draw can be wrong about a whole tile's brightness in one piece. Its
+    squares are counted from the tile's first pixel: a tile with a halo no longer gives exactly what
+    the whole frame gives.
     """
 
     def __init__(
@@ -168,20 +199,30 @@ class Psi(PsiNetwork):
         width: int = 64,
         dilations: tuple[int, ...] = (1, 2),
         embedding: int = 64,
+        overview: int = 0,
     ) -> None:
         super().__init__()
         self.width = width
         self.conditioner = Conditioner(
-            conditioning, trunk_width, condition_width, condition_blocks, width * len(dilations)
+            conditioning,
+            trunk_width,
+            condition_width,
+            condition_blocks,
+            width * (len(dilations) + overview),
+            overview,
         )
         self.embedding = NoiseLevelEmbedding(embedding)
         self.stem = nn.Conv2d(_FOLDED, width, 3, padding=1)
         self.blocks = nn.ModuleList(StepBlock(width, embedding, d) for d in dilations)
+        self.overview = nn.ModuleList(
+            StepBlock(width, embedding, 1 + i % 2) for i in range(overview)
+        )
         self.head = nn.Conv2d(width, _FOLDED, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
         # The stem sees the noisy residual only, not what the conditioner gives.
-        self.radius_px = self.conditioner.radius_px + 1 + sum(1 + d for d in dilations)
+        reach = self.conditioner.radius_px + 1 + sum(1 + d for d in dilations)
+        self.radius_px = None if overview else reach
 
     def condition(
         self,
@@ -214,7 +255,15 @@ class Psi(PsiNetwork):
         """
         embedded = self.embedding(log_snr)
         features = self.stem(noisy)
-        for block, part in zip(self.blocks, condition.chunk(len(self.blocks), 1), strict=True):
+        parts = condition.chunk(len(self.blocks) + len(self.overview), 1)
+        for number, (block, part) in enumerate(zip(self.blocks, parts, strict=False)):
             features = block(features, embedded, part)
+            if number == 0 and len(self.overview) > 0:
+                wide = coarse(features)
+                for wide_block, wide_part in zip(
+                    self.overview, parts[len(self.blocks) :], strict=True
+                ):
+                    wide = wide_block(wide, embedded, coarse(wide_part))
+                features = features + refined(wide, *features.shape[2:])
         out: Tensor = self.head(features.relu_())
         return out

@@ -55,6 +55,7 @@ class PsiCard(_Strict):
     width: PositiveInt
     dilations: Dilations
     embedding: PositiveInt
+    overview: Annotated[int, Field(ge=0, le=16)] = 0
 
 
 class UNetCard(_Strict):

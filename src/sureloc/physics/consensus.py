@@ -16,13 +16,12 @@ of a Gaussian of unknown mean and variance.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from sureloc.compiled.assignment import assign_draws, densest_point
+from sureloc.compiled.assignment import assign_draws, missed_points
 
 Array = npt.NDArray[np.float64]
 QUANTILES = (0.025, 0.16, 0.84, 0.975)
@@ -80,9 +79,12 @@ def consensus(
     assigned = assign_draws(rows, x_px, y_px, counts, gate_px)
     for _ in range(6):
         rows = _drop_rare(rows, assigned, least_probability, draws)
-        rows = _add_missed(rows, x_px, y_px, counts, gate_px, least_probability)
         assigned = assign_draws(rows, x_px, y_px, counts, gate_px)
-        rows = _means(rows, x_px, y_px, assigned)
+        rows = _add_missed(rows, assigned, x_px, y_px, counts, gate_px, least_probability)
+        assigned = assign_draws(rows, x_px, y_px, counts, gate_px)
+        before, rows = rows, _means(rows, x_px, y_px, assigned)
+        if np.array_equal(before, rows):
+            break
         assigned = assign_draws(rows, x_px, y_px, counts, gate_px)
     return _summarise(rows, x_px, y_px, photons, assigned, least_probability, chains)
 
@@ -99,19 +101,16 @@ def _drop_rare(
 
 def _add_missed(
     rows: Array,
+    assigned: npt.NDArray[np.int64],
     x_px: Array,
     y_px: Array,
     counts: npt.NDArray[np.int64],
     gate_px: float,
     least_probability: float,
 ) -> Array:
-    for _ in range(len(rows) + 20):
-        assigned = assign_draws(rows, x_px, y_px, counts, gate_px)
-        x, y, near = densest_point(x_px, y_px, assigned, counts, 0.5 * gate_px)
-        if near < max(least_probability * counts.size, 1):
-            break
-        rows = np.concatenate([rows, [[x, y]]])
-    return rows
+    least = max(least_probability * counts.size, 1.0)
+    missed = missed_points(x_px, y_px, assigned, counts, 0.5 * gate_px, gate_px, least)
+    return np.concatenate([rows, missed])
 
 
 def _means(rows: Array, x_px: Array, y_px: Array, assigned: npt.NDArray[np.int64]) -> Array:
@@ -132,80 +131,101 @@ def _summarise(
     chains: int,
 ) -> Consensus:
     draws = assigned.shape[0]
-    taken = assigned >= 0
-    row, number = assigned[taken], np.nonzero(taken)[0]
-    values = np.stack([x_px[taken], y_px[taken], photons[taken]], axis=1)
-    order = np.argsort(row, kind="stable")
-    row, number, values = row[order], number[order], values[order]
-    bounds = np.searchsorted(row, np.arange(len(rows) + 1))
-    parts = [slice(a, b) for a, b in pairwise(bounds) if b - a >= max(least_probability * draws, 2)]
-    keep = [values[part] for part in parts]
-    size = len(keep)
-    mean = np.array([v.mean(0) for v in keep]).reshape(size, 3)
-    cov = np.array([np.cov(v[:, :2].T) for v in keep]).reshape(size, 2, 2)
-    effective = np.array(
-        [
-            min(effective_number(v[:, axis], number[part], draws, chains) for axis in (0, 1))
-            for v, part in zip(keep, parts, strict=True)
-        ]
-    ).reshape(size)
-    quantiles = np.array([np.quantile(v[:, :2], QUANTILES, axis=0, method="weibull") for v in keep])
-    quantiles = quantiles.reshape(size, len(QUANTILES), 2)
-    centre = np.array([np.median(v[:, :2], axis=0) for v in keep]).reshape(size, 1, 2)
-    of_size = np.array([len(v) for v in keep], dtype=np.float64).reshape(size)
+    draw, column = np.nonzero(assigned >= 0)
+    row = assigned[draw, column]
+    # A draw gives a row one emitter at most: (rows, draws), 0 where it has none.
+    held = np.zeros((len(rows), draws), bool)
+    held[row, draw] = True
+    keep = held.sum(1) >= max(least_probability * draws, 2)
+    held = held[keep]
+    x, y, light = (
+        _by_row(values[draw, column], row, draw, (len(rows), draws))[keep]
+        for values in (x_px, y_px, photons)
+    )
+    of_size = held.sum(1).astype(np.float64)
+    mean_x, apart_x = _mean_and_spread(x, held)
+    mean_y, apart_y = _mean_and_spread(y, held)
+    mean_light, apart_light = _mean_and_spread(light, held)
+    effective = np.minimum(
+        effective_number(apart_x, held, chains), effective_number(apart_y, held, chains)
+    )
     widening = student_widening(effective) / student_widening(of_size)
-    quantiles = centre + widening[:, :, None] * (quantiles - centre)
-    lost = effective / (effective - 1.0) * (of_size - 1.0) / of_size
-    cov *= lost[:, None, None]
+    quantiles = []
+    for values in (x, y):
+        ordered = np.sort(np.where(held, values, np.inf), axis=1)
+        centre = _quantile(ordered, of_size, 0.5)
+        ends = np.stack([_quantile(ordered, of_size, p) for p in QUANTILES], axis=1)
+        quantiles.append(centre[:, None] + widening * (ends - centre[:, None]))
+    lost = effective / (effective - 1.0) / of_size
     return Consensus(
-        mean[:, 0],
-        mean[:, 1],
-        mean[:, 2],
-        cov[:, 0, 0],
-        cov[:, 1, 1],
-        cov[:, 0, 1],
-        np.array([v[:, 2].var(ddof=1) for v in keep]).reshape(size),
-        quantiles[:, :, 0],
-        quantiles[:, :, 1],
+        mean_x,
+        mean_y,
+        mean_light,
+        (apart_x**2).sum(1) * lost,
+        (apart_y**2).sum(1) * lost,
+        (apart_x * apart_y).sum(1) * lost,
+        (apart_light**2).sum(1) / np.maximum(of_size - 1.0, 1.0),
+        quantiles[0],
+        quantiles[1],
         of_size / draws,
         effective,
     )
 
 
-def effective_number(
-    values: Array, number: npt.NDArray[np.int64], draws: int, chains: int
-) -> float:
+def _by_row(
+    values: Array, row: npt.NDArray[np.int64], draw: npt.NDArray[np.int64], shape: tuple[int, int]
+) -> Array:
+    out = np.zeros(shape)
+    out[row, draw] = values
+    return out
+
+
+def _mean_and_spread(values: Array, held: npt.NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Give means over the draws held, (rows,), and what is left, 0 elsewhere, (rows, draws)."""
+    mean = values.sum(1) / held.sum(1)
+    return mean, np.where(held, values - mean[:, None], 0.0)
+
+
+def _quantile(ordered: Array, size: Array, probability: float) -> Array:
+    """Give the type 6 quantile of the first `size` values of every ordered row, (rows,)."""
+    place = np.clip(probability * (size + 1.0) - 1.0, 0.0, size - 1.0)
+    left = np.floor(place).astype(int)
+    right = np.minimum(left + 1, size.astype(int) - 1)
+    row = np.arange(len(ordered))
+    low, high = ordered[row, left], ordered[row, right]
+    return np.asarray(low + (place - left) * (high - low))
+
+
+def effective_number(spread: Array, held: npt.NDArray[np.bool_], chains: int) -> Array:
     """Give how many independent values tell as much of a mean as those of some chains.
 
     Args:
-        values: of the draws that have one, shape (n,).
-        number: which draws these are, of `draws` in all, ascending, shape (n,).
-        draws: draws of all chains together, one chain after another.
+        spread: values less their mean, 0 for draws that have none, shape (rows, draws); draws are
+            those of all chains, one chain after another.
+        held: which draws have a value, shape (rows, draws).
         chains: number of chains, of equal length.
 
     Returns:
-        n over 1 + 2 * (sum of autocorrelations), summed while neighbouring pairs of them are
-        positive (Geyer 1992), round the mean of all chains: chains that disagree count as
+        For each row, n over 1 + 2 * (sum of autocorrelations), summed while neighbouring pairs of
+        them are positive (Geyer 1992), round the mean of all chains: chains that disagree count as
         correlation that never ends (Gelman and Rubin 1992). Between 2 and n.
     """
+    rows, draws = spread.shape
     length = draws // chains
-    spread = np.zeros((chains, length))
-    held = np.zeros((chains, length))
-    spread.ravel()[number] = values - values.mean()
-    held.ravel()[number] = 1.0
+    apart = (rows, chains, length)
     padded = 2 * length
-    power = (np.abs(np.fft.rfft(spread, padded)) ** 2).sum(0)
-    pairs = (np.abs(np.fft.rfft(held, padded)) ** 2).sum(0)
-    covariance = np.fft.irfft(power)[:length]
-    covariance /= np.maximum(np.fft.irfft(pairs)[:length], 1.0)
-    if covariance[0] <= 0:
-        return float(len(values))
-    correlation = covariance / covariance[0]
-    couples = correlation[: 2 * (length // 2)].reshape(-1, 2).sum(1)
-    ends = np.flatnonzero(couples <= 0)
-    last = ends[0] if ends.size else couples.size
-    time = max(2.0 * float(couples[:last].sum()) - 1.0, 1.0)
-    return float(min(max(len(values) / time, 2.0), len(values)))
+    power = (np.abs(np.fft.rfft(spread.reshape(apart), padded)) ** 2).sum(1)
+    pairs = (np.abs(np.fft.rfft(held.reshape(apart).astype(np.float64), padded)) ** 2).sum(1)
+    covariance = np.fft.irfft(power)[:, :length]
+    covariance /= np.maximum(np.fft.irfft(pairs)[:, :length], 1.0)
+    variance = covariance[:, :1]
+    correlation = covariance / np.where(variance > 0, variance, 1.0)
+    couples = correlation[:, : 2 * (length // 2)].reshape(rows, length // 2, 2).sum(2)
+    lasting = np.logical_and.accumulate(couples > 0, axis=1)
+    time = np.maximum(2.0 * np.where(lasting, couples, 0.0).sum(1) - 1.0, 1.0)
+    number = held.sum(1).astype(np.float64)
+    effective = np.minimum(np.maximum(number / time, 2.0), number)
+    return np.asarray(np.where(variance[:, 0] > 0, effective, number))
 
 
 def student_widening(size: Array) -> Array:

@@ -123,23 +123,27 @@ class PsiTraining(Training):
 
     @torch.no_grad()
     def judge(self, generator: torch.Generator) -> dict[str, float]:
-        """Give the denoising loss, spread-skill and pixel CRPS on informative pixels."""
+        """Give the loss, spread-skill of pixels and of masses, and CRPS on informative pixels."""
         plan, network = self.recipe.validation, self.average
-        loss, left, batches, parts = 0.0, plan.tiles, 0, []
+        loss, left, batches, parts, masses = 0.0, plan.tiles, 0, [], []
         while left > 0:
             views = self.views(self._tiles(generator, min(left, 8), plan.tile_px))
             loss += float(self._loss(network, views, generator))
             batches += 1
             draws = self.draw(network, views, generator, plan.draws)
             parts.append(_judged(draws, views))
+            true_mass = unfold(views.target).sum((1, 2, 3))
+            masses.append(torch.stack(spread_of(draws.sum((2, 3)).T, true_mass)[:2]))
             left -= 8
         variance, squared, crps, own = torch.cat(parts, dim=1)
+        mass_variance, mass_squared = torch.cat(masses, dim=1)
         return {
             "score": loss / batches,
             "spread_skill": spread_skill(Spread(variance, squared, plan.draws)),
             "crps": float(crps.double().mean()),
             "rmse": float(squared.double().mean().sqrt()),
             "phi_rmse": float(own.double().mean().sqrt()),
+            "mass_spread_skill": spread_skill(Spread(mass_variance, mass_squared, plan.draws)),
         }
 
     def draw(

@@ -167,6 +167,7 @@ class PsiNetworkRecipe(_Strict):
     width: PositiveInt = 64
     dilations: tuple[PositiveInt, ...] = (1, 2)
     embedding: PositiveInt = 64
+    overview: Annotated[int, Field(ge=0, le=16)] = 0
 
     def card(self) -> PsiCard:
         """Give what a weights file says of the network."""
