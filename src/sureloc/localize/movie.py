@@ -529,33 +529,26 @@ class _FrameWorker:
             o.pixel_nm,
             a.camera.quantum_efficiency,
             o.draws,
+            (region.columns.start, region.rows.start),
         )
         return _core(local, region, o.pixel_nm)
 
 
 def _core(local: FrameRows, region: Region, pixel_nm: float) -> FrameRows:
-    """Move a region's results to the frame's coordinates and cut them down to its core."""
-    left, top = region.columns.start, region.rows.start
-    moved = {}
-    for name, table, slack in (
-        ("table", local.table, CLAIM_PX),
-        ("draws", local.draws, 0.0),
-    ):
-        table = table.copy()
-        for column in table.columns:
-            if column.endswith("_nm") and column[:2] in ("x_", "y_"):
-                table[column] += (left if column[0] == "x" else top) * pixel_nm
+    """Cut a region's results down to its core."""
+    kept = []
+    for table, slack in ((local.table, CLAIM_PX), (local.draws, 0.0)):
         x, y = table["x_nm"].to_numpy() / pixel_nm, table["y_nm"].to_numpy() / pixel_nm
-        moved[name] = table[owned(x, y, region, slack)].reset_index(drop=True)
-    rows = slice(region.core_rows[0] - top, region.core_rows[1] - top)
-    columns = slice(region.core_columns[0] - left, region.core_columns[1] - left)
-    return FrameRows(
-        local.frame,
-        moved["table"],
-        moved["draws"],
-        local.expected_e[rows, columns],
-        local.chi2[rows, columns],
+        kept.append(table[owned(x, y, region, slack)].reset_index(drop=True))
+    rows, columns = (
+        slice(core[0] - seen.start, core[1] - seen.start)
+        for core, seen in (
+            (region.core_rows, region.rows),
+            (region.core_columns, region.columns),
+        )
     )
+    expected, chi2 = local.expected_e[rows, columns], local.chi2[rows, columns]
+    return FrameRows(local.frame, kept[0], kept[1], expected, chi2)
 
 
 def region_prior(

@@ -48,6 +48,7 @@ def frame_rows(
     pixel_nm: float,
     quantum_efficiency: float,
     draws: int,
+    origin_px: tuple[int, int] = (0, 0),
 ) -> FrameRows:
     """Turn the posterior of one frame into table rows.
 
@@ -60,6 +61,8 @@ def frame_rows(
         pixel_nm: pixel size, nm.
         quantum_efficiency: photo-electrons per photon.
         draws: how many draws the draw table gets.
+        origin_px: column and row of the data's first pixel in the frame, whose coordinates the
+            tables have.
     """
     rows = posterior.rows
     rate_variance = data.excess_noise * np.maximum(posterior.draws.expected_e, 0.0)
@@ -72,13 +75,16 @@ def frame_rows(
     r = np.clip(np.rint(rows.y_px).astype(int), 0, shape[0] - 1)
     c = np.clip(np.rint(rows.x_px).astype(int), 0, shape[1] - 1)
     bound_x, bound_y = joint_bounds(rows, information, sigma_px, prior)
+    left, top = origin_px
+    x_nm, x_ends_nm = ((v + left) * pixel_nm for v in (rows.x_px, rows.x_quantiles))
+    y_nm, y_ends_nm = ((v + top) * pixel_nm for v in (rows.y_px, rows.y_quantiles))
     lo95, lo68, hi68, hi95 = range(4)
     size = rows.x_px.size
     table = pd.DataFrame(
         {
             "frame": np.full(size, frame, np.int64),
-            "x_nm": rows.x_px * pixel_nm,
-            "y_nm": rows.y_px * pixel_nm,
+            "x_nm": x_nm,
+            "y_nm": y_nm,
             "sigma_x_nm": np.sqrt(rows.var_x_px2) * pixel_nm,
             "sigma_y_nm": np.sqrt(rows.var_y_px2) * pixel_nm,
             "cov_xy_nm2": rows.cov_xy_px2 * pixel_nm**2,
@@ -89,14 +95,14 @@ def frame_rows(
             "crlb_x_nm": bound_x * pixel_nm,
             "crlb_y_nm": bound_y * pixel_nm,
             "chi2": chi2[r, c],
-            "x_lo95_nm": rows.x_quantiles[:, lo95] * pixel_nm,
-            "x_hi95_nm": rows.x_quantiles[:, hi95] * pixel_nm,
-            "y_lo95_nm": rows.y_quantiles[:, lo95] * pixel_nm,
-            "y_hi95_nm": rows.y_quantiles[:, hi95] * pixel_nm,
-            "x_lo68_nm": rows.x_quantiles[:, lo68] * pixel_nm,
-            "x_hi68_nm": rows.x_quantiles[:, hi68] * pixel_nm,
-            "y_lo68_nm": rows.y_quantiles[:, lo68] * pixel_nm,
-            "y_hi68_nm": rows.y_quantiles[:, hi68] * pixel_nm,
+            "x_lo95_nm": x_ends_nm[:, lo95],
+            "x_hi95_nm": x_ends_nm[:, hi95],
+            "y_lo95_nm": y_ends_nm[:, lo95],
+            "y_hi95_nm": y_ends_nm[:, hi95],
+            "x_lo68_nm": x_ends_nm[:, lo68],
+            "x_hi68_nm": x_ends_nm[:, hi68],
+            "y_lo68_nm": y_ends_nm[:, lo68],
+            "y_hi68_nm": y_ends_nm[:, hi68],
             "trusted": np.ones(size, bool),
             "reason": np.full(size, "", object),
         },
@@ -109,7 +115,7 @@ def frame_rows(
     return FrameRows(
         frame,
         table.iloc[order[inside[order]]].reset_index(drop=True),
-        draw_table(posterior, frame, pixel_nm, quantum_efficiency, draws, shape),
+        draw_table(posterior, frame, pixel_nm, quantum_efficiency, draws, shape, origin_px),
         posterior.draws.expected_e,
         chi2,
     )
@@ -122,6 +128,7 @@ def draw_table(
     quantum_efficiency: float,
     draws: int,
     shape: tuple[int, ...],
+    origin_px: tuple[int, int] = (0, 0),
 ) -> pd.DataFrame:
     """Give `draws` posterior draws of one frame, taken evenly from all chains, as table rows."""
     states = posterior.draws
@@ -137,8 +144,8 @@ def draw_table(
         {
             "draw": number[kept].astype(np.int64),
             "frame": np.full(int(kept.sum()), frame, np.int64),
-            "x_nm": x[kept] * pixel_nm,
-            "y_nm": y[kept] * pixel_nm,
+            "x_nm": (x[kept] + origin_px[0]) * pixel_nm,
+            "y_nm": (y[kept] + origin_px[1]) * pixel_nm,
             "photons": photons[kept] / quantum_efficiency,
         },
         columns=[column.name for column in DRAW_COLUMNS],
