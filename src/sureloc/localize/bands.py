@@ -124,6 +124,4 @@ def spots_of_frames(
         np.concatenate(parts) for parts in zip(*columns, strict=True)
     )
     order = np.lexsort((x, y, number))
-    return Spots(
-        number[order], x[order], y[order], photons[order], significance[order], background
-    )
+    return Spots(number[order], x[order], y[order], photons[order], significance[order], background)

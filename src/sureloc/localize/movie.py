@@ -541,9 +541,7 @@ class FrameWorker:
     def __call__(self, frame: int) -> FrameRows:
         """Give the rows, draws and images of one frame in the window."""
         pieces = self.pieces(frame, self._touched)
-        table = one_table(
-            [p.table for p in pieces.parts], self._touched, self._options
-        )
+        table = one_table([p.table for p in pieces.parts], self._touched, self._options)
         expected, chi2 = np.empty(self._shape), np.empty(self._shape)
         for part, r in zip(pieces.parts, self._touched, strict=True):
             core = np.s_[slice(*r.core_rows), slice(*r.core_columns)]
