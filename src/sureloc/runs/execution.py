@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
-    Executor,
     Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
@@ -127,7 +126,7 @@ def _in_threads(job: Job, todo: Sequence[Unit], bar: _Frames) -> None:
         ) as pool,
     ):
         try:
-            _drain(pool, {pool.submit(one, unit): unit for unit in todo}, lambda _unit: None)
+            _drain({pool.submit(one, unit): unit for unit in todo}, lambda _unit: None)
         except BaseException:
             stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)
@@ -143,7 +142,7 @@ def _in_processes(job: Job, todo: Sequence[Unit], bar: _Frames) -> None:
                 pool.submit(work_on_unit, str(job.folder), _token(job), unit.number): unit
                 for unit in todo
             }
-            _drain(pool, futures, lambda unit: bar.add(unit.share * _frames(unit)))
+            _drain(futures, lambda unit: bar.add(unit.share * _frames(unit)))
         except BrokenProcessPool as error:
             raise OutputError(
                 "A worker process was killed, perhaps because memory ran out. What was done is "
@@ -154,7 +153,7 @@ def _in_processes(job: Job, todo: Sequence[Unit], bar: _Frames) -> None:
             raise
 
 
-def _drain(pool: Executor, futures: dict[Future[None], Unit], done: Callable[[Unit], None]) -> None:
+def _drain(futures: dict[Future[None], Unit], done: Callable[[Unit], None]) -> None:
     """Wait for all; the first error that is no consequence of another ends it."""
     waiting = set(futures)
     while waiting:
@@ -203,10 +202,14 @@ def work_on_unit(folder: str, token: str, number: int) -> None:
 
 @lru_cache(maxsize=2)
 def _opened(folder: str, _token: str) -> Job:
-    # This process works for us: libraries shall not start threads beside its own.
+    limit_threads()
+    return open_job(Path(folder))
+
+
+def limit_threads() -> None:
+    """Keep libraries from starting threads of their own in a process that works for us."""
     torch.set_num_threads(1)
     threadpool_limits(1)
-    return open_job(Path(folder))
 
 
 def _on_cluster(

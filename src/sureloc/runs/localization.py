@@ -21,6 +21,7 @@ import torch
 from sureloc.camera import Camera
 from sureloc.errors import InputError
 from sureloc.evaluate.compare import Comparison, compare
+from sureloc.io.assumptions import read_assumptions
 from sureloc.io.cameras import read_camera
 from sureloc.io.movies import Movie, open_movie, parse_frames, parse_region
 from sureloc.io.results import (
@@ -32,7 +33,6 @@ from sureloc.io.results import (
     versions,
     write_run,
 )
-from sureloc.io.assumptions import read_assumptions
 from sureloc.io.tables import read_table
 from sureloc.localize.images import ImageSums
 from sureloc.localize.movie import Assumptions, Options, prepare
