@@ -6,8 +6,8 @@
 Every case is a process of its own, whose peak memory (resident set) is what the operating system
 says at its end; its line is kept in OUT/scaling.csv as soon as it is there, and cases that have one
 are not run again. Movies hold 0.1 emitters per square micrometre. `--without-chains` leaves out
-detection, networks and chains, so that everything else (reading, parts, tables, images, report) can
-be measured on long movies within minutes: that is all whose memory could grow with length.
+networks and chains, and for long movies detection, so that everything else (reading, parts, tables,
+images, report) can be measured within minutes: that is all whose memory could grow with length.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ CASES = (
 )
 FIELDS = ("case", "workers", "chains", "seconds", "frames_per_s", "peak_mb", "rows")
 DENSITY_PX2 = 0.001
+MANY = 100  # frames; without chains, detection is left out of longer movies
 DIFFERENT_FRAMES = 50  # a long movie repeats them: only its length matters here
 
 
@@ -56,11 +57,11 @@ def write_movie(path: Path, shape: tuple[int, int, int]) -> None:
     movie.flush()
 
 
-def without_chains() -> None:
-    """Let the work on regions give empty results, and what is learned be guessed."""
+def without_chains(*, long: bool) -> None:
+    """Let the work on regions give empty results, and little be learned."""
     import pandas as pd
 
-    from sureloc.localize import movie, rows
+    from sureloc.localize import learning, movie, rows
     from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
 
     def empty(columns: Any) -> pd.DataFrame:
@@ -75,8 +76,9 @@ def without_chains() -> None:
         return rows.FrameRows(frame, table, draws, electrons[core], flat)
 
     movie.FrameWorker._region = region
-    movie.FrameWorker._starts = lambda _self, _electrons, regions: [None for _ in regions]
-    movie.CROWDING_FRAMES = 20
+    if long:
+        movie.FrameWorker._starts = lambda _self, _electrons, regions: [None for _ in regions]
+    movie.CROWDING_FRAMES, movie.LEARNING_EMITTERS, learning.ROUNDS = 20, 20, 1
 
 
 def one_case(arguments: dict[str, Any]) -> None:
@@ -87,12 +89,12 @@ def one_case(arguments: dict[str, Any]) -> None:
     from sureloc.networks.weights import load_weights
     from sureloc.runs.localization import localize_movie
 
-    if not arguments["chains"]:
-        without_chains()
     options = replace(Options(sigma_px=1.0), workers=arguments["workers"])
     start = time.perf_counter()
     with open_movie(arguments["movie"]) as movie:
         frames = movie.frames
+        if not arguments["chains"]:
+            without_chains(long=frames > MANY)
         outcome = localize_movie(
             movie,
             Camera(100.0, 2.0, 9.0),

@@ -6,6 +6,7 @@ they are, and texts as JSON. Nothing in the file can run code.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,7 +67,8 @@ def read_assumptions(path: Path) -> Assumptions:
         InputError: the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # From memory: of a damaged file, NumPy would leave a handle open.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             return _assumptions({name: stored[name] for name in stored.files})
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise InputError(
