@@ -105,7 +105,10 @@ def test_a_task_that_fails_names_its_frame(film, cluster, learned, tmp_path):
     before = film.read_bytes()
     try:
         tifffile.imwrite(film, hurt, photometric="minisblack")
-        with pytest.raises(MovieError, match="the first in frame 5, row 3, column 4") as caught:
+        with (
+            job.movie,
+            pytest.raises(MovieError, match="the first in frame 5, row 3, column 4") as caught,
+        ):
             do_units(job, job.units, cluster.scheduler_address, lambda: None, lambda _: None)
     finally:
         film.write_bytes(before)
@@ -131,7 +134,10 @@ def test_a_scheduler_that_does_not_answer_is_said(learned, tmp_path, monkeypatch
     folder = tmp_path / "out.partial"
     shutil.copytree(learned, folder)
     job = open_job(folder)
-    with pytest.raises(InputError, match=r"No scheduler answers at tcp://127\.0\.0\.1:9"):
+    with (
+        job.movie,
+        pytest.raises(InputError, match=r"No scheduler answers at tcp://127\.0\.0\.1:9"),
+    ):
         do_units(job, job.units, "tcp://127.0.0.1:9", lambda: None, lambda _: None)
 
 
@@ -140,7 +146,7 @@ def test_parts_that_cannot_be_seen_from_here_are_said(learned, tmp_path, monkeyp
     folder = tmp_path / "out.partial"
     shutil.copytree(learned, folder)
     job = open_job(folder)
-    with pytest.raises(OutputError, match="frames 0:1 and 7 more are not in"):
+    with job.movie, pytest.raises(OutputError, match="frames 0:1 and 7 more are not in"):
         execution._wait_for_parts(job, job.units)
 
 

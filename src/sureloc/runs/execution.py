@@ -224,7 +224,7 @@ def _on_cluster(
             f"No scheduler answers at {address} within {CONNECT_S:.0f} s. Check the address that "
             "`dask scheduler` printed, and that this machine can reach it."
         ) from error
-    with client:
+    with client, client.as_current():
         say(f"{len(todo):,} units of work go to {address}; watch them at {client.dashboard_link}")
         token = _token(job)
         futures = {
