@@ -110,11 +110,19 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_files(film, unbroken, out):
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
-def test_a_run_that_is_stopped_at_once_leaves_nothing(film, tmp_path, monkeypatch):
-    stop_after(monkeypatch, 0, _StopError)
-    with pytest.raises(_StopError):
+def test_what_was_learned_is_kept_unless_the_input_must_be_mended(film, tmp_path, monkeypatch):
+    stop_after(monkeypatch, 0, InputError("frame 1 is damaged"))
+    with pytest.raises(InputError):
         run(film, tmp_path / "new" / "out")
     assert list(tmp_path.iterdir()) == []
+    stop_after(monkeypatch, 0, _StopError)
+    with pytest.raises(_StopError):
+        run(film, tmp_path / "out")
+    kept = sorted(path.name for path in partial_folder(tmp_path / "out").iterdir())
+    assert kept == [
+        *("assumptions.npz", "identity.json", "job.json", "parts"),
+        *("weights.json", "weights.safetensors"),
+    ]
 
 
 @pytest.mark.parametrize("where", ["part", "results"])
@@ -223,9 +231,13 @@ def test_the_command_explains_itself_and_goes_on(tmp_path, monkeypatch, capsys):
     call = ("localize", short, "--out", tmp_path / "out", "-q", "--sigma-px", "1.2")
     call = (*call, "--camera", tmp_path / "c.yaml", "--workers", "1")
     with monkeypatch.context() as patched:
-        stop_after(patched, 2, OSError(errno.ENOSPC, "No space left on device"))
+        stop_after(patched, 1, OSError(errno.ENOSPC, "No space left on device"))
         assert command(*call) == 1
     assert "go on by the same command with --resume" in capsys.readouterr().err
+    with monkeypatch.context() as patched:
+        stop_after(patched, 1, KeyboardInterrupt)
+        assert command(*call, "--resume") == 130
+    assert "Stopped. What was done is kept in" in capsys.readouterr().err
     assert command(*call) == 2
     assert "was stopped; what it had done is kept in" in capsys.readouterr().err
     assert command(*call, "--resume") == 0

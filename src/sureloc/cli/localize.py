@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 RATE_FRAMES = 30  # over which the speed is averaged
+STOPPED = 130  # exit code after Ctrl-C, as shells have it
 REFUSED = 3  # exit code of a run that finished, but must not be trusted
 
 
@@ -80,10 +81,12 @@ def localize(
 
     from sureloc.localize.verdict import Trust
     from sureloc.runs.localization import localize_file
+    from sureloc.runs.partial import partial_folder
 
     if resume and _was_finished(out):
         return
-    outcome = localize_file(
+    work = partial(
+        localize_file,
         movie,
         out,
         camera=camera,
@@ -106,6 +109,17 @@ def localize(
         command=shlex.join(["sureloc", *sys.argv[1:]]),
         bar=partial(bar_of_frames, quiet=quiet),
     )
+    try:
+        outcome = work()
+    except KeyboardInterrupt:
+        kept = partial_folder(out)
+        if kept.exists():
+            typer.echo(
+                f"Stopped. What was done is kept in {kept}: go on by the same command with "
+                "--resume.",
+                err=True,
+            )
+        raise typer.Exit(STOPPED) from None
     for note in outcome.notes:
         typer.echo(note)
     typer.echo(

@@ -16,7 +16,7 @@ from typing import Any
 
 from sureloc.errors import InputError, OutputError
 from sureloc.io.output import check_new_folder
-from sureloc.runs.job import PARTS, differences
+from sureloc.runs.job import ASSUMPTIONS, PARTS, differences
 from sureloc.runs.parts import force, to_disk
 
 IDENTITY, RESULT = "identity.json", "result"
@@ -106,7 +106,7 @@ def open_partial(
             _write_identity(folder, identity, provenance)
         yield PartialRun(folder, place, provenance)
     except OSError as error:
-        kept = _clean(folder, created, begun)
+        kept = _clean(folder, created, begun, error)
         if isinstance(error, InputError | OutputError):
             raise
         reason = error.strerror or str(error)
@@ -120,8 +120,8 @@ def open_partial(
                 "write."
             )
         ) from error
-    except BaseException:
-        _clean(folder, created, begun)
+    except BaseException as error:
+        _clean(folder, created, begun, error)
         raise
 
 
@@ -161,10 +161,12 @@ def _write_identity(
     force(folder)
 
 
-def _clean(folder: Path, created: list[Path], begun: bool) -> bool:
+def _clean(folder: Path, created: list[Path], begun: bool, error: BaseException) -> bool:
     """Remove the folder unless it holds something that took time; tell whether it was kept."""
     shutil.rmtree(folder / RESULT, ignore_errors=True)
-    if begun or any((folder / PARTS).glob("[0-9]*")):
+    # What was learned serves the same command again, but not one whose input must be mended.
+    learned = (folder / ASSUMPTIONS).exists() and not isinstance(error, InputError)
+    if begun or learned or any((folder / PARTS).glob("[0-9]*")):
         return folder.exists()
     shutil.rmtree(folder, ignore_errors=True)
     for parent in created[1:]:
