@@ -20,6 +20,7 @@ LAYERS = (
     {"physics", "diffusion", "networks", "scoring", "compiled"},
     {"simulate", "train", "localize", "evaluate"},
     {"io", "report", "config"},
+    {"runs"},
     {"cli"},
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
