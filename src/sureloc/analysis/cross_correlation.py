@@ -14,7 +14,7 @@ whole stretch looks like drift.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -39,7 +39,8 @@ AGREEING_SHARE = 0.6  # of all pairs, before those that disagree are looked at a
 _AUTO_SEGMENTS, _AUTO_ROWS = 20, 200
 _MOST_PIXELS = 512  # along a side of the coarse images
 _MOST_PAIRS = 2_000_000  # of rows; denser stretches are thinned evenly
-_PASSES = 3
+_MOST_PASSES = 4
+_SETTLED = 0.1  # kernel widths that a further pass may move the path
 _REACH = 3.5  # kernel widths within which differences count
 _FEWEST_REGIONS = 60
 
@@ -96,9 +97,11 @@ def redundant_cross_correlation(
     pairs = list(combinations(range(segments), 2))
     groups = [np.flatnonzero(segment == k) for k in range(segments)]
     start, width = _coarse([position[g] for g in groups], pairs, kernel)
-    corrected, path, averages = position, None, None
+    corrected = position
+    path: DriftPath | None = None
+    averages: Averages | None = None
     at, agreed = start, np.ones(len(pairs), bool)
-    for step in range(_PASSES):
+    for step in range(_MOST_PASSES):
         shifts = _shifts([corrected[g] for g in groups], pairs, at, (width, kernel))
         if step == 0:
             agreed = _agreeing(shifts, pairs, segments, kernel)
@@ -118,7 +121,11 @@ def redundant_cross_correlation(
             segment,
             np.ones(len(frame)),
         )
+        before = path
         path = drift_path(averages, first, last, reference)
+        if before is not None:
+            if np.abs(path.mean_nm - before.mean_nm).max() < _SETTLED * kernel:
+                break
         corrected = position - path.at(frame)[0]
         at, width = np.zeros((len(pairs), 2)), kernel
     assert path is not None

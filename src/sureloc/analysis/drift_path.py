@@ -18,8 +18,8 @@ from scipy.linalg import block_diag, cho_factor, cho_solve
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 
-MOST_NODES = 600
-MIXTURE = 16  # pairs of walk strengths, drawn by their weight, over which the path is averaged
+MOST_NODES = 400
+MIXTURE = 12  # pairs of walk strengths, drawn by their weight, over which the path is averaged
 _WALK_STEPS = 8
 # Prior of a walk's standard deviation s, d ln s times s to this power: between even in ln s, by
 # which bands of jittery drift held 58 % instead of 68 %, and even in s, needlessly wide.

@@ -24,7 +24,7 @@ PRESENCE = 0.9  # share of the frames in which a fiducial is seen
 FEWEST_FRAMES = 10
 SEARCH_NM = 500.0  # how far from its place a fiducial may be found
 STEP_NM = 150.0  # how far it may jump from one sighting to the next
-_MOST_STRETCHES = 150
+_MOST_STRETCHES = 120
 _CELL_NM = 250.0
 
 
@@ -143,8 +143,9 @@ def _track(sure: Index, frame: Index, position: Array, bright: Array, place: Arr
     groups = np.split(near, starts[1:])
     level = np.median([bright[g].max() for g in groups])
     brightest = [g[np.argmax(bright[g])] for g in groups]
-    # Start where the brightest is as bright as usual: no neighbour outshines it there.
-    start = int(np.argmin(np.abs(np.log(bright[brightest] / level))))
+    # Start near the place, where the brightest is as bright as usual: no neighbour outshines it.
+    away = np.linalg.norm(position[brightest] - place, axis=1) / STEP_NM
+    start = int(np.argmin(np.abs(np.log(bright[brightest] / level)) + away))
     picked = [int(brightest[start])]
     for way in (range(start + 1, len(frames)), range(start - 1, -1, -1)):
         here = position[brightest[start]]
@@ -159,15 +160,18 @@ def _track(sure: Index, frame: Index, position: Array, bright: Array, place: Arr
 
 
 def _distinct(tracks: list[Index], bright: Array) -> list[Index]:
-    """Leave out tracks that share rows with a longer or brighter one."""
-    order = sorted(tracks, key=lambda t: (-len(t), -float(bright[t].sum())))
+    """Leave out tracks that share rows with a longer or brighter one, the others in order."""
+    order = sorted(
+        range(len(tracks)), key=lambda k: (-len(tracks[k]), -float(bright[tracks[k]].sum()))
+    )
     taken: set[int] = set()
-    out = []
-    for track in order:
-        if track.size and not taken & set(track.tolist()):
-            taken |= set(track.tolist())
-            out.append(track)
-    return out
+    kept = []
+    for k in order:
+        rows = set(tracks[k].tolist())
+        if not taken & rows:
+            taken |= rows
+            kept.append(k)
+    return [tracks[k] for k in sorted(kept)]
 
 
 def _drift_of(
