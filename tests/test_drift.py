@@ -187,7 +187,7 @@ def test_too_few_rows_or_frames_are_refused(rng):
             estimate_drift(bad)
     with pytest.raises(InputError, match="segments is 4; it must lie in 5"):
         estimate_drift(table, segments=4)
-    with pytest.raises(InputError, match="make 2. at most"):
+    with pytest.raises(InputError, match=r"make 2\d at most"):
         estimate_drift(table, segments=150)
     with pytest.raises(InputError, match="need --method fiducials"):
         estimate_drift(table, fiducials_nm=np.zeros((1, 2)))
@@ -214,11 +214,11 @@ def test_fiducials_are_found_and_their_sd_holds():
     z = []
     for seed in range(50):
         rng = np.random.default_rng(seed)
-        path = walked(rng, 0.3, (0.1, -0.3), 300)
+        path = walked(rng, 0.3, (0.2, -0.6), 150)
         places = PLACES[: 1 + seed % 3]
         found = estimate_drift(with_fiducials(rng, path, places), Method.FIDUCIALS)
         assert found.facts["fiducials"] == len(places)
-        z.append(z_of(found.path, path, np.array([40, 150, 220, 299])))
+        z.append(z_of(found.path, path, np.array([20, 70, 110, 149])))
     share = np.mean(np.abs(z) < Z68)
     assert share == pytest.approx(0.68, abs=3.5 * np.sqrt(0.68 * 0.32 / 100))
 
@@ -229,8 +229,8 @@ def test_fiducials_may_be_pointed_at(rng):
     found = estimate_drift(table, Method.FIDUCIALS, fiducials_nm=np.array(PLACES[:2]) + 60.0)
     assert found.facts["fiducials"] == 2
     np.testing.assert_allclose(found.facts["positions_nm"], PLACES[:2], atol=8.0)
+    far = np.array([PLACES[0], (9000.0, 9000.0)])
     with pytest.raises(InputError, match="Of 2 fiducials 1 are seen in 90 %"):
-        far = np.array([PLACES[0], (9000.0, 9000.0)])
         estimate_drift(table, Method.FIDUCIALS, fiducials_nm=far)
 
 
@@ -343,7 +343,7 @@ def test_widened_intervals_are_those_of_the_sum(sd, level):
 
 
 def test_the_mean_may_be_the_reference(estimated):
-    table, path, first = estimated
+    table, _, first = estimated
     mean = estimate_drift(table, segments=6, reference=Reference.MEAN)
     frame = table["frame"].to_numpy()
     assert np.abs(mean.path.at(frame)[0].mean(axis=0)).max() < 0.05

@@ -38,7 +38,8 @@ MAX_SHIFT_NM = 1000.0
 AGREEING_SHARE = 0.6  # of all pairs, before those that disagree are looked at again
 _AUTO_SEGMENTS, _AUTO_ROWS = 20, 200
 _MOST_PIXELS = 512  # along a side of the coarse images
-_MOST_PAIRS = 2_000_000  # of rows; denser stretches are thinned evenly
+_MOST_PAIRS = 50_000  # of rows, about; denser stretches are thinned evenly
+_COUNTED_ROWS = 300  # from which their number is estimated
 _MOST_PASSES = 4
 _SETTLED = 0.1  # kernel widths that a further pass may move the path
 _REACH = 3.5  # kernel widths within which differences count
@@ -99,7 +100,6 @@ def redundant_cross_correlation(
     start, width = _coarse([position[g] for g in groups], pairs, kernel)
     corrected = position
     path: DriftPath | None = None
-    averages: Averages | None = None
     at, agreed = start, np.ones(len(pairs), bool)
     for step in range(_MOST_PASSES):
         shifts = _shifts([corrected[g] for g in groups], pairs, at, (width, kernel))
@@ -123,13 +123,10 @@ def redundant_cross_correlation(
         )
         before = path
         path = drift_path(averages, first, last, reference)
-        if before is not None:
-            if np.abs(path.mean_nm - before.mean_nm).max() < _SETTLED * kernel:
-                break
+        if before is not None and _moved(path, before) < _SETTLED * kernel:
+            break
         corrected = position - path.at(frame)[0]
         at, width = np.zeros((len(pairs), 2)), kernel
-    assert path is not None
-    assert averages is not None
     return Correlated(path, averages, len(pairs), int((~agreed).sum()), kernel)
 
 
@@ -197,9 +194,7 @@ def _coarse(
         cell = ((some - low) / pixel).astype(int)
         image = np.zeros(shape)
         np.add.at(image, (cell[:, 0], cell[:, 1]), 1.0)
-        spectra.append(
-            fft.rfft2(image) * smooth[0][:, None] * smooth[1][: shape[1] // 2 + 1]
-        )
+        spectra.append(fft.rfft2(image) * smooth[0][:, None] * smooth[1][: shape[1] // 2 + 1])
     window = [np.arange(-min(reach, n // 2 - 1), min(reach, n // 2 - 1) + 1) for n in shape]
     at = np.empty((len(pairs), 2))
     for number, (i, j) in enumerate(pairs):
@@ -238,9 +233,7 @@ def _shifts(
     return _Shifts(value, weight, tuple(regions))
 
 
-def _influence(
-    region: Index, near: Array, apart: Array, kernel: float, curvature: Array
-) -> Array:
+def _influence(region: Index, near: Array, apart: Array, kernel: float, curvature: Array) -> Array:
     """Give how far the peak would move without each region, nm, (regions, 2).
 
     One Newton step with the curvature of the others (a jackknife): with few regions, their share
@@ -248,9 +241,12 @@ def _influence(
     """
     unit = apart / kernel
     pull = _by_region(region, near * unit.T / kernel)
-    xx, yy, xy = _by_region(
-        region, near * np.stack([1 - unit[:, 0] ** 2, 1 - unit[:, 1] ** 2, -unit.prod(axis=1)])
-    ).T / kernel**2
+    xx, yy, xy = (
+        _by_region(
+            region, near * np.stack([1 - unit[:, 0] ** 2, 1 - unit[:, 1] ** 2, -unit.prod(axis=1)])
+        ).T
+        / kernel**2
+    )
     others = curvature - np.stack([xx, xy, xy, yy], axis=1).reshape(-1, 2, 2)
     # Where the others alone have no peak, the whole has to do.
     sharp = np.linalg.eigvalsh(others)[:, 0] > 0.1 * np.linalg.eigvalsh(curvature)[0]
@@ -294,13 +290,18 @@ def _differences(one: Array, other: cKDTree, shift: Array, reach: float) -> tupl
     """Give differences within reach of a shift, relative to it, and their rows in `one`."""
     moved = one + shift
     row = np.arange(len(one))
-    number = int(cKDTree(moved).count_neighbors(other, reach))
+    some = moved[:: max(1, len(moved) // _COUNTED_ROWS)]
+    number = other.query_ball_point(some, reach, return_length=True).sum() * len(moved) / len(some)
     if number > _MOST_PAIRS:
-        row = row[:: -(-number // _MOST_PAIRS)]
+        row = row[:: int(np.ceil(number / _MOST_PAIRS))]
     tree = cKDTree(moved[row])
     near = tree.sparse_distance_matrix(other, reach, output_type="ndarray")
     mine = row[near["i"]]
     return np.asarray(other.data[near["j"]] - moved[mine]), mine
+
+
+def _moved(path: DriftPath, before: DriftPath) -> float:
+    return float(np.abs(path.mean_nm - before.mean_nm).max())
 
 
 def _region_size(positions: list[Array], kernel: float) -> float:
@@ -411,5 +412,5 @@ def _covariances(
     # Positions relative to their mean: of independent errors v that is v (1 - 2/K) + mean(v)/K.
     mean = covariance.sum(axis=0) / (segments - 1)
     own = (covariance - mean / segments) / (1 - 2 / segments)
-    usable = (np.linalg.eigvalsh(own)[:, 0] > 0.2 * np.linalg.eigvalsh(covariance)[:, 0])
+    usable = np.linalg.eigvalsh(own)[:, 0] > 0.2 * np.linalg.eigvalsh(covariance)[:, 0]
     return np.where(usable[:, None, None], own, covariance)

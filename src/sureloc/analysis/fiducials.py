@@ -82,9 +82,7 @@ def track_fiducials(
     sure = np.flatnonzero(np.isfinite(position).all(axis=1) & np.isfinite(sigma).all(axis=1)
                           & (sigma > 0).all(axis=1))  # fmt: skip
     sure = sure[np.argsort(frame[sure], kind="stable")]
-    bright = (
-        table["photons"].to_numpy(float) if "photons" in table else 1.0 / sigma.prod(axis=1)
-    )
+    bright = table["photons"].to_numpy(float) if "photons" in table else 1.0 / sigma.prod(axis=1)
     places = _places(frame[sure], position[sure]) if positions_nm is None else positions_nm
     tracks = [_track(sure, frame, position, bright, place) for place in np.atleast_2d(places)]
     tracks = _distinct(tracks, bright)

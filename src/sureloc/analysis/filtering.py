@@ -143,7 +143,7 @@ class _Walk:
             case ast.Compare():
                 return self._comparison(node)
             case ast.BoolOp():
-                parts = [self._of_kind(part, _TRUTH) for part in node.values]
+                parts = [self._of_kind(part, _TRUTH) for part in node.values]  # noqa: PD011 - no table
                 join = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
                 return np.asarray(reduce(join, parts))
             case ast.UnaryOp(op=ast.Not()):

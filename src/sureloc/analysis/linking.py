@@ -339,7 +339,7 @@ class _Merger:
         return out
 
     def _sum(self, values: Array) -> Array:
-        return np.bincount(self._molecule, values, self._molecules)
+        return np.bincount(self._molecule, values, self._molecules).astype(float)
 
     def _mean(self, values: Array) -> Array:
         return self._sum(values) / self._number

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from sureloc.analysis.drift import Drift
-    from sureloc.io.steps import StepTable
 
 
 def drift(
@@ -33,9 +35,7 @@ def drift(
     ] = None,
     fiducial: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="X,Y", help="Place of a fiducial, nm; repeatable; found without it."
-        ),
+        typer.Option(metavar="X,Y", help="Place of a fiducial, nm; repeatable; found without it."),
     ] = None,
     reference: Annotated[
         str, typer.Option(help="Where the drift is zero: first (frame), or mean (of all rows).")
@@ -43,9 +43,7 @@ def drift(
     pixel_nm: Annotated[
         float | None, typer.Option(help="Pixel size, nm; needed for a .csv only.")
     ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the drift's draws, for draws.parquet.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the drift's draws, for draws.parquet.")] = 0,
 ) -> None:
     """Estimate the drift and take it from the tables, which get its uncertainty.
 
@@ -83,14 +81,14 @@ def drift(
         if source.pixel_nm is not None:
             write_step_csv(source, table, folder / THUNDERSTORM)
         if source.draws is not None:
-            _correct_draws(source, found, seed, step, folder)
+            _correct_draws(source.draws, found, seed, step, folder)
         drift_table(found.path).round(4).to_csv(folder / "drift.csv", index=False)
         draw_drift(found, folder / "drift.png")
     typer.echo(f"{out}: {len(table):,} rows corrected\n{_summary(found)}")
 
 
 def _correct_draws(
-    source: StepTable, found: Drift, seed: int, step: dict[str, object], folder: Path
+    draws: Path, found: Drift, seed: int, step: dict[str, object], folder: Path
 ) -> None:
     from sureloc.analysis.drift import DrawCorrection
     from sureloc.io.results import DRAWS
@@ -98,12 +96,11 @@ def _correct_draws(
     from sureloc.io.tables import TableWriter, read_provenance, read_table, table_chunks
     from sureloc.table import DRAW_COLUMNS
 
-    assert source.draws is not None
-    read_table(source.draws, DRAW_COLUMNS)  # refuses what is no draw table
-    provenance = with_step(read_provenance(source.draws), step)
+    read_table(draws, DRAW_COLUMNS)  # refuses what is no draw table
+    provenance = with_step(read_provenance(draws), step)
     correction = DrawCorrection(found.path, seed)
     with TableWriter(folder / DRAWS, DRAW_COLUMNS, provenance) as writer:
-        for chunk in table_chunks(source.draws):
+        for chunk in table_chunks(draws):
             writer.append(correction.corrected(chunk))
 
 
@@ -138,7 +135,7 @@ def _one_of(name: str, value: str, allowed: list[str]) -> str:
     return value
 
 
-def _places(texts: list[str] | None) -> object:
+def _places(texts: list[str] | None) -> npt.NDArray[np.float64] | None:
     import numpy as np
 
     from sureloc.errors import InputError

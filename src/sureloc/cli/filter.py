@@ -13,7 +13,9 @@ import typer
 def filter(
     run_or_table: Annotated[
         Path,
-        typer.Argument(help="Folder of 'sureloc localize' or 'drift', or a table (.parquet, .csv)."),
+        typer.Argument(
+            help="Folder of 'sureloc localize' or 'drift', or a table (.parquet, .csv)."
+        ),
     ],
     expression: Annotated[
         str,

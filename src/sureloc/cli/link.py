@@ -13,7 +13,9 @@ import typer
 def link(
     run_or_table: Annotated[
         Path,
-        typer.Argument(help="Folder of 'sureloc localize' or 'drift', or a table (.parquet, .csv)."),
+        typer.Argument(
+            help="Folder of 'sureloc localize' or 'drift', or a table (.parquet, .csv)."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="New table, .parquet or .csv (ThunderSTORM).")],
     gap: Annotated[

@@ -31,6 +31,10 @@ from sureloc.io.tables import (
 from sureloc.table import LOCALIZATION_COLUMNS, Column
 
 SUFFIXES = (".parquet", ".csv")
+_PIXEL_NEEDED = (
+    "A CSV for ThunderSTORM counts from the corner of the first pixel; say how large that is by "
+    "--pixel-nm, or write .parquet."
+)
 NEEDED = ("frame", "x_nm", "y_nm")
 _MEANING_IN_CSV = {
     "psf_sigma_nm": "Width of the fitted spot.",
@@ -98,15 +102,12 @@ def check_step_output(path: str | Path, source: StepTable) -> None:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(
-            f"{path} does not end in {' or '.join(SUFFIXES)}, by which the table's format is chosen."
+            f"{path} does not end in {' or '.join(SUFFIXES)}, which choose the table's format."
         )
     if path.exists():
         raise InputError(f"The output file {path} exists already. Give another name, or remove it.")
     if path.suffix.lower() == ".csv" and source.pixel_nm is None:
-        raise InputError(
-            "A CSV for ThunderSTORM counts from the corner of the first pixel; say how large that "
-            "is by --pixel-nm, or write .parquet."
-        )
+        raise InputError(_PIXEL_NEEDED)
 
 
 def write_step_table(
@@ -139,12 +140,13 @@ def write_step_table(
 
 def write_step_csv(source: StepTable, table: pd.DataFrame, path: Path) -> None:
     """Write ThunderSTORM's CSV; what the table does not tell is NaN there."""
+    if source.pixel_nm is None:
+        raise InputError(_PIXEL_NEEDED)
     psf_sigma_nm = source.psf_sigma_nm
     if psf_sigma_nm is None and "psf_sigma_nm" in table and len(table):
         psf_sigma_nm = float(table["psf_sigma_nm"].median())
     needed = ("photons", "background_photons", "sigma_x_nm", "sigma_y_nm")
     gaps = {name: np.nan for name in needed if name not in table}
-    assert source.pixel_nm is not None
     write_thunderstorm(
         table.assign(**gaps),
         path,
