@@ -30,6 +30,7 @@ from sureloc.errors import InputError
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
 FEWEST_SEGMENTS = 5  # with fewer, shifts by chance can seem to agree
 MOST_SEGMENTS = 200
@@ -324,7 +325,7 @@ def _design(pairs: list[tuple[int, int]], segments: int) -> Array:
 
 
 def _least_squares(
-    shifts: _Shifts, good: npt.NDArray[np.bool_], pairs: list[tuple[int, int]], segments: int
+    shifts: _Shifts, good: Flags, pairs: list[tuple[int, int]], segments: int
 ) -> Array:
     """Give the stretches' positions, their mean being zero, (segments, 2)."""
     value = np.nan_to_num(shifts.value)
@@ -337,15 +338,13 @@ def _solver(weight: Array, pairs: list[tuple[int, int]], segments: int) -> Array
     return np.asarray(np.linalg.solve(normal, design.T * weight))
 
 
-def _agreeing(
-    shifts: _Shifts, pairs: list[tuple[int, int]], segments: int, kernel: float
-) -> npt.NDArray[np.bool_]:
+def _agreeing(shifts: _Shifts, pairs: list[tuple[int, int]], segments: int, kernel: float) -> Flags:
     """Give the pairs that agree in the sense of least absolute residuals.
 
     Raises:
         InputError: most do not.
     """
-    known = np.isfinite(shifts.value).all(axis=1)
+    known: Flags = np.asarray(np.isfinite(shifts.value).all(axis=1))
     share = 0.0
     good = known
     if _joined(known, pairs, segments):
@@ -369,9 +368,9 @@ def _agreeing(
 
 def _consistent(
     shifts: _Shifts, pairs: list[tuple[int, int]], segments: int, kernel: float
-) -> npt.NDArray[np.bool_]:
+) -> Flags:
     """Leave out pairs whose shift is far from what all others say, until none is."""
-    good = np.isfinite(shifts.value).all(axis=1)
+    good: Flags = np.asarray(np.isfinite(shifts.value).all(axis=1))
     for _ in range(10):
         if not _joined(good, pairs, segments):
             break
@@ -390,14 +389,14 @@ def _consistent(
     return good
 
 
-def _joined(good: npt.NDArray[np.bool_], pairs: list[tuple[int, int]], segments: int) -> bool:
+def _joined(good: Flags, pairs: list[tuple[int, int]], segments: int) -> bool:
     one, other = np.array(pairs)[good].reshape(-1, 2).T
     graph = coo_array((np.ones(len(one)), (one, other)), shape=(segments, segments))
     return int(connected_components(graph, directed=False)[0]) == 1
 
 
 def _covariances(
-    shifts: _Shifts, good: npt.NDArray[np.bool_], pairs: list[tuple[int, int]], segments: int
+    shifts: _Shifts, good: Flags, pairs: list[tuple[int, int]], segments: int
 ) -> Array:
     """Give the covariance of each stretch's position, nm^2, (segments, 2, 2)."""
     solver = _solver(shifts.weight * good, pairs, segments)
@@ -413,4 +412,4 @@ def _covariances(
     mean = covariance.sum(axis=0) / (segments - 1)
     own = (covariance - mean / segments) / (1 - 2 / segments)
     usable = np.linalg.eigvalsh(own)[:, 0] > 0.2 * np.linalg.eigvalsh(covariance)[:, 0]
-    return np.where(usable[:, None, None], own, covariance)
+    return np.asarray(np.where(usable[:, None, None], own, covariance))

@@ -136,14 +136,13 @@ def corrected(table: pd.DataFrame, path: DriftPath) -> pd.DataFrame:
     for i, axis in enumerate("xy"):
         out[f"{axis}_nm"] = table[f"{axis}_nm"] - mean[:, i]
         variance = covariance[:, i, i]
-        for name in (f"sigma_{axis}_nm",):
-            if name in table:
-                out[name] = np.sqrt(table[name].to_numpy(float) ** 2 + variance)
+        if (name := f"sigma_{axis}_nm") in table:
+            out[name] = np.sqrt(table[name].to_numpy(float) ** 2 + variance)
         for level, z in _LEVELS.items():
             names = [f"{axis}_{end}{level}_nm" for end in ("lo", "hi")]
             if set(names) <= set(table.columns):
-                ends = [table[name].to_numpy(float) for name in names]
-                widened = _widened(table[f"{axis}_nm"].to_numpy(float), *ends, z**2 * variance)
+                at, low, high = (table[name].to_numpy(float) for name in (f"{axis}_nm", *names))
+                widened = _widened(at, low, high, z**2 * variance)
                 for name, end in zip(names, widened, strict=True):
                     out[name] = end - mean[:, i]
     if "sigma_xy_nm" in table:

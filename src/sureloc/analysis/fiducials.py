@@ -134,7 +134,7 @@ def _track(sure: Index, frame: Index, position: Array, bright: Array, place: Arr
     The brightest row round the place in the middle of its sightings starts it; from there it goes
     both ways, from sighting to sighting to the brightest row nearby.
     """
-    near = sure[np.linalg.norm(position[sure] - place, axis=1) <= SEARCH_NM]
+    near: Index = np.asarray(sure[np.linalg.norm(position[sure] - place, axis=1) <= SEARCH_NM])
     if near.size == 0:
         return near
     frames, starts = np.unique(frame[near], return_index=True)

@@ -216,8 +216,10 @@ class _Walk:
         return value
 
     def _refusal(self, node: ast.expr, op: ast.cmpop | None = None) -> InputError:
-        culprit: ast.AST = op or getattr(node, "op", node)
-        instead = _INSTEAD.get(type(culprit))
+        culprit: object = op or getattr(node, "op", node)
+        instead = next(
+            (words for kind, words in _INSTEAD.items() if isinstance(culprit, kind)), None
+        )
         allowed = (
             "comparisons, and, or, not, + - * / **, columns, numbers, texts, and "
             f"{', '.join(_FUNCTIONS)}"

@@ -90,7 +90,7 @@ def link_rows(table: pd.DataFrame, gap: int = 1, radius_nm: float | None = None)
     order = _in_order(table)
     frame = table["frame"].to_numpy(np.int64)[order]
     position = table[["x_nm", "y_nm"]].to_numpy(float)[order]
-    information = np.linalg.inv(_own_covariance(table)[order])
+    information = _inverse(_own_covariance(table)[order])
     molecules = _Molecules(gap, radius_nm)
     numbers = np.empty(len(order), np.int64)
     squared: list[Array] = [np.empty(0)]
@@ -230,7 +230,7 @@ class _Merger:
         self._molecules = molecules
         self._number = np.bincount(molecule, minlength=molecules)
         self._covariance = _own_covariance(rows)
-        information = np.linalg.inv(self._covariance)
+        information = _inverse(self._covariance)
         summed = np.stack([self._sum(information[:, i, j]) for i, j in _CELLS], axis=1)
         self._combined = np.linalg.inv(summed.reshape(-1, 2, 2))
         self._weight = self._combined[molecule] @ information
@@ -311,14 +311,15 @@ class _Merger:
 
     def _link_chi2(self) -> Array:
         apart = self._rows[["x_nm", "y_nm"]].to_numpy(float) - self._position()[self._molecule]
-        squared = self._sum(_quadratic(np.linalg.inv(self._covariance), apart))
+        squared = self._sum(_quadratic(_inverse(self._covariance), apart))
         freedom = 2.0 * (self._number - 1)
-        return np.divide(squared, freedom, out=np.full(len(squared), np.nan), where=freedom > 0)
+        empty = np.full(len(squared), np.nan)
+        return np.asarray(np.divide(squared, freedom, out=empty, where=freedom > 0))
 
     def _other(self, name: str) -> npt.NDArray[np.generic]:
         column = self._rows[name]
         if column.dtype == bool:
-            return self._number == self._sum(column.to_numpy(float))
+            return np.asarray(self._number == self._sum(column.to_numpy(float)))
         if column.dtype.kind == "f":
             return self._mean(column.to_numpy(float))
         values = column.to_numpy(object) if column.dtype.kind not in "iu" else column.to_numpy()
@@ -361,6 +362,10 @@ _SHARED_SD = ("sigma_drift_x_nm", "sigma_drift_y_nm")
 
 def _in_order(table: pd.DataFrame) -> Index:
     return np.lexsort(tuple(table[name].to_numpy() for name in ("y_nm", "x_nm", "frame")))
+
+
+def _inverse(matrix: Array) -> Array:
+    return np.asarray(np.linalg.inv(matrix), np.float64)
 
 
 def _quadratic(matrix: Array, vector: Array) -> Array:

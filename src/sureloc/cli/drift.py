@@ -64,7 +64,7 @@ def drift(
     check_new_folder(out)
     source = read_step_table(run_or_table, pixel_nm)
     found = estimate_drift(source.table, how, segments, _places(fiducial), zero)
-    step = {
+    step: dict[str, object] = {
         "step": "drift",
         "sureloc": __version__,
         "command": shlex.join(["sureloc", *sys.argv[1:]]),

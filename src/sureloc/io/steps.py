@@ -175,7 +175,7 @@ def _parquet(
     columns = tuple(_column(field) for field in schema if not field.name.startswith("__"))
     table = read_table(path, columns)
     ours = b"sureloc" in (schema.metadata or {})
-    provenance = read_provenance(path) if ours else {"read_from": path.name}
+    provenance: dict[str, Any] = read_provenance(path) if ours else {"read_from": path.name}
     if pixel_nm is None:
         known = provenance.get("pixel_nm")
         pixel_nm = float(known) if isinstance(known, int | float) else None

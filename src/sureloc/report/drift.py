@@ -81,7 +81,7 @@ def _in_time(axes: Axes, drift: Drift, frame: Array) -> None:
 def _in_plane(axes: Axes, drift: Drift) -> None:
     nodes = drift.path.nodes
     mean = drift.path.mean_nm
-    shown = axes.scatter(*mean.T, c=nodes, s=5, cmap="viridis", zorder=2)
+    shown = axes.scatter(mean[:, 0], mean[:, 1], c=nodes, s=5, cmap="viridis", zorder=2)
     axes.plot(*mean.T, color=_GREY, linewidth=0.6, zorder=1)
     axes.plot(*mean[0], "o", color=_INK, markersize=5, zorder=3)
     axes.annotate(
@@ -105,7 +105,7 @@ def _measured(drift: Drift) -> tuple[Array, Array, Array]:
     averages = drift.averages
     number = len(averages.value_nm)
     weight = averages.weight / np.bincount(averages.average, averages.weight)[averages.average]
-    centre = np.bincount(averages.average, weight * averages.frame, number)
+    centre = np.asarray(np.bincount(averages.average, weight * averages.frame, number), float)
     along = drift.path.at(averages.frame)[0]
     mean = np.stack([np.bincount(averages.average, weight * a, number) for a in along.T], axis=1)
     variance = np.diagonal(averages.covariance_nm2, axis1=1, axis2=2)
