@@ -91,44 +91,69 @@ def redundant_cross_correlation(
     Raises:
         InputError: there are too few rows, or stretches show no structure in common.
     """
-    first, last = int(table["frame"].min()), int(table["frame"].max())
+    span = int(table["frame"].min()), int(table["frame"].max())
     used, kernel = _useful(table)
-    segment, segments = _cut(used["frame"].to_numpy(np.int64), segments)
     frame = used["frame"].to_numpy(np.int64)
-    position = used[["x_nm", "y_nm"]].to_numpy(float)
-    pairs = list(combinations(range(segments), 2))
-    groups = [np.flatnonzero(segment == k) for k in range(segments)]
-    start, width = _coarse([position[g] for g in groups], pairs, kernel)
-    corrected = position
-    path: DriftPath | None = None
-    at, agreed = start, np.ones(len(pairs), bool)
-    for step in range(_MOST_PASSES):
-        shifts = _shifts([corrected[g] for g in groups], pairs, at, (width, kernel))
-        if step == 0:
-            agreed = _agreeing(shifts, pairs, segments, kernel)
-            level = _least_squares(shifts, agreed, pairs, segments)
-            # Pairs that went astray are looked for again where all others say they are.
-            again = np.array([level[j] - level[i] for i, j in pairs])
-            shifts = _shifts([corrected[g] for g in groups], pairs, again, (kernel, kernel))
-        agreed = _consistent(shifts, pairs, segments, kernel)
-        level = _least_squares(shifts, agreed, pairs, segments)
-        if path is not None:
-            moved = position - corrected
-            level = level + np.stack([moved[g].mean(axis=0) for g in groups])
-        averages = Averages(
-            level,
-            _covariances(shifts, agreed, pairs, segments),
-            frame,
-            segment,
-            np.ones(len(frame)),
-        )
+    segment, number = _cut(frame, segments)
+    rows = _Stretches(frame, used[["x_nm", "y_nm"]].to_numpy(float), segment, number, kernel)
+    averages, agreed = _measure(rows, np.zeros_like(rows.position), _first_shifts(rows))
+    path = drift_path(averages, *span, reference)
+    for _ in range(_MOST_PASSES - 1):
+        # With the drift within stretches taken out, the same structure is sharper.
         before = path
-        path = drift_path(averages, first, last, reference)
-        if before is not None and _moved(path, before) < _SETTLED * kernel:
+        still = np.zeros((len(rows.pairs), 2))
+        averages, agreed = _measure(rows, path.at(frame)[0], still)
+        path = drift_path(averages, *span, reference)
+        if np.abs(path.mean_nm - before.mean_nm).max() < _SETTLED * kernel:
             break
-        corrected = position - path.at(frame)[0]
-        at, width = np.zeros((len(pairs), 2)), kernel
-    return Correlated(path, averages, len(pairs), int((~agreed).sum()), kernel)
+    return Correlated(path, averages, len(rows.pairs), int((~agreed).sum()), kernel)
+
+
+class _Stretches:
+    """The rows that are used, cut into stretches."""
+
+    def __init__(
+        self, frame: Index, position: Array, segment: Index, segments: int, kernel: float
+    ) -> None:
+        self.frame, self.position, self.segment = frame, position, segment
+        self.segments, self.kernel = segments, kernel
+        self.pairs = list(combinations(range(segments), 2))
+        self._groups = [np.flatnonzero(segment == k) for k in range(segments)]
+
+    def of(self, values: Array) -> list[Array]:
+        """Give the values of each stretch."""
+        return [values[group] for group in self._groups]
+
+
+def _first_shifts(rows: _Stretches) -> Array:
+    """Give shifts of all pairs as most of them say: pairs that went astray are told, too.
+
+    Raises:
+        InputError: most do not agree.
+    """
+    positions = rows.of(rows.position)
+    at, width = _coarse(positions, rows.pairs, rows.kernel)
+    shifts = _shifts(positions, rows.pairs, at, (width, rows.kernel))
+    agreed = _agreeing(shifts, rows.pairs, rows.segments, rows.kernel)
+    level = _least_squares(shifts, agreed, rows.pairs, rows.segments)
+    return np.array([level[j] - level[i] for i, j in rows.pairs])
+
+
+def _measure(rows: _Stretches, taken: Array, at: Array) -> tuple[Averages, Flags]:
+    """Give the stretches' positions after taking out a drift, and which pairs agree.
+
+    Args:
+        rows: the stretches.
+        taken: the drift to take out, for every row, nm.
+        at: about where the shifts of pairs are then, nm.
+    """
+    shifts = _shifts(rows.of(rows.position - taken), rows.pairs, at, (rows.kernel, rows.kernel))
+    agreed = _consistent(shifts, rows.pairs, rows.segments, rows.kernel)
+    level = _least_squares(shifts, agreed, rows.pairs, rows.segments)
+    level += np.stack([some.mean(axis=0) for some in rows.of(taken)])
+    covariance = _covariances(shifts, agreed, rows.pairs, rows.segments)
+    ones = np.ones(len(rows.frame))
+    return Averages(level, covariance, rows.frame, rows.segment, ones), agreed
 
 
 def _useful(table: pd.DataFrame) -> tuple[pd.DataFrame, float]:
@@ -299,10 +324,6 @@ def _differences(one: Array, other: cKDTree, shift: Array, reach: float) -> tupl
     near = tree.sparse_distance_matrix(other, reach, output_type="ndarray")
     mine = row[near["i"]]
     return np.asarray(other.data[near["j"]] - moved[mine]), mine
-
-
-def _moved(path: DriftPath, before: DriftPath) -> float:
-    return float(np.abs(path.mean_nm - before.mean_nm).max())
 
 
 def _region_size(positions: list[Array], kernel: float) -> float:
