@@ -104,7 +104,7 @@ def test_between_nodes_a_walk_may_stray(rng, monkeypatch):
     at = np.arange(20, 380)
     fine_sd = np.sqrt(whole.at(at)[1][:, 0, 0])
     coarse_sd = np.sqrt(coarse.at(at)[1][:, 0, 0])
-    # Covariances are interpolated between nodes 6.8 frames apart: rough in detail, right on average.
+    # Covariances are interpolated between nodes 6.8 frames apart: rough, right on average.
     np.testing.assert_allclose(coarse_sd, fine_sd, rtol=0.1)
     assert coarse_sd.mean() == pytest.approx(fine_sd.mean(), rel=0.03)
     samples = np.stack([coarse.sample(np.random.default_rng(k))[:, 0] for k in range(300)])

@@ -295,15 +295,9 @@ def _peak(
             apart, row = _differences(one, other, shift, (_REACH + 0.5) * kernel)
             if len(apart) < 3:
                 return None
-            moved = np.zeros(2)
-            for _ in range(60):  # mean shift (Fukunaga and Hostetler 1975)
-                near = np.exp(-0.5 * ((apart - moved) ** 2).sum(axis=1) / kernel**2)
-                if near.sum() < 1e-300:
-                    return None
-                step = near @ apart / near.sum() - moved
-                moved += step
-                if np.abs(step).max() < 1e-4 * kernel:
-                    break
+            moved = _climb(apart, kernel)
+            if moved is None:
+                return None
             shift += moved
             if np.abs(moved).max() < 0.5 * kernel:
                 apart = apart - moved
