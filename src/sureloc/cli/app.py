@@ -21,7 +21,7 @@ import typer
 from sureloc import __version__
 from sureloc.errors import InputError, SurelocError
 
-COMMANDS = ("demo", "simulate", "localize", "reproduce")
+COMMANDS = ("demo", "simulate", "localize", "reproduce", "drift", "link", "filter")
 GROUPS = ("train",)
 
 
