@@ -306,6 +306,30 @@ def _peak(
     return shift, apart[within], row[within]
 
 
+def _climb(apart: Array, kernel: float) -> Array | None:
+    """Give the nearest peak of the density of differences; None where there is no density.
+
+    Mean shift (Fukunaga and Hostetler 1975), which is slow near the peak: Newton's steps there.
+    """
+    moved = np.zeros(2)
+    for _ in range(60):
+        x, y = (apart - moved).T / kernel
+        near = np.exp(-0.5 * (x * x + y * y))
+        total = float(near.sum())
+        if total < 1e-300:
+            return None
+        step = kernel * np.array([near @ x, near @ y]) / total
+        xx, yy, xy = (float(near @ some) / total for some in (x * x, y * y, x * y))
+        curvature = np.array([[1 - xx, -xy], [-xy, 1 - yy]])
+        if np.linalg.eigvalsh(curvature)[0] > 0.05:
+            newton = np.linalg.solve(curvature, step)
+            step = newton * min(1.0, kernel / max(float(np.linalg.norm(newton)), 1e-12))
+        moved += step
+        if np.abs(step).max() < 1e-4 * kernel:
+            break
+    return moved
+
+
 def _differences(one: Array, other: cKDTree, shift: Array, reach: float) -> tuple[Array, Index]:
     """Give differences within reach of a shift, relative to it, and their rows in `one`."""
     moved = one + shift
