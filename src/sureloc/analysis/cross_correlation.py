@@ -299,8 +299,8 @@ def _peak(
             if moved is None:
                 return None
             shift += moved
+            apart = apart - moved
             if np.abs(moved).max() < 0.5 * kernel:
-                apart = apart - moved
                 break
     within = (apart**2).sum(axis=1) < (_REACH * widths[1]) ** 2
     return shift, apart[within], row[within]
