@@ -61,9 +61,10 @@ def _in_time(axes: Axes, drift: Drift, frame: Array) -> None:
             color=colour,
             alpha=0.8,
         )
-    zero = "in the first frame" if drift.reference.value == "first" else "on average over all rows"
+    first = drift.reference.value == "first"
+    zero = "in the first frame, whose uncertainty all others share" if first else "on average"
     axes.set_title(
-        f"drift, zero {zero}; bands hold 95 %, dots are stretches of frames",
+        f"drift, zero {zero}\nbands hold 95 %; dots, with 95 % bars: stretches of frames",
         fontsize=9,
         color=_INK,
         loc="left",
@@ -84,15 +85,14 @@ def _in_plane(axes: Axes, drift: Drift) -> None:
     shown = axes.scatter(mean[:, 0], mean[:, 1], c=nodes, s=5, cmap="viridis", zorder=2)
     axes.plot(*mean.T, color=_GREY, linewidth=0.6, zorder=1)
     axes.plot(*mean[0], "o", color=_INK, markersize=5, zorder=3)
-    axes.annotate(
-        "start", tuple(mean[0]), textcoords="offset points", xytext=(6, 6), fontsize=8, color=_INK
-    )
     span = max(float(np.ptp(mean, axis=0).max()), _LEAST_SPAN_NM)
     centre = 0.5 * (mean.min(axis=0) + mean.max(axis=0))
     axes.set_xlim(centre[0] - 0.6 * span, centre[0] + 0.6 * span)
     axes.set_ylim(centre[1] + 0.6 * span, centre[1] - 0.6 * span)  # rows run downwards
     axes.set_aspect("equal")
-    axes.set_title("in the plane, y downwards", fontsize=9, color=_INK, loc="left")
+    axes.set_title(
+        "in the plane, y downwards; the dot is the start", fontsize=9, color=_INK, loc="left"
+    )
     axes.set_xlabel("along x (nm)")
     axes.set_ylabel("along y (nm)")
     bar = axes.figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03)
