@@ -92,15 +92,15 @@ def _correct_draws(
 ) -> None:
     from sureloc.analysis.drift import DrawCorrection
     from sureloc.io.results import DRAWS
-    from sureloc.io.steps import with_step
-    from sureloc.io.tables import TableWriter, read_provenance, read_table, table_chunks
+    from sureloc.io.steps import pieces_of, with_step
+    from sureloc.io.tables import TableWriter, read_provenance, read_table
     from sureloc.table import DRAW_COLUMNS
 
     read_table(draws, DRAW_COLUMNS)  # refuses what is no draw table
     provenance = with_step(read_provenance(draws), step)
     correction = DrawCorrection(found.path, seed)
     with TableWriter(folder / DRAWS, DRAW_COLUMNS, provenance) as writer:
-        for chunk in table_chunks(draws):
+        for chunk in pieces_of(draws):
             writer.append(correction.corrected(chunk))
 
 

@@ -8,7 +8,7 @@ has room for neither.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from sureloc.io.tables import (
 from sureloc.table import LOCALIZATION_COLUMNS, Column
 
 SUFFIXES = (".parquet", ".csv")
+_ROWS_OF_PIECE = 65536
 _PIXEL_NEEDED = (
     "A CSV for ThunderSTORM counts from the corner of the first pixel; say how large that is by "
     "--pixel-nm, or write .parquet."
@@ -158,6 +159,13 @@ def write_step_csv(source: StepTable, table: pd.DataFrame, path: Path) -> None:
 def with_step(provenance: Mapping[str, Any], step: Mapping[str, object]) -> dict[str, Any]:
     """Give the provenance with one more step."""
     return {**provenance, "steps": [*provenance.get("steps", []), dict(step)]}
+
+
+def pieces_of(path: Path) -> Iterator[pd.DataFrame]:
+    """Give the rows of a Parquet table piece by piece, in order; it need not fit into memory."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_ROWS_OF_PIECE):
+            yield batch.to_pandas()
 
 
 def _parquet(
