@@ -86,9 +86,7 @@ def read_csv(path: Path, reading: Reading) -> Localizations:
     names = {name: name for name in (*axes, *_SCALARS)}
     columns, ignored = read_columns(path, names, skip=_CSV_COMMENTS)
     data: dict[str, npt.NDArray[Any]] = {
-        name: values
-        for name, values in columns.items()
-        if name in _SCALARS and _known(values)
+        name: values for name, values in columns.items() if name in _SCALARS and _known(values)
     }
     for kind in ("", "_sig", "_cr"):
         parts = [columns.get(f"{axis}{kind}") for axis in "xyz"]

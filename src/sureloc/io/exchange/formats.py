@@ -64,7 +64,7 @@ def format_of_file(path: Path) -> Format:
     Raises:
         InputError: the file is missing, or nothing that is known.
     """
-    if not path.is_file():
+    if not path.exists():
         raise InputError(
             f"There is no table at {path} (seen from {Path.cwd()}). Check the spelling of the path."
         )
@@ -78,8 +78,8 @@ def format_of_file(path: Path) -> Format:
     if suffix in _HDF5:
         return _hdf5(path)
     raise InputError(
-        f"{path} has the unknown extension {suffix or '(none)'!r}; tables end in {_suffixes()}. "
-        "--from says which format it has."
+        f"{path} has the extension {suffix or '(none)'!r}, but tables end in {_suffixes()}. Say "
+        "with --from which format it has; a movie becomes a table by sureloc localize."
     )
 
 

@@ -270,12 +270,11 @@ def check_one_draw(table: pd.DataFrame, program: str) -> None:
     Raises:
         InputError: the table holds several draws.
     """
-    if "draw" in table and table["draw"].nunique() > 1:
-        draws = table["draw"]
+    first, last = (table["draw"].min(), table["draw"].max()) if "draw" in table else (0, 0)
+    if first != last:
         raise InputError(
-            f"The table holds draws {draws.min()} to {draws.max()}, each a whole set of "
-            f"molecules, and {program} would show them all as one. Take one with --draw "
-            f"{draws.min()}."
+            f"The table holds draws {first} to {last}, each a whole set of molecules, and "
+            f"{program} would show them all as one. Take one with --draw {first}."
         )
 
 

@@ -214,9 +214,7 @@ def _columns(table: pd.DataFrame, pixel_nm: float) -> tuple[pd.DataFrame, list[s
             out[missing] = out[other]
     if "sx" in out:
         wide, narrow = np.maximum(out["sx"], out["sy"]), np.minimum(out["sx"], out["sy"])
-        out["ellipticity"] = np.divide(
-            wide - narrow, wide, out=np.zeros_like(wide), where=wide > 0
-        )
+        out["ellipticity"] = np.divide(wide - narrow, wide, out=np.zeros_like(wide), where=wide > 0)
     for name in ("net_gradient", "len", "p_exists", "trusted"):
         if _AS_THEY_ARE[name] in table:
             out[name] = table[_AS_THEY_ARE[name]].to_numpy(float)
@@ -248,7 +246,7 @@ def _whole_frame(columns: pd.DataFrame, geometry: Geometry) -> tuple[Geometry, t
         words = ", ".join(f"{name.removesuffix('_px')} {found[name]}" for name in lacking)
         notes = (
             f"Nothing tells the size of the movie; what holds all rows was taken: {words}. "
-            "--width-px, --height-px and --frames say it better.",
+            "--width-px, --height-px and --movie-frames say it better.",
         )
     return geometry.or_else(Geometry(**found)), notes
 
