@@ -46,7 +46,13 @@ def python_with(program):
 
 def run(what, program, folder):
     done = subprocess.run(
-        [python_with(program), str(ROOT / "scripts" / "foreign_programs.py"), what, program, folder],
+        [
+            python_with(program),
+            str(ROOT / "scripts" / "foreign_programs.py"),
+            what,
+            program,
+            folder,
+        ],
         env=os.environ | {"QT_QPA_PLATFORM": "offscreen", "PYTHONPATH": ""},
         capture_output=True,
         text=True,
@@ -106,9 +112,10 @@ def check(found, names, unit_nm=1.0, origin_nm=0.0, first_frame=0, float32=False
         if ours not in names:
             continue
         values = found[names[ours]] * scale - origin
-        # A program that keeps 32 bits rounds by half of 2^-23 of 55,000 nm or of 512 pixels.
+        # A program that keeps 32 bits rounds twice: by half of 2^-15 of a pixel from pixel 256
+        # on, and by half of 2^-8 nm from 32,768 nm on.
         position = ours in ("x_nm", "y_nm")
-        exact = 1e-3 if not float32 else 512 * NM * 2**-24 * 1.01 + 1e-5
+        exact = NM * 2**-16 + 2**-9 if float32 else 1e-3
         np.testing.assert_allclose(
             values,
             expected[ours],

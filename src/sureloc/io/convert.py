@@ -74,7 +74,7 @@ def _changed(source: Path, data: Localizations, changes: Changes) -> Localizatio
     moved = {
         name: table[name] + shift
         for axis, shift in zip("xy", changes.shift_nm, strict=True)
-        for name in table
+        for name in map(str, table)
         if shift and name.startswith(f"{axis}_") and name.endswith("_nm")
     }
     return replace(data, table=table.assign(**moved))

@@ -121,17 +121,12 @@ def _write_ome_zarr(
         array[first : first + len(chunk)] = chunk
         progress(len(chunk))
     scale = 1.0 if pixel_nm is None else pixel_nm
-    space = {"type": "space"} | ({} if pixel_nm is None else {"unit": "nanometer"})
+    space: dict[str, Any] = {"type": "space"} | ({} if pixel_nm is None else {"unit": "nanometer"})
     transform = {"type": "scale", "scale": [1.0, scale, scale]}
-    group.attrs["multiscales"] = [
-        {
-            "version": "0.4",
-            "name": movie.path.name,
-            "axes": [
-                {"name": "t", "type": "time"},
-                {"name": "y", **space},
-                {"name": "x", **space},
-            ],
-            "datasets": [{"path": "0", "coordinateTransformations": [transform]}],
-        }
-    ]
+    image: dict[str, Any] = {
+        "version": "0.4",
+        "name": movie.path.name,
+        "axes": [{"name": "t", "type": "time"}, {"name": "y", **space}, {"name": "x", **space}],
+        "datasets": [{"path": "0", "coordinateTransformations": [transform]}],
+    }
+    group.attrs["multiscales"] = [image]

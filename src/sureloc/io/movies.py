@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import struct
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
@@ -318,7 +318,7 @@ def _open_source(path: Path) -> FrameSource:
     suffix = path.suffix.lower()
     if suffix in TIFF_SUFFIXES:
         return _NdTiffSource(path) if _is_ndtiff(path) else _TiffSource(path)
-    openers = {
+    openers: dict[str, Callable[[Path], FrameSource]] = {
         ".nd2": _Nd2Source,
         ".czi": CziSource,
         ".lif": LifSource,
@@ -347,6 +347,7 @@ class _TiffSource:
         flags: Any = {"is_ome": False, "is_mmstack": False} if alone else {}
         self._series: Any
         self._pages: Any
+        self._further: Any = None
         try:
             self._tif = tifffile.TiffFile(path, **flags)
         except (tifffile.TiffFileError, OSError, ValueError, struct.error) as error:
@@ -428,6 +429,7 @@ class _TiffSource:
                 "the acquisition into one folder."
             )
         try:
+            self._open_file_of(page)
             values = page.asarray()
         except Exception as error:  # codecs raise what they like: zlib.error, struct.error, ...
             raise MovieError(
@@ -441,7 +443,22 @@ class _TiffSource:
             )
         return np.asarray(values)
 
+    def _open_file_of(self, page: Any) -> None:
+        """Open the file that a page lies in; of further files one at a time stays open."""
+        handle = page.parent.filehandle
+        if handle is self._tif.filehandle or handle is self._further:
+            return
+        self._close_further()
+        handle.open()
+        self._further = handle
+
+    def _close_further(self) -> None:
+        if self._further is not None:
+            self._further.close()
+            self._further = None
+
     def close(self) -> None:
+        self._close_further()
         self._tif.close()
 
 

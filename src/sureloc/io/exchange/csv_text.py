@@ -65,13 +65,16 @@ def read_columns(
         if old in header and new not in wanted.values():
             wanted[old] = new
     try:
-        # By number, as an unnamed last column (a comma at the end of the header) is common.
+        # One column more than named: a comma at the end of rows is common and means nothing.
+        names_and_one = range(len(header) + 1)
         table = pd.read_csv(
-            path, skiprows=skip + 1, header=None, names=range(len(header)), encoding="utf-8-sig"
+            path, skiprows=skip + 1, header=None, names=names_and_one, encoding="utf-8-sig"
         )
         columns = {
             new: table[header.index(old)].to_numpy(np.float64) for old, new in wanted.items()
         }
+        if table[len(header)].notna().any():
+            raise pd.errors.ParserError("a row has more values than the header has names")
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"The table {path} cannot be read as CSV ({error}).") from error
     except (ValueError, TypeError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -134,7 +135,7 @@ def localizations(
             "..., and only whole numbers. If another program wrote it and counts differently, say "
             "so with --first-frame 0 or 1."
         )
-    data = {"frame": frame.astype(np.int64) - first_frame}
+    data: dict[str, npt.NDArray[Any]] = {"frame": frame.astype(np.int64) - first_frame}
     for name, values in columns.items():
         if name != "frame":
             data[name] = _typed(path, name, values)

@@ -47,7 +47,7 @@ def read(path: Path, reading: Reading) -> Localizations:
     provenance = read_provenance(path) if b"sureloc" in (schema.metadata or {}) else {}
     found = localizations(
         path,
-        {name: table[name].to_numpy() for name in table},
+        {column.name: table[column.name].to_numpy() for column in known},
         reading.geometry.or_else(_geometry(provenance)),
         reading.base(FIRST_FRAME),
         [name for name in schema.names if name not in COLUMNS],

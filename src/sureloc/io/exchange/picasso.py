@@ -241,7 +241,7 @@ def _whole_frame(columns: pd.DataFrame, geometry: Geometry) -> tuple[Geometry, t
         found[name] = max(1, int(np.floor(last)) + 1)
     found["frames"] = int(columns["frame"].max()) + 1 if len(columns) else 1
     lacking = [name for name in found if getattr(geometry, name) is None]
-    notes = ()
+    notes: tuple[str, ...] = ()
     if lacking:
         words = ", ".join(f"{name.removesuffix('_px')} {found[name]}" for name in lacking)
         notes = (

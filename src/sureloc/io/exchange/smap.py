@@ -165,9 +165,7 @@ def read_mat(path: Path, reading: Reading) -> Localizations:
     try:
         is_hdf5 = h5py.is_hdf5(path)
         fields, pixel_um = _hdf5_fields(path) if is_hdf5 else _old_fields(path)
-    except InputError:
-        raise
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+    except Exception as error:  # SciPy and h5py raise many kinds for damaged files
         raise InputError(
             f"{path} cannot be read as SMAP's _sml.mat ({error}). It must hold saveloc.loc in one "
             "file, not split into parts: save it again in SMAP."
@@ -186,11 +184,12 @@ def _hdf5_fields(path: Path) -> tuple[dict[str, npt.NDArray[np.float64]], float 
     with h5py.File(path, "r") as file:
         group = file["saveloc/loc"]
         fields = {
-            name: np.asarray(item[()], np.float64).ravel()
+            # What is empty is stored by its shape.
+            name: np.asarray(
+                item[()] if not item.attrs.get("MATLAB_empty") else (), np.float64
+            ).ravel()
             for name, item in group.items()
-            if isinstance(item, h5py.Dataset)
-            and item.dtype.kind in "fiu"
-            and not item.attrs.get("MATLAB_empty")
+            if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu"
         }
         pixel = None
         for place in ("saveloc/info/cam_pixelsize_um", "saveloc/file/info/cam_pixelsize_um"):
@@ -210,8 +209,9 @@ def _old_fields(path: Path) -> tuple[dict[str, npt.NDArray[np.float64]], float |
         if values.dtype.kind in "fiu":
             fields[name] = values.astype(np.float64).ravel()
     pixel = None
-    for owner in (saved, *np.atleast_1d(getattr(saved, "file", None))):
-        info = getattr(owner, "info", None)
+    owners: list[Any] = [saved, *np.atleast_1d(getattr(saved, "file", ()))]
+    for owner in owners:
+        info: Any = getattr(owner, "info", None)
         if pixel is None and hasattr(info, "cam_pixelsize_um"):
             pixel = _pixel_um(info.cam_pixelsize_um)
     return fields, pixel
