@@ -40,6 +40,7 @@ def example(rows=200, seed=1):
             "sigma_x_nm": rng.uniform(1, 30, rows),
             "sigma_y_nm": rng.uniform(1, 30, rows),
             "photons": rng.uniform(50, 5000, rows),
+            "sigma_photons": rng.uniform(5, 200, rows),
             "background_photons": rng.uniform(0, 30, rows),
             "p_exists": rng.uniform(0.5, 1, rows),
             "trusted": rng.random(rows) < 0.9,
@@ -65,7 +66,7 @@ def test_every_format_gives_back_what_it_was_given(tmp_path, name, rows):
     np.testing.assert_array_equal(back["frame"], table["frame"])
     for column in ("x_nm", "y_nm"):
         np.testing.assert_allclose(back[column], table[column], rtol=0, atol=1e-3)
-    lost = {"challenge": {"sigma_x_nm", "sigma_y_nm", "background_photons", "p_exists", "trusted"}}
+    lost = {"challenge": set(table) - {"frame", "x_nm", "y_nm", "photons"}}
     lost |= {name: {"trusted"} for name in ("decode", "decode-csv")}
     for column in set(table) - lost.get(name, set()) - {"frame", "x_nm", "y_nm"}:
         np.testing.assert_allclose(back[column], table[column], rtol=1e-6, atol=1e-5)

@@ -52,6 +52,7 @@ _AS_THEY_ARE = {
     "bg": "background_photons",
     "net_gradient": "net_gradient",
     "len": "detections",
+    "sigma_photons": "sigma_photons",
     "p_exists": "p_exists",
     "trusted": "trusted",
 }
@@ -215,7 +216,7 @@ def _columns(table: pd.DataFrame, pixel_nm: float) -> tuple[pd.DataFrame, list[s
     if "sx" in out:
         wide, narrow = np.maximum(out["sx"], out["sy"]), np.minimum(out["sx"], out["sy"])
         out["ellipticity"] = np.divide(wide - narrow, wide, out=np.zeros_like(wide), where=wide > 0)
-    for name in ("net_gradient", "len", "p_exists", "trusted"):
+    for name in ("net_gradient", "len", "sigma_photons", "p_exists", "trusted"):
         if _AS_THEY_ARE[name] in table:
             out[name] = table[_AS_THEY_ARE[name]].to_numpy(float)
             held.append(_AS_THEY_ARE[name])
@@ -226,7 +227,7 @@ def _finite_extras(columns: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Leave out what Picasso does not need and what would cost rows by not being finite."""
     bad = [
         name
-        for name in ("net_gradient", "p_exists")
+        for name in ("net_gradient", "sigma_photons", "p_exists")
         if name in columns and not np.isfinite(columns[name]).all()
     ]
     return columns.drop(columns=bad), [_AS_THEY_ARE[name] for name in bad]

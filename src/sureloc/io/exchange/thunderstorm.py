@@ -48,11 +48,12 @@ _NAMES = {
     "uncertainty [nm]": "sigma_x_nm",
     "uncertainty_z [nm]": "sigma_z_nm",
     "detections": "detections",
+    "sigma_photons": "sigma_photons",
     "p_exists": "p_exists",
     "trusted": "trusted",
 }
 _UNDERSTOOD = {**_NAMES, "id": ""}
-_EXTRAS = ("detections", "p_exists", "trusted")
+_EXTRAS = ("detections", "sigma_photons", "p_exists", "trusted")
 
 
 def read(path: Path, reading: Reading) -> Localizations:
