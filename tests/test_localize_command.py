@@ -15,6 +15,8 @@ from scipy import special
 
 from sureloc.cli import app as cli
 from sureloc.evaluate.compare import compare, matched
+from sureloc.io.exchange.formats import read_localizations, write_localizations
+from sureloc.io.exchange.localizations import Geometry, Reading
 from sureloc.io.tables import read_provenance, read_table, read_thunderstorm
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
 
@@ -83,6 +85,13 @@ def test_tables_count_in_the_whole_movie(result):
     assert "sureloc" in origin["command"]
     assert (origin["roi"], origin["frames"], origin["seed"]) == ("2:26,1:24", "1:6", 0)
     assert (origin["pixel_nm"], origin["weights"]) == (100.0, "fast")
+
+
+def test_the_table_tells_other_programs_all_that_they_need(result, tmp_path):
+    found = read_localizations(result / "localizations.parquet", Reading())
+    assert found.geometry == Geometry(100.0, 24, 26, 6, pytest.approx(120.0))
+    written = write_localizations(found, tmp_path / "table.hdf5")
+    assert written.rows == len(found.table)
 
 
 def test_images_hold_what_the_tables_say(result):

@@ -19,7 +19,10 @@ REFUSED = 3  # exit code of a run that finished, but must not be trusted
 def localize(
     movie: Annotated[
         Path,
-        typer.Argument(help="TIFF or OME-TIFF stack, folder of TIFFs, OME-Zarr or ND2."),
+        typer.Argument(
+            help="TIFF or OME-TIFF stack, folder of TIFFs, NDTiff, OME-Zarr, ND2, CZI, LIF, .raw, "
+            ".dax."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="New folder for the results.")],
     camera: Annotated[

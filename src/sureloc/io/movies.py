@@ -1,4 +1,6 @@
-"""Movies opened lazily: TIFF, OME-TIFF, folders of TIFFs, OME-Zarr and ND2, one interface.
+"""Movies opened lazily, one interface: TIFF, folders of TIFFs, NDTiff, OME-Zarr, ND2 and others.
+
+Here are TIFF, NDTiff, OME-Zarr and ND2; `movies_raw` has raw numbers, `movies_vendor` CZI and LIF.
 
 A movie is a stack of camera frames in analogue-digital units. Opening one reads its headers only;
 `Movie.read` brings a chunk of frames into memory, so that a movie may be larger than memory.
@@ -9,61 +11,37 @@ from __future__ import annotations
 import re
 import struct
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from sureloc.errors import InputError, MovieError
+from sureloc.io.frame_source import (
+    COPY_AGAIN,
+    Acquisition,
+    Frames,
+    FrameSource,
+    frame_axis,
+    length_nm,
+    milliseconds,
+    name_or_none,
+    square_pixel_nm,
+)
+from sureloc.io.movies_raw import dax_source, picasso_source
+from sureloc.io.movies_vendor import CziSource, LifSource, parsed_xml
 
-Frames = npt.NDArray[Any]
 MIN_SIDE_PX = 8
 TIFF_SUFFIXES = (".tif", ".tiff")
+NDTIFF_INDEX = "NDTiff.index"
 KNOWN_FORMATS = (
-    "a TIFF or OME-TIFF stack (.tif, .tiff), a folder of TIFFs, OME-Zarr (.zarr) or ND2 (.nd2)"
+    "a TIFF or OME-TIFF stack (.tif, .tiff), a folder of TIFFs, NDTiff, OME-Zarr (.zarr), ND2 "
+    "(.nd2), CZI (.czi), LIF (.lif), Picasso's .raw with .yaml, or .dax with .inf"
 )
-_NM_PER_UNIT = {
-    "nm": 1.0,
-    "nanometer": 1.0,
-    "nanometre": 1.0,
-    "um": 1e3,
-    "µm": 1e3,  # U+00B5, the micro sign
-    "μm": 1e3,  # U+03BC, the Greek letter
-    "\\u00b5m": 1e3,  # ImageJ writes the escape sequence itself
-    "micron": 1e3,
-    "microns": 1e3,
-    "micrometer": 1e3,
-    "micrometre": 1e3,
-    "mm": 1e6,
-    "millimeter": 1e6,
-    "millimetre": 1e6,
-    "m": 1e9,
-    "meter": 1e9,
-    "metre": 1e9,
-}
-
-
-class FrameSource(Protocol):
-    """What a file format has to answer; `Movie` does the rest."""
-
-    frames: int
-    height: int
-    width: int
-    dtype: np.dtype[Any]
-    pixel_nm: float | None
-
-    def read(self, first: int, last: int) -> Frames:
-        """Give frames first..last - 1, shape (last - first, height, width)."""
-        ...
-
-    def close(self) -> None:
-        """Release every file handle."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -113,6 +91,16 @@ class Movie:
     def pixel_nm(self) -> float | None:
         """Pixel size in the sample, nm, if the file's metadata state one for square pixels."""
         return self._source.pixel_nm
+
+    @property
+    def exposure_ms(self) -> float | None:
+        """Exposure time of a frame, ms, if the file's metadata state one."""
+        return self._source.acquisition.exposure_ms
+
+    @property
+    def camera_name(self) -> str | None:
+        """Name or model of the camera, if the file's metadata state one."""
+        return self._source.acquisition.camera_name
 
     @property
     def full_shape(self) -> tuple[int, int]:
@@ -197,9 +185,10 @@ def open_movie(path: str | Path) -> Movie:
     """Open a movie without reading its frames.
 
     Args:
-        path: a TIFF or OME-TIFF stack, a folder of TIFFs (in natural order of their names), an
-            OME-Zarr folder (zarr formats 2 and 3; a bare zarr array of shape (frames, rows,
-            columns) too) or an ND2 file.
+        path: a TIFF or OME-TIFF stack, a folder of TIFFs (in natural order of their names) or
+            of NDTiff, an OME-Zarr folder (zarr formats 2 and 3; a bare zarr array of shape (frames,
+            rows, columns) too), an ND2, CZI or LIF file, or a `.raw` or `.dax` with the file that
+            describes it beside it.
 
     Returns:
         The movie; close it, or use it as a context manager.
@@ -322,56 +311,26 @@ def _open_source(path: Path) -> FrameSource:
             (path / name).exists() for name in ("zarr.json", ".zgroup", ".zarray")
         ):
             return _ZarrSource(path)
+        for folder in (path, path / "Full resolution"):
+            if (folder / NDTIFF_INDEX).is_file():
+                return _ndtiff_source(folder)
         return _FolderSource(path)
     suffix = path.suffix.lower()
     if suffix in TIFF_SUFFIXES:
-        return _TiffSource(path)
-    if suffix == ".nd2":
-        return _Nd2Source(path)
+        return _NdTiffSource(path) if _is_ndtiff(path) else _TiffSource(path)
+    openers: dict[str, Callable[[Path], FrameSource]] = {
+        ".nd2": _Nd2Source,
+        ".czi": CziSource,
+        ".lif": LifSource,
+        ".raw": picasso_source,
+        ".dax": dax_source,
+    }
+    if suffix in openers:
+        return openers[suffix](path)
     raise MovieError(
         f"{path} has the unknown extension {suffix or '(none)'!r}; sureloc reads {KNOWN_FORMATS}. "
         "Convert it, for instance with Fiji or bioformats2raw."
     )
-
-
-def _frame_axis(path: Path, axes: Sequence[str], shape: Sequence[int], frame_axes: str) -> int:
-    """Give the number of frames, or refuse what is no stack of single-channel frames.
-
-    Args:
-        path: for messages.
-        axes: one letter per axis, rows Y and columns X last.
-        shape: their lengths.
-        frame_axes: the letters that may count frames in this format.
-    """
-    if list(axes[-2:]) != ["Y", "X"]:
-        raise MovieError(
-            f"{path} has the axes {''.join(axes)} of lengths {tuple(shape)}; rows (Y) and columns "
-            "(X) must come last and colours (S) are not possible. Save it as a grey-scale stack."
-        )
-    long = {axis: n for axis, n in zip(axes[:-2], shape[:-2], strict=True) if n != 1}
-    if len(long) > 1 or any(axis not in frame_axes for axis in long):
-        names = {"C": "channels", "Z": "planes", "S": "colours", "R": "positions", "P": "positions"}
-        held = ", ".join(f"{n} {names.get(axis, f'along {axis}')}" for axis, n in long.items())
-        raise MovieError(
-            f"{path} holds {held} (axes {''.join(axes)}); a movie needs one channel, one plane and "
-            "one position over time. Export the one to be localized as a stack of its own."
-        )
-    # An axis of length 0 stays in `long`, so an empty movie is seen as such.
-    return next(iter(long.values()), 1)
-
-
-def _square_pixel_nm(x_nm: float | None, y_nm: float | None) -> float | None:
-    if x_nm is None or y_nm is None or not (np.isfinite(x_nm) and x_nm > 0):
-        return None
-    return float(x_nm) if abs(x_nm - y_nm) < 0.01 * x_nm else None
-
-
-def _length_nm(value: object, unit: object) -> float | None:
-    factor = _NM_PER_UNIT.get(str(unit).strip().lower())
-    try:
-        return None if factor is None else float(str(value)) * factor
-    except ValueError:
-        return None
 
 
 # --- TIFF ---------------------------------------------------------------------------------------
@@ -388,10 +347,11 @@ class _TiffSource:
         flags: Any = {"is_ome": False, "is_mmstack": False} if alone else {}
         self._series: Any
         self._pages: Any
+        self._further: Any = None
         try:
             self._tif = tifffile.TiffFile(path, **flags)
         except (tifffile.TiffFileError, OSError, ValueError, struct.error) as error:
-            raise MovieError(f"{path} cannot be read as TIFF ({error}). {_COPY_AGAIN}") from error
+            raise MovieError(f"{path} cannot be read as TIFF ({error}). {COPY_AGAIN}") from error
         try:
             self._open()
         except MovieError:
@@ -399,7 +359,7 @@ class _TiffSource:
             raise
         except (tifffile.TiffFileError, OSError, ValueError, LookupError, struct.error) as error:
             self._tif.close()
-            raise MovieError(f"{path} cannot be read as TIFF ({error}). {_COPY_AGAIN}") from error
+            raise MovieError(f"{path} cannot be read as TIFF ({error}). {COPY_AGAIN}") from error
 
     def _open(self) -> None:
         pages = _check_page_chain(self._path, self._tif)
@@ -413,13 +373,14 @@ class _TiffSource:
             self._pages = _equal_series_pages(self._path, series)
             self.frames = len(self._pages)
         else:
-            self.frames = _frame_axis(
+            self.frames = frame_axis(
                 self._path, self._series.axes, self._series.shape, _tiff_frame_axes(self._series)
             )
             self._pages = self._series.pages
         self.height, self.width = (int(n) for n in self._series.shape[-2:])
         self.dtype = np.dtype(self._series.dtype).newbyteorder("=")
         self.pixel_nm = _tiff_pixel_nm(self._tif)
+        self.acquisition = _tiff_acquisition(self._tif)
         self._contiguous = len(series) == 1 and self._series.dataoffset is not None
         self._check_end()
 
@@ -432,12 +393,12 @@ class _TiffSource:
             if len(self._pages) < self.frames:
                 raise MovieError(
                     f"{self._path} announces {self.frames} frames but holds "
-                    f"{len(self._pages)}. {_COPY_AGAIN}"
+                    f"{len(self._pages)}. {COPY_AGAIN}"
                 )
         if end > size:
             raise MovieError(
                 f"{self._path} is truncated: its frames need {end} bytes but it has {size}. "
-                f"{_COPY_AGAIN}"
+                f"{COPY_AGAIN}"
             )
 
     @property
@@ -468,11 +429,12 @@ class _TiffSource:
                 "the acquisition into one folder."
             )
         try:
+            self._open_file_of(page)
             values = page.asarray()
         except Exception as error:  # codecs raise what they like: zlib.error, struct.error, ...
             raise MovieError(
                 f"Frame {index} of {self._path} cannot be decoded ({error}). If its compression is "
-                f"not supported, save it uncompressed; otherwise: {_COPY_AGAIN}"
+                f"not supported, save it uncompressed; otherwise: {COPY_AGAIN}"
             ) from error
         if values.shape != (self.height, self.width):
             raise MovieError(
@@ -481,11 +443,25 @@ class _TiffSource:
             )
         return np.asarray(values)
 
+    def _open_file_of(self, page: Any) -> None:
+        """Open the file that a page lies in; of further files one at a time stays open."""
+        handle = page.parent.filehandle
+        if handle is self._tif.filehandle or handle is self._further:
+            return
+        self._close_further()
+        handle.open()
+        self._further = handle
+
+    def _close_further(self) -> None:
+        if self._further is not None:
+            self._further.close()
+            self._further = None
+
     def close(self) -> None:
+        self._close_further()
         self._tif.close()
 
 
-_COPY_AGAIN = "Copy or export the movie again."
 _IMAGEJ_CHANNELS = 7
 
 
@@ -518,7 +494,7 @@ def _check_page_chain(path: Path, tif: Any) -> int:
         if offset in seen:
             raise MovieError(
                 f"{path} is damaged: its pages form a loop after frame {len(seen) - 1}. "
-                f"{_COPY_AGAIN}"
+                f"{COPY_AGAIN}"
             )
         seen.add(offset)
         handle.seek(offset)
@@ -532,7 +508,7 @@ def _check_page_chain(path: Path, tif: Any) -> int:
 def _truncated(path: Path, pages: int) -> MovieError:
     return MovieError(
         f"{path} is truncated: it announces more frames than the {pages} it holds whole. "
-        f"{_COPY_AGAIN}"
+        f"{COPY_AGAIN}"
     )
 
 
@@ -578,26 +554,56 @@ def _tiff_pixel_nm(tif: Any) -> float | None:
         return _imagej_pixel_nm(page, tif.imagej_metadata.get("unit"))
     if tif.is_micromanager:
         summary = (tif.micromanager_metadata or {}).get("Summary", {})
-        size_nm = _length_nm(summary.get("PixelSize_um", summary.get("PixelSizeUm")), "um")
-        return _square_pixel_nm(size_nm, size_nm)
+        of_frame = _micromanager_frame(page).get("PixelSizeUm")
+        stated = summary.get("PixelSize_um", summary.get("PixelSizeUm")) or of_frame
+        size_nm = length_nm(stated, "um")
+        return square_pixel_nm(size_nm, size_nm)
     return None
 
 
-def _ome_pixel_nm(description: str) -> float | None:
-    if "<!DOCTYPE" in description or "<!ENTITY" in description:
-        return None  # OME never declares entities; expanding hostile ones costs memory
-    try:
-        root = ElementTree.fromstring(description)  # noqa: S314
-    except ElementTree.ParseError:
+def _micromanager_frame(page: Any) -> dict[str, Any]:
+    """Give what Micro-Manager says about one frame."""
+    tag = page.tags.get("MicroManagerMetadata")
+    return tag.value if tag is not None and isinstance(tag.value, dict) else {}
+
+
+def _tiff_acquisition(tif: Any) -> Acquisition:
+    page = tif.pages.first
+    description = str(page.description)
+    if "<OME" in description:
+        return _ome_acquisition(description)
+    said = _micromanager_frame(page)
+    camera = said.get("Camera") or said.get("Core-Camera")
+    return Acquisition(milliseconds(said.get("Exposure-ms"), "ms"), name_or_none(camera))
+
+
+def _ome_element(description: str, name: str) -> ElementTree.Element | None:
+    root = parsed_xml(description)
+    if root is None:
         return None
-    pixels = next((e for e in root.iter() if e.tag.rpartition("}")[2] == "Pixels"), None)
+    return next((e for e in root.iter() if e.tag.rpartition("}")[2] == name), None)
+
+
+def _ome_pixel_nm(description: str) -> float | None:
+    pixels = _ome_element(description, "Pixels")
     if pixels is None:
         return None
     sizes = (
-        _length_nm(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        length_nm(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         for axis in "XY"
     )
-    return _square_pixel_nm(*sizes)
+    return square_pixel_nm(*sizes)
+
+
+def _ome_acquisition(description: str) -> Acquisition:
+    plane, detector = (_ome_element(description, name) for name in ("Plane", "Detector"))
+    exposure = camera = None
+    if plane is not None:
+        unit = plane.get("ExposureTimeUnit", "s")
+        exposure = milliseconds(plane.get("ExposureTime"), unit)
+    if detector is not None:
+        camera = name_or_none(f"{detector.get('Manufacturer', '')} {detector.get('Model', '')}")
+    return Acquisition(exposure, camera)
 
 
 def _imagej_pixel_nm(page: Any, unit: object) -> float | None:
@@ -606,9 +612,9 @@ def _imagej_pixel_nm(page: Any, unit: object) -> float | None:
         if tag is None or 0 in tag.value:
             return None
         pixels, units = tag.value
-        return _length_nm(units / pixels, unit)
+        return length_nm(units / pixels, unit)
 
-    return _square_pixel_nm(one("XResolution"), one("YResolution"))
+    return square_pixel_nm(one("XResolution"), one("YResolution"))
 
 
 class _FolderSource:
@@ -645,6 +651,7 @@ class _FolderSource:
         if index == 0:
             self.height, self.width, self.dtype = found
             self.pixel_nm = source.pixel_nm
+            self.acquisition = source.acquisition
         elif found != (self.height, self.width, self.dtype):
             raise MovieError(
                 f"{file} has {found[0]} rows, {found[1]} columns of type {found[2]} but "
@@ -676,6 +683,51 @@ class _FolderSource:
             self._open_source = None
 
 
+def _is_ndtiff(path: Path) -> bool:
+    return (path.parent / NDTIFF_INDEX).is_file() and "_NDTiffStack" in path.name
+
+
+def _ndtiff_source(folder: Path) -> _NdTiffSource:
+    files = sorted(folder.glob("*NDTiffStack*.tif"), key=lambda file: _natural_key(file.name))
+    if not files:
+        raise MovieError(
+            f"The folder {folder} has an {NDTIFF_INDEX} but none of the files *NDTiffStack*.tif "
+            "that it names. Put all files of the acquisition into one folder."
+        )
+    return _NdTiffSource(files[0])
+
+
+class _NdTiffSource(_TiffSource):
+    """An NDTiff acquisition of Micro-Manager: TIFF files and an index that names every frame."""
+
+    def _check_end(self) -> None:
+        """Compare index and files; tifffile takes what an index that was cut off still names."""
+        import tifffile
+
+        self._contiguous = False
+        named: dict[str, int] = {}
+        for index, page in enumerate(self._pages):
+            if page is None:
+                raise MovieError(
+                    f"{self._path.parent / NDTIFF_INDEX} names no frame {index} of "
+                    f"{self.frames}. {COPY_AGAIN}"
+                )
+            place = page.parent.filehandle.path
+            named[place] = named.get(place, 0) + 1
+        for place, count in named.items():
+            with tifffile.TiffFile(place, is_ndtiff=False) as tif:
+                held = _check_page_chain(Path(place), tif)
+                size = tif.filehandle.size
+            last = max(
+                _last_byte(page) for page in self._pages if page.parent.filehandle.path == place
+            )
+            if held != count or last > size:
+                raise MovieError(
+                    f"{place} holds {held} frames in {size} bytes, but {NDTIFF_INDEX} names "
+                    f"{count} that end at byte {last}. {COPY_AGAIN}"
+                )
+
+
 def _natural_key(name: str) -> list[tuple[int, int | str]]:
     """Give a sorting key by which img2 comes before img10."""
     return [
@@ -702,6 +754,7 @@ class _ZarrSource:
                 f"{path} cannot be opened as zarr ({error}). sureloc reads OME-Zarr 0.4 and 0.5."
             ) from error
         self.pixel_nm: float | None = None
+        self.acquisition = Acquisition()
         axes: list[str]
         if isinstance(node, zarr.Array):
             self._array = node
@@ -713,7 +766,7 @@ class _ZarrSource:
                 f"{path} has an array of shape {self._array.shape} but the axes "
                 f"{''.join(axes) or '(none)'}; frames, rows, columns are needed."
             )
-        self.frames = _frame_axis(path, axes, self._array.shape, "T")
+        self.frames = frame_axis(path, axes, self._array.shape, "T")
         self.height, self.width = self._array.shape[-2:]
         self.dtype = np.dtype(self._array.dtype).newbyteorder("=")
         # The frame axis keeps its place; every other leading axis has length 1.
@@ -728,7 +781,7 @@ class _ZarrSource:
             values = np.asarray(self._array[(*index, slice(None), slice(None))])
         except Exception as error:  # codecs raise what they like
             raise MovieError(
-                f"Frames {first}:{last} of {self._path} cannot be decoded ({error}). {_COPY_AGAIN}"
+                f"Frames {first}:{last} of {self._path} cannot be decoded ({error}). {COPY_AGAIN}"
             ) from error
         values = values.astype(self.dtype, copy=False)
         return values.reshape(-1, self.height, self.width)[: last - first]
@@ -763,8 +816,8 @@ def _ome_zarr_level(path: Path, group: Any) -> tuple[Any, list[str], float | Non
         return array, names, None
     scale = dict(zip(names, transforms[0]["scale"], strict=False))
     units = {name: axis.get("unit") for name, axis in zip(names, axes, strict=True)}
-    sizes = (_length_nm(scale.get(axis), units.get(axis)) for axis in "XY")
-    return array, names, _square_pixel_nm(*sizes)
+    sizes = (length_nm(scale.get(axis), units.get(axis)) for axis in "XY")
+    return array, names, square_pixel_nm(*sizes)
 
 
 # --- ND2 ----------------------------------------------------------------------------------------
@@ -784,14 +837,15 @@ class _Nd2Source:
         try:
             self._file = nd2.ND2File(path)
         except Exception as error:  # nd2 raises many kinds for damaged files
-            raise MovieError(f"{path} cannot be read as ND2 ({error}). {_COPY_AGAIN}") from error
+            raise MovieError(f"{path} cannot be read as ND2 ({error}). {COPY_AGAIN}") from error
         try:
             sizes = dict(self._file.sizes)
-            self.frames = _frame_axis(path, list(sizes), list(sizes.values()), "T")
+            self.frames = frame_axis(path, list(sizes), list(sizes.values()), "T")
             self.height, self.width = sizes["Y"], sizes["X"]
             self.dtype = np.dtype(self._file.dtype)
             voxel = self._file.voxel_size()
-            self.pixel_nm = _square_pixel_nm(voxel.x * 1e3, voxel.y * 1e3)
+            self.pixel_nm = square_pixel_nm(voxel.x * 1e3, voxel.y * 1e3)
+            self.acquisition = _nd2_acquisition(self._file)
         except BaseException:
             self._file.close()
             raise
@@ -803,9 +857,21 @@ class _Nd2Source:
                 chunk[i - first] = np.asarray(self._file.read_frame(i)).reshape(chunk.shape[1:])
             except Exception as error:  # nd2 raises many kinds for damaged files
                 raise MovieError(
-                    f"Frame {i} of {self._path} cannot be read ({error}). {_COPY_AGAIN}"
+                    f"Frame {i} of {self._path} cannot be read ({error}). {COPY_AGAIN}"
                 ) from error
         return chunk
 
     def close(self) -> None:
         self._file.close()
+
+
+def _nd2_acquisition(file: Any) -> Acquisition:
+    """Find exposure and camera in the text that NIS-Elements shows to people."""
+    said = getattr(file, "text_info", None) or {}
+    text = "\n".join(str(part) for part in said.values())
+    exposure = re.search(r"Exposure(?: Time)?:\s*([\d.]+)\s*(µs|us|ms|s)\b", text)
+    camera = re.search(r"Camera(?: ?Name| ?Type)?:\s*([^\r\n]+)", text)
+    return Acquisition(
+        milliseconds(exposure[1], exposure[2]) if exposure else None,
+        name_or_none(camera[1]) if camera else None,
+    )

@@ -306,7 +306,9 @@ def _do_all(
 
 def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock: _Clock) -> Outcome:
     """Make the results of a run whose parts are all there."""
-    movie, options, provenance = job.movie, job.options, run.provenance
+    movie, options = job.movie, job.options
+    geometry = _geometry(movie, options.pixel_nm, job.assumptions.sigma_px)
+    provenance = {**run.provenance, "geometry": geometry}
     folder = run.new_result()
     place = Place(movie.rows.start, movie.columns.start, movie.frame_range.start, options.pixel_nm)
     camera = job.assumptions.camera
@@ -385,6 +387,20 @@ def _with_saturation(assumptions: Assumptions, tally: Tally) -> Assumptions:
         return assumptions
     clause = f"{tally.saturated_frames:,} of {tally.frames:,} frames hold saturated pixels"
     return replace(assumptions, warnings=(*assumptions.warnings, clause))
+
+
+def _geometry(
+    movie: Movie, pixel_nm: float, sigma_px: tuple[float, float]
+) -> dict[str, float | int]:
+    """Give what other programs want to know of the camera frame under a table."""
+    height, width = movie.full_shape
+    return {
+        "pixel_nm": pixel_nm,
+        "width_px": width,
+        "height_px": height,
+        "frames": movie.frame_range.stop,
+        "psf_sigma_nm": float(np.mean(sigma_px)) * pixel_nm,
+    }
 
 
 def _chosen(options: Options) -> dict[str, object]:

@@ -1,0 +1,162 @@
+"""Read sureloc's files with other programs, or write files with them; runs in THEIR environment.
+
+    python scripts/foreign_programs.py read PROGRAM FOLDER
+    python scripts/foreign_programs.py write PROGRAM FOLDER
+
+`read` reads the tables that tests/test_readers.py has put into FOLDER with PROGRAM's own functions
+and leaves what it got, in its own units, as read_by_PROGRAM.json. `write` has PROGRAM write the
+localizations of FOLDER/rows.json, which are in pixels, into FOLDER. Nothing of sureloc is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Columns = Mapping[str, Any]
+
+
+def read_locan(folder: Path) -> dict[str, Columns]:
+    from locan.locan_io.locdata.decode_io import load_decode_file
+    from locan.locan_io.locdata.smap_io import load_SMAP_file
+    from locan.locan_io.locdata.thunderstorm_io import load_thunderstorm_file
+
+    loaders = {
+        "thunderstorm.csv": load_thunderstorm_file,
+        "smap_sml.mat": load_SMAP_file,
+        "decode.h5": load_decode_file,
+    }
+    return {name: load(folder / name).data for name, load in loaders.items()}
+
+
+def read_picasso(folder: Path) -> dict[str, Columns]:
+    import picasso.io
+    import picasso.postprocess
+    import picasso.render
+
+    locs, info = picasso.io.load_locs(str(folder / "picasso.hdf5"))
+    pixel_nm = info[0]["Pixelsize"]
+    # It must not only load the table but work with it.
+    count, image = picasso.render.render(locs, info, disp_px_size=50.0, blur_method="gaussian")
+    linked = picasso.postprocess.link(locs, info, r_max=0.01)
+    assert count == len(locs), (count, len(locs))
+    assert abs(image.sum() / len(locs) - 1) < 0.1, image.sum()
+    assert 0 < len(linked) <= len(locs)
+    (folder / "picasso.yaml").rename(folder / "set_aside.yaml")
+    assert picasso.io.load_locs(str(folder / "picasso.hdf5"))[1] == info  # from the file itself
+    (folder / "set_aside.yaml").rename(folder / "picasso.yaml")
+    smap, _ = picasso.io.import_smap(str(folder / "smap_sml.mat"), pixel_nm)
+    storm, _ = picasso.io.import_ts(str(folder / "thunderstorm.csv"), pixel_nm)
+    return {"picasso.hdf5": locs, "smap_sml.mat": smap, "thunderstorm.csv": storm}
+
+
+def read_smappy(folder: Path) -> dict[str, Columns]:
+    from smappy.io.formats import load
+
+    out: dict[str, Columns] = {}
+    for name in ("smap.csv", "smap_sml.mat", "picasso.hdf5", "decode.h5"):
+        table, info = load(folder / name)
+        out[name] = {column: table[column] for column in table}
+        if info.pixelsize_nm is not None:
+            assert abs(info.pixelsize_nm - 108.0) < 1e-6, info.pixelsize_nm
+    table, _ = load(folder / "thunderstorm.csv", first_frame=1)
+    out["thunderstorm.csv"] = {column: table[column] for column in table}
+    return out
+
+
+def read_mat73(folder: Path) -> dict[str, Columns]:
+    import mat73
+
+    content = mat73.loadmat(str(folder / "smap_sml.mat"))
+    assert content["fileformat"]["name"] == "sml"
+    assert np.allclose(content["saveloc"]["info"]["cam_pixelsize_um"], 0.108)
+    return {"smap_sml.mat": content["saveloc"]["loc"]}
+
+
+def write_picasso(folder: Path, rows: dict[str, Any], info: dict[str, Any]) -> None:
+    import pandas as pd
+    import picasso.io
+
+    table = pd.DataFrame(rows).astype("float32")
+    table["frame"] = np.asarray(rows["frame"], np.uint32)
+    picasso.io.save_locs(str(folder / "by_picasso.hdf5"), table, [info])
+    picasso.io.export_thunderstorm(str(folder / "by_picasso.csv"), table, [info])
+    picasso.io.export_smap(str(folder / "by_picasso_sml.mat"), table, [info])
+
+
+def write_locan(folder: Path, rows: dict[str, Any], info: dict[str, Any]) -> None:
+    import locan
+    import pandas as pd
+    from locan.locan_io.locdata.smap_io import save_SMAP_csv
+    from locan.locan_io.locdata.thunderstorm_io import save_thunderstorm_csv
+
+    nm = info["Pixelsize"]
+    table = pd.DataFrame(
+        {
+            "frame": np.asarray(rows["frame"]) + 1,
+            "position_x": np.asarray(rows["x"]) * nm,
+            "position_y": np.asarray(rows["y"]) * nm,
+            "intensity": rows["photons"],
+            "uncertainty_x": np.asarray(rows["lpx"]) * nm,
+        }
+    )
+    data = locan.LocData.from_dataframe(dataframe=table)
+    save_thunderstorm_csv(data, folder / "by_locan.csv")
+    save_SMAP_csv(data, folder / "by_locan_smap.csv")
+
+
+def write_smappy(folder: Path, rows: dict[str, Any], info: dict[str, Any]) -> None:
+    from smappy.io.picasso import save
+    from smappy.locs import Localizations
+
+    nm = info["Pixelsize"]
+    columns = {
+        "frame": np.asarray(rows["frame"], np.int64),
+        **{f"{axis}_nm": np.asarray(rows[axis], np.float32) * nm for axis in "xy"},
+        "photons": np.asarray(rows["photons"], np.float32),
+        "xy_err_nm": np.asarray(rows["lpx"], np.float32) * nm,
+    }
+    table = Localizations(columns, {"camera": {"pixelsize_um": nm * 1e-3}})
+    save(table, folder / "by_smappy.hdf5")
+
+
+READ: dict[str, Callable[[Path], dict[str, Columns]]] = {
+    "locan": read_locan,
+    "picasso": read_picasso,
+    "smappy": read_smappy,
+    "mat73": read_mat73,
+}
+WRITE: dict[str, Callable[[Path, dict[str, Any], dict[str, Any]], None]] = {
+    "locan": write_locan,
+    "picasso": write_picasso,
+    "smappy": write_smappy,
+}
+
+
+def main() -> None:
+    """Do what the command line says."""
+    what, program, place = sys.argv[1:]
+    folder = Path(place)
+    if what == "write":
+        content = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
+        WRITE[program](folder, content["rows"], content["info"])
+        return
+    found = READ[program](folder)
+    numbers = {
+        name: {
+            column: np.asarray(values, np.float64).tolist()
+            for column, values in dict(columns).items()
+            if np.asarray(values).dtype.kind in "fiub"
+        }
+        for name, columns in found.items()
+    }
+    (folder / f"read_by_{program}.json").write_text(json.dumps(numbers), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""What every format of localizations is read into and written from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sureloc.errors import InputError
+from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS, TRUTH_COLUMNS, Column
+
+# What other programs store and sureloc's own tables do not hold.
+FOREIGN_COLUMNS: tuple[Column, ...] = (
+    Column("z_nm", "float64", "nm", "Position along the optical axis, sign as in the file read."),
+    Column("sigma_z_nm", "float64", "nm", "Standard deviation of z_nm."),
+    Column("crlb_z_nm", "float64", "nm", "Cramer-Rao bound of z_nm."),
+    Column("crlb_photons", "float64", "photons", "Cramer-Rao bound of photons."),
+    Column(
+        "sigma_background_photons",
+        "float64",
+        "photons/px",
+        "Standard deviation of background_photons.",
+    ),
+    Column(
+        "crlb_background_photons",
+        "float64",
+        "photons/px",
+        "Cramer-Rao bound of background_photons.",
+    ),
+    Column("background_sd_photons", "float64", "photons/px", "Noise of a background pixel."),
+    Column("psf_sigma_x_nm", "float64", "nm", "Width of the fitted spot along columns."),
+    Column("psf_sigma_y_nm", "float64", "nm", "Width of the fitted spot along rows."),
+    Column("net_gradient", "float64", "", "Picasso's net gradient of the spot."),
+    Column("detections", "int64", "", "Number of frames that were merged into the row."),
+    Column("channel", "int64", "", "Colour channel."),
+)
+COLUMNS: Mapping[str, Column] = {
+    column.name: column
+    for column in (*LOCALIZATION_COLUMNS, *TRUTH_COLUMNS, *DRAW_COLUMNS, *FOREIGN_COLUMNS)
+}
+NEEDED = ("frame", "x_nm", "y_nm")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The camera frame under the localizations; None where nothing tells.
+
+    Attributes:
+        pixel_nm: pixel size in the sample, nm.
+        width_px, height_px: columns and rows of the camera frame.
+        frames: length of the movie.
+        psf_sigma_nm: one PSF standard deviation for all rows, nm.
+    """
+
+    pixel_nm: float | None = None
+    width_px: int | None = None
+    height_px: int | None = None
+    frames: int | None = None
+    psf_sigma_nm: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("pixel_nm", "psf_sigma_nm", "width_px", "height_px", "frames"):
+            value = getattr(self, name)
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise InputError(f"{name} is {value}; it must be a number larger than 0.")
+
+    def or_else(self, other: Geometry) -> Geometry:
+        """Give this geometry with its gaps filled from another one."""
+        gaps = {name: value for name, value in vars(other).items() if getattr(self, name) is None}
+        return replace(self, **gaps)
+
+
+@dataclass(frozen=True)
+class Localizations:
+    """A table with what is known about the movie it came from.
+
+    Attributes:
+        table: columns of `COLUMNS`, among them `NEEDED`; the others may lack.
+        geometry: the camera frame.
+        notes: what reading found worth saying, a sentence each.
+        provenance: what made the table, as far as its file tells.
+    """
+
+    table: pd.DataFrame
+    geometry: Geometry = Geometry()
+    notes: tuple[str, ...] = ()
+    provenance: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a written file holds.
+
+    Attributes:
+        rows: their number.
+        notes: what was left out or assumed, a sentence each.
+    """
+
+    rows: int
+    notes: tuple[str, ...] = ()
+
+
+def localizations(
+    path: Path,
+    columns: Mapping[str, npt.NDArray[np.generic]],
+    geometry: Geometry,
+    first_frame: int,
+    ignored: Iterable[str] = (),
+) -> Localizations:
+    """Make a table of the columns that a file holds, with sureloc's types.
+
+    Args:
+        path: the file, for messages.
+        columns: arrays of one length by names of `COLUMNS`; positions in sureloc's convention but
+            frames counted from `first_frame`.
+        geometry: what the file says about the camera frame.
+        first_frame: number of the first frame in the file.
+        ignored: names in the file that mean nothing here.
+
+    Raises:
+        InputError: a needed column lacks, lengths differ, a value is not finite where it must be,
+            or a frame is no whole number from `first_frame`.
+    """
+    _check_lengths(path, columns)
+    frame = np.asarray(columns["frame"], np.float64)
+    if not (np.isfinite(frame) & (frame >= first_frame) & (frame == np.round(frame))).all():
+        bad = frame[~(np.isfinite(frame) & (frame >= first_frame) & (frame == np.round(frame)))][0]
+        raise InputError(
+            f"{path} has a frame {bad:g}; this format counts {first_frame}, {first_frame + 1}, "
+            "..., and only whole numbers. If another program wrote it and counts differently, say "
+            "so with --first-frame 0 or 1."
+        )
+    data: dict[str, npt.NDArray[Any]] = {"frame": frame.astype(np.int64) - first_frame}
+    for name, values in columns.items():
+        if name != "frame":
+            data[name] = _typed(path, name, values)
+    # Programs that need a z column fill it with 0 for flat samples.
+    if "z_nm" in data and not data["z_nm"].any():
+        data = {name: values for name, values in data.items() if name not in _AXIAL}
+    order = [name for name in COLUMNS if name in data]
+    notes = _ignored_note(ignored)
+    return Localizations(pd.DataFrame({name: data[name] for name in order}), geometry, notes)
+
+
+_AXIAL = ("z_nm", "sigma_z_nm", "crlb_z_nm")
+
+
+def _check_lengths(path: Path, columns: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    lacking = [name for name in NEEDED if name not in columns]
+    if lacking:
+        raise InputError(f"{path} holds nothing for {', '.join(lacking)}; a table needs them.")
+    lengths = {name: np.shape(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1 or len(lengths["frame"]) != 1:
+        raise InputError(
+            f"The columns of {path} have different shapes: "
+            f"{', '.join(f'{name} {shape}' for name, shape in lengths.items())}. "
+            "The file is damaged; export it again."
+        )
+
+
+def _typed(path: Path, name: str, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    dtype = COLUMNS[name].dtype
+    if dtype == "str":
+        return values
+    numbers = np.asarray(values, np.float64)
+    if dtype in ("int64", "bool") and not np.isfinite(numbers).all():
+        raise InputError(f"{path} has a {name} that is no number; every row needs one.")
+    return numbers.astype(dtype)
+
+
+def _ignored_note(ignored: Iterable[str]) -> tuple[str, ...]:
+    names = list(ignored)
+    if not names:
+        return ()
+    return (f"Columns that mean nothing to sureloc were not read: {', '.join(names)}.",)
+
+
+# --- What a format may lack ---------------------------------------------------------------------
+
+
+def needed_pixel_nm(geometry: Geometry, path: Path, why: str) -> float:
+    """Give the pixel size, or ask for it.
+
+    Raises:
+        InputError: nothing tells it.
+    """
+    if geometry.pixel_nm is None:
+        raise InputError(
+            f"The pixel size is needed for {path} ({why}) and no file tells it. Give it with "
+            "--pixel-nm, for instance --pixel-nm 108."
+        )
+    return geometry.pixel_nm
+
+
+def lateral(
+    table: pd.DataFrame, x_name: str, y_name: str
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
+    """Give the columns of x and y, or one for both where the table has one only."""
+    names = [name for name in (x_name, y_name) if name in table]
+    if not names:
+        return None
+    x, y = table[names[0]].to_numpy(float), table[names[-1]].to_numpy(float)
+    return x, y
+
+
+def one_for_both(
+    table: pd.DataFrame, x_name: str, y_name: str
+) -> tuple[npt.NDArray[np.float64], bool] | None:
+    """Give the root mean square of x's and y's column, and whether that is both of them."""
+    pair = lateral(table, x_name, y_name)
+    if pair is None:
+        return None
+    x, y = pair
+    same = bool(np.array_equal(x, y, equal_nan=True))
+    return (x if same else np.hypot(x, y) / np.sqrt(2.0)), same
+
+
+def with_psf_width(data: Localizations) -> pd.DataFrame:
+    """Give the table with the one PSF width in every row, where it has none of its own."""
+    table, width = data.table, data.geometry.psf_sigma_nm
+    if width is None or "psf_sigma_x_nm" in table:
+        return table
+    return table.assign(psf_sigma_x_nm=width, psf_sigma_y_nm=width)
+
+
+def keep_rows(
+    table: pd.DataFrame, reasons: Mapping[str, npt.NDArray[np.bool_]], program: str
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Leave out the rows that a format cannot hold, and say how many for which reason.
+
+    Args:
+        table: the rows.
+        reasons: True for the rows that a reason excludes; a row counts for the first one.
+        program: who refuses them, for the sentence.
+    """
+    out = np.zeros(len(table), bool)
+    counts = []
+    for reason, excluded in reasons.items():
+        count = int((excluded & ~out).sum())
+        out |= excluded
+        if count:
+            counts.append(f"{count:,} with {reason}")
+    if not counts:
+        return table, ()
+    return table[~out], (
+        f"{int(out.sum()):,} of {len(table):,} rows were left out because {program} refuses them: "
+        f"{', '.join(counts)}.",
+    )
+
+
+def left_out(table: pd.DataFrame, held: Sequence[str], program: str) -> tuple[str, ...]:
+    """Say which columns a format has no place for, and what that hides."""
+    names = [name for name in table.columns if name not in held]
+    notes = []
+    if names:
+        notes.append(f"{program} has no place for {', '.join(names)}.")
+    if "trusted" in names and not table["trusted"].all():
+        count = int((~table["trusted"]).sum())
+        notes.append(f"{count:,} rows that sureloc does not trust are in it, unmarked.")
+    return tuple(notes)
+
+
+def check_one_draw(table: pd.DataFrame, program: str) -> None:
+    """Refuse posterior draws that a format would mix up.
+
+    Raises:
+        InputError: the table holds several draws.
+    """
+    first, last = (table["draw"].min(), table["draw"].max()) if "draw" in table else (0, 0)
+    if first != last:
+        raise InputError(
+            f"The table holds draws {first} to {last}, each a whole set of molecules, and "
+            f"{program} would show them all as one. Take one with --draw {first}."
+        )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the user says about a file that it may not say itself.
+
+    Attributes:
+        geometry: the camera frame; what is given here goes before what the file says.
+        first_frame: number of the first frame, where it is not the one of the format.
+    """
+
+    geometry: Geometry = Geometry()
+    first_frame: int | None = None
+
+    def base(self, of_format: int) -> int:
+        """Give the number of the first frame."""
+        return of_format if self.first_frame is None else self.first_frame

@@ -1,0 +1,292 @@
+"""SMAP's tables (Ries 2020): its CSV and its own `_sml.mat`.
+
+Both are in nm with frames from 1. Neither states where (0, 0) lies; SMAPpy's and Picasso's own
+imports take it for the centre of the first pixel, and so does this. `_sml.mat` is written as MATLAB
+7.3, which is HDF5 behind a block of 512 bytes; MATLAB 5 to 7 can be read too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sureloc.errors import InputError
+from sureloc.io.exchange.csv_text import read_columns, write_columns
+from sureloc.io.exchange.localizations import (
+    Geometry,
+    Localizations,
+    Reading,
+    Written,
+    check_one_draw,
+    left_out,
+    localizations,
+    one_for_both,
+    with_psf_width,
+)
+
+FIRST_FRAME = 1
+MARK = "xnm"
+SUFFIX = "_sml.mat"
+_NAMES = {
+    "frame": "frame",
+    "xnm": "x_nm",
+    "ynm": "y_nm",
+    "znm": "z_nm",
+    "phot": "photons",
+    "bg": "background_photons",
+    "xnmerr": "sigma_x_nm",
+    "ynmerr": "sigma_y_nm",
+    "locprecxnm": "sigma_x_nm",
+    "locprecynm": "sigma_y_nm",
+    "locprecnm": "sigma_x_nm",
+    "locprecznm": "sigma_z_nm",
+    "zerr": "sigma_z_nm",
+    "photerr": "sigma_photons",
+    "PSFxnm": "psf_sigma_x_nm",
+    "PSFynm": "psf_sigma_y_nm",
+    "numberInGroup": "detections",
+    "channel": "channel",
+    "p_exists": "p_exists",
+    "trusted": "trusted",
+}
+_UNDERSTOOD = {**_NAMES, "ID": "", "filenumber": ""}
+# What each format always has, in the order of SMAP's own files.
+_CSV_COLUMNS = ("ID", "frame", "xnm", "ynm", "znm", "phot", "bg", "locprecnm")
+_USER_BLOCK = 512
+
+
+def read_csv(path: Path, reading: Reading) -> Localizations:
+    """Read a CSV of SMAP.
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    columns, ignored = read_columns(path, _NAMES)
+    return _table(path, columns, reading.geometry, reading, ignored)
+
+
+def write_csv(data: Localizations, path: Path) -> Written:
+    """Write a CSV for SMAP; the standard columns, then what else the table knows.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    program = "SMAP's CSV"
+    fields, held = _fields(data, program)
+    rows = len(data.table)
+    out: dict[str, npt.NDArray[Any]] = {}
+    absent = []
+    for name in _CSV_COLUMNS:
+        if name == "ID":
+            out[name] = 1 + np.arange(rows)
+        elif name in fields:
+            out[name] = fields.pop(name)
+        else:
+            out[name] = np.zeros(rows)
+            if name != "znm":
+                absent.append(name)
+    out |= fields
+    # The space at the end of the header stands in SMAP's own files.
+    write_columns(path, ",".join(out) + " ", list(out.values()))
+    notes = left_out(with_psf_width(data), held, program)
+    if absent:
+        notes += (f"Nothing is known for {', '.join(absent)}, which {program} needs: 0 stands.",)
+    return Written(rows, notes)
+
+
+def _fields(data: Localizations, program: str) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
+    """Give what SMAP calls its fields, and which of our columns they hold."""
+    table = with_psf_width(data)
+    check_one_draw(table, program)
+    out: dict[str, npt.NDArray[Any]] = {"frame": table["frame"].to_numpy() + FIRST_FRAME}
+    held = ["frame"]
+
+    def put(field: str, name: str) -> None:
+        if name in table:
+            out[field] = table[name].to_numpy()
+            held.append(name)
+
+    for field, name in (
+        ("xnm", "x_nm"),
+        ("ynm", "y_nm"),
+        ("znm", "z_nm"),
+        ("phot", "photons"),
+        ("bg", "background_photons"),
+    ):
+        put(field, name)
+    sigma = one_for_both(table, "sigma_x_nm", "sigma_y_nm")
+    if sigma is not None:
+        out["locprecnm"] = sigma[0]
+        put("xnmerr", "sigma_x_nm")
+        put("ynmerr", "sigma_y_nm")
+    for field, name in (
+        ("locprecznm", "sigma_z_nm"),
+        ("photerr", "sigma_photons"),
+        ("PSFxnm", "psf_sigma_x_nm"),
+        ("PSFynm", "psf_sigma_y_nm"),
+        ("numberInGroup", "detections"),
+        ("channel", "channel"),
+        ("p_exists", "p_exists"),
+        ("trusted", "trusted"),
+    ):
+        put(field, name)
+    return out, held
+
+
+def _table(
+    path: Path,
+    columns: dict[str, npt.NDArray[np.float64]],
+    geometry: Geometry,
+    reading: Reading,
+    names: list[str],
+) -> Localizations:
+    for x_name, y_name in (("sigma_x_nm", "sigma_y_nm"), ("psf_sigma_x_nm", "psf_sigma_y_nm")):
+        if x_name in columns:
+            columns.setdefault(y_name, columns[x_name])
+    unknown = [name for name in names if name not in _UNDERSTOOD]
+    return localizations(path, columns, geometry, reading.base(FIRST_FRAME), unknown)
+
+
+# --- _sml.mat -----------------------------------------------------------------------------------
+
+
+def read_mat(path: Path, reading: Reading) -> Localizations:
+    """Read an `_sml.mat` of any MATLAB version.
+
+    Raises:
+        InputError: the file cannot be read or holds no `saveloc.loc`.
+    """
+    import h5py
+
+    try:
+        is_hdf5 = h5py.is_hdf5(path)
+        fields, pixel_um = _hdf5_fields(path) if is_hdf5 else _old_fields(path)
+    except Exception as error:  # SciPy and h5py raise many kinds for damaged files
+        raise InputError(
+            f"{path} cannot be read as SMAP's _sml.mat ({error}). It must hold saveloc.loc in one "
+            "file, not split into parts: save it again in SMAP."
+        ) from error
+    stated = Geometry(pixel_nm=pixel_um * 1e3 if pixel_um else None)
+    columns: dict[str, npt.NDArray[np.float64]] = {}
+    for field, name in _NAMES.items():
+        if field in fields and name not in columns:
+            columns[name] = fields[field]
+    return _table(path, columns, reading.geometry.or_else(stated), reading, list(fields))
+
+
+def _hdf5_fields(path: Path) -> tuple[dict[str, npt.NDArray[np.float64]], float | None]:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        group = file["saveloc/loc"]
+        fields = {
+            # What is empty is stored by its shape.
+            name: np.asarray(
+                item[()] if not item.attrs.get("MATLAB_empty") else (), np.float64
+            ).ravel()
+            for name, item in group.items()
+            if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu"
+        }
+        pixel = None
+        for place in ("saveloc/info/cam_pixelsize_um", "saveloc/file/info/cam_pixelsize_um"):
+            if pixel is None and isinstance(file.get(place), h5py.Dataset):
+                pixel = _pixel_um(file[place][()])
+    return fields, pixel
+
+
+def _old_fields(path: Path) -> tuple[dict[str, npt.NDArray[np.float64]], float | None]:
+    from scipy.io import loadmat
+
+    content = loadmat(path, struct_as_record=False, squeeze_me=True)
+    saved = content["saveloc"]
+    fields = {}
+    for name in saved.loc._fieldnames:
+        values = np.atleast_1d(np.asarray(getattr(saved.loc, name)))
+        if values.dtype.kind in "fiu":
+            fields[name] = values.astype(np.float64).ravel()
+    pixel = None
+    owners: list[Any] = [saved, *np.atleast_1d(getattr(saved, "file", ()))]
+    for owner in owners:
+        info: Any = getattr(owner, "info", None)
+        if pixel is None and hasattr(info, "cam_pixelsize_um"):
+            pixel = _pixel_um(info.cam_pixelsize_um)
+    return fields, pixel
+
+
+def _pixel_um(values: Any) -> float | None:
+    sizes = np.asarray(values, np.float64).ravel()
+    square = sizes.size > 0 and np.isfinite(sizes).all() and (abs(sizes - sizes[0]) < 1e-6).all()
+    return float(sizes[0]) if square and sizes[0] > 0 else None
+
+
+def write_mat(data: Localizations, path: Path) -> Written:
+    """Write an `_sml.mat`, MATLAB 7.3.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    import h5py
+
+    program = "SMAP's _sml.mat"
+    fields, held = _fields(data, program)
+    with h5py.File(path, "w", userblock_size=_USER_BLOCK) as file:
+        file.attrs["H5PATH"] = np.bytes_("/")
+        saved = _struct(file, "saveloc")
+        loc = _struct(saved, "loc")
+        for name, values in fields.items():
+            _matrix(loc, name, np.asarray(values, np.float64).reshape(1, -1))
+        info = _struct(saved, "info")
+        _fill_info(info, data.geometry, data.table)
+        _text(_struct(file, "fileformat"), "name", "sml")
+    _write_user_block(path)
+    notes = left_out(with_psf_width(data), held, program)
+    if data.geometry.pixel_nm is None:
+        notes += ("The pixel size is not known, and not in it; --pixel-nm gives one.",)
+    return Written(len(data.table), notes)
+
+
+def _fill_info(group: Any, geometry: Geometry, table: pd.DataFrame) -> None:
+    if geometry.pixel_nm is not None:
+        _matrix(group, "cam_pixelsize_um", np.full((2, 1), geometry.pixel_nm * 1e-3))
+    if geometry.width_px is not None and geometry.height_px is not None:
+        width, height = float(geometry.width_px), float(geometry.height_px)
+        _matrix(group, "Width", np.array([[width]]))
+        _matrix(group, "Height", np.array([[height]]))
+        _matrix(group, "roi", np.array([[0.0], [0.0], [width], [height]]))
+    frames = geometry.frames or (int(table["frame"].max()) + 1 if len(table) else 0)
+    _matrix(group, "numberOfFrames", np.array([[float(frames)]]))
+
+
+def _struct(parent: Any, name: str) -> Any:
+    group = parent.create_group(name)
+    group.attrs["MATLAB_class"] = np.bytes_("struct")
+    return group
+
+
+def _matrix(group: Any, name: str, values: npt.NDArray[np.float64]) -> None:
+    """Store an array, transposed as MATLAB counts along columns; an empty one by its shape."""
+    if values.size == 0:
+        dataset = group.create_dataset(name, data=np.array(values.shape[::-1], np.uint64))
+        dataset.attrs["MATLAB_empty"] = np.uint8(1)
+    else:
+        dataset = group.create_dataset(name, data=values)
+    dataset.attrs["MATLAB_class"] = np.bytes_("double")
+
+
+def _text(group: Any, name: str, text: str) -> None:
+    codes = np.array([[ord(letter)] for letter in text], np.uint16)
+    dataset = group.create_dataset(name, data=codes)
+    dataset.attrs["MATLAB_class"] = np.bytes_("char")
+    dataset.attrs["MATLAB_int_decode"] = np.int32(2)
+
+
+def _write_user_block(path: Path) -> None:
+    """Write the 128 bytes by which MATLAB knows a file of version 7.3."""
+    # Without the usual date, so that the same table gives the same file.
+    text = "MATLAB 7.3 MAT-file, Platform: sureloc, HDF5 schema 1.00 ."
+    with path.open("r+b") as file:
+        file.write(text.encode().ljust(116) + bytes(8) + b"\x00\x02IM")

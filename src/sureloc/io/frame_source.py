@@ -1,0 +1,136 @@
+"""What a format of movies has to answer, and what all of them need to answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from sureloc.errors import MovieError
+
+Frames = npt.NDArray[Any]
+COPY_AGAIN = "Copy or export the movie again."
+_NM_PER_UNIT = {
+    "nm": 1.0,
+    "nanometer": 1.0,
+    "nanometre": 1.0,
+    "um": 1e3,
+    "µm": 1e3,  # U+00B5, the micro sign
+    "μm": 1e3,  # U+03BC, the Greek letter
+    "\\u00b5m": 1e3,  # ImageJ writes the escape sequence itself
+    "micron": 1e3,
+    "microns": 1e3,
+    "micrometer": 1e3,
+    "micrometre": 1e3,
+    "mm": 1e6,
+    "millimeter": 1e6,
+    "millimetre": 1e6,
+    "m": 1e9,
+    "meter": 1e9,
+    "metre": 1e9,
+}
+
+_MS_PER_UNIT = {
+    "ns": 1e-6,
+    "us": 1e-3,
+    "µs": 1e-3,  # U+00B5, the micro sign
+    "μs": 1e-3,  # U+03BC, the Greek letter
+    "ms": 1.0,
+    "s": 1e3,
+    "sec": 1e3,
+    "min": 6e4,
+}
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """How a movie was taken, as far as its file tells; None where it does not.
+
+    Attributes:
+        exposure_ms: exposure time of a frame, ms.
+        camera_name: the camera's name or model.
+    """
+
+    exposure_ms: float | None = None
+    camera_name: str | None = None
+
+
+class FrameSource(Protocol):
+    """What a file format has to answer; `sureloc.io.movies.Movie` does the rest."""
+
+    frames: int
+    height: int
+    width: int
+    dtype: np.dtype[Any]
+    pixel_nm: float | None
+    acquisition: Acquisition
+
+    def read(self, first: int, last: int) -> Frames:
+        """Give frames first..last - 1, shape (last - first, height, width)."""
+        ...
+
+    def close(self) -> None:
+        """Release every file handle."""
+        ...
+
+
+def frame_axis(path: Path, axes: Sequence[str], shape: Sequence[int], frame_axes: str) -> int:
+    """Give the number of frames, or refuse what is no stack of single-channel frames.
+
+    Args:
+        path: for messages.
+        axes: one letter per axis, rows Y and columns X last.
+        shape: their lengths.
+        frame_axes: the letters that may count frames in this format.
+    """
+    if list(axes[-2:]) != ["Y", "X"]:
+        raise MovieError(
+            f"{path} has the axes {''.join(axes)} of lengths {tuple(shape)}; rows (Y) and columns "
+            "(X) must come last and colours (S) are not possible. Save it as a grey-scale stack."
+        )
+    long = {axis: n for axis, n in zip(axes[:-2], shape[:-2], strict=True) if n != 1}
+    if len(long) > 1 or any(axis not in frame_axes for axis in long):
+        names = {"C": "channels", "Z": "planes", "S": "colours", "R": "positions", "P": "positions"}
+        held = ", ".join(f"{n} {names.get(axis, f'along {axis}')}" for axis, n in long.items())
+        raise MovieError(
+            f"{path} holds {held} (axes {''.join(axes)}); a movie needs one channel, one plane and "
+            "one position over time. Export the one to be localized as a stack of its own."
+        )
+    # An axis of length 0 stays in `long`, so an empty movie is seen as such.
+    return next(iter(long.values()), 1)
+
+
+def square_pixel_nm(x_nm: float | None, y_nm: float | None) -> float | None:
+    """Give the pixel size, nm, if a file states the same one for both axes."""
+    if x_nm is None or y_nm is None or not (np.isfinite(x_nm) and x_nm > 0):
+        return None
+    return float(x_nm) if abs(x_nm - y_nm) < 0.01 * x_nm else None
+
+
+def length_nm(value: object, unit: object) -> float | None:
+    """Give a length in nm, or None where its value is no number or its unit unknown."""
+    factor = _NM_PER_UNIT.get(str(unit).strip().lower())
+    try:
+        return None if factor is None else float(str(value)) * factor
+    except ValueError:
+        return None
+
+
+def milliseconds(value: object, unit: object) -> float | None:
+    """Give a time in ms, or None where it is no positive number or its unit unknown."""
+    factor = _MS_PER_UNIT.get(str(unit).strip().lower())
+    try:
+        time = None if factor is None else float(str(value)) * factor
+    except ValueError:
+        return None
+    return time if time is not None and np.isfinite(time) and time > 0 else None
+
+
+def name_or_none(value: object) -> str | None:
+    """Give a name without spaces around it, or None where it says nothing."""
+    text = "" if value is None else " ".join(str(value).split())
+    return text or None
