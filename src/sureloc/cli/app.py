@@ -21,7 +21,10 @@ import typer
 from sureloc import __version__
 from sureloc.errors import InputError, SurelocError
 
-COMMANDS = ("demo", "simulate", "localize", "reproduce")
+COMMANDS = (
+    *("demo", "simulate", "localize", "reproduce"),
+    *("calibrate_camera",),  # a command's dashes are underscores here
+)
 GROUPS = ("train",)
 
 
@@ -54,7 +57,9 @@ def _build() -> typer.Typer:
     application.callback()(_sureloc)
     for name in COMMANDS:
         if find_spec(f"sureloc.cli.{name}"):
-            application.command(name)(getattr(import_module(f"sureloc.cli.{name}"), name))
+            application.command(name.replace("_", "-"))(
+                getattr(import_module(f"sureloc.cli.{name}"), name)
+            )
     for name in GROUPS:
         if find_spec(f"sureloc.cli.{name}"):
             group = getattr(import_module(f"sureloc.cli.{name}"), name)
