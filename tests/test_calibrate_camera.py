@@ -235,7 +235,7 @@ def test_saturated_and_dark_flats_are_left_out_with_words():
 def test_exchanged_movies_are_noticed():
     camera, _ = true_camera(7)
     dark, flat = moments(camera, 0, 50, 70, "dark.tif"), moments(camera, 90.0, 50, 71, "flat.tif")
-    with pytest.raises(InputError, match="dark.tif is darker .* than flat.tif, .* exchange"):
+    with pytest.raises(InputError, match=r"dark\.tif is darker .* than flat\.tif, .* exchange"):
         calibrate_camera(flat, [dark])
     with pytest.raises(InputError, match="No flat"):
         calibrate_camera(dark, [])

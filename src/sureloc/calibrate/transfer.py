@@ -202,10 +202,11 @@ def calibrate_camera(
     single, single_error = slope / excess, error / excess
     mean, mean_error, spread = _population(single[good], single_error[good])
     mean_error = math.hypot(mean_error, _lamp_error(used, good) * mean)
-    share = spread**2 / (spread**2 + single_error**2)
     finite = np.isfinite(single) & good
-    gain = np.where(finite, mean + share * (np.nan_to_num(single) - mean), mean)
-    gain_error = np.hypot(np.sqrt(share) * single_error, (1 - share) * mean_error)
+    known = np.where(finite, single_error, 0.0)
+    share = np.where(finite, spread**2 / np.maximum(spread**2 + known**2, 1e-300), 0.0)
+    gain = mean + share * np.where(finite, single - mean, 0.0)
+    gain_error = np.hypot(np.sqrt(share) * known, (1 - share) * mean_error)
     gain_error = np.where(finite, gain_error, math.hypot(spread, mean_error))
     if (gain <= 0).any():
         gain = np.where(gain > 0, gain, mean)

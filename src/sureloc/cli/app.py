@@ -23,7 +23,7 @@ from sureloc.errors import InputError, SurelocError
 
 COMMANDS = (
     *("demo", "simulate", "localize", "reproduce"),
-    *("calibrate_camera",),  # a command's dashes are underscores here
+    *("calibrate_camera", "inspect", "adapt"),  # a command's dashes are underscores here
 )
 GROUPS = ("train",)
 

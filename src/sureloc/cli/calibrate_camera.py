@@ -38,9 +38,9 @@ def calibrate_camera(
 ) -> None:
     """Measure offset, read noise and gain of every pixel from a dark movie and flats.
 
-    Writes camera.yaml with its maps (for `sureloc localize --camera`), the same for Picasso, errors,
-    bad pixels, calibration.json, and pictures of photon transfer, maps and histograms. Memory does
-    not depend on the movies' length.
+    Writes camera.yaml with its maps (for `sureloc localize --camera`), the same for Picasso, their
+    errors, bad pixels, calibration.json, and pictures of photon transfer, maps and histograms.
+    Memory does not depend on the movies' length.
     """
     from contextlib import ExitStack
 

@@ -109,7 +109,7 @@ def write_camera_with_maps(camera: Camera, path: Path) -> tuple[Path, ...]:
     """
     fields: dict[str, Any] = {name: getattr(camera, name) for name in (*_MAPS, *_SCALARS)}
     maps = path.with_name(f"{path.stem}_maps.npz")
-    arrays = {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
+    arrays: dict[str, Any] = {k: v for k, v in fields.items() if isinstance(v, np.ndarray)}
     written = {
         name: f"{maps.name}#{name}" if name in arrays else value for name, value in fields.items()
     }

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from sureloc.calibrate.transfer import Calibration
@@ -181,7 +182,8 @@ def _histogram(
 ) -> None:
     low, high = np.percentile(values[good], (0.2, 99.8))
     margin = 0.15 * (high - low) + 1e-9
-    axes.hist(values.ravel(), np.linspace(low - margin, high + margin, 70), color=BLUE, alpha=0.75)
+    edges = np.linspace(low - margin, high + margin, 70)
+    axes.hist(values.ravel(), list(edges), color=BLUE, alpha=0.75)
     axes.set_xlabel(label)
     middle, error = float(np.median(values[good])), float(np.median(errors[good]))
     axes.set_title(f"median {middle:.5g}, error of a pixel {error:.2g}", fontsize=10)
@@ -196,9 +198,9 @@ def _map(axes: Axes, values: Array, label: str, *, log: bool = False) -> None:
     _finish(axes, shown, label)
 
 
-def _finish(axes: Axes, shown: object, label: str) -> None:
+def _finish(axes: Axes, shown: AxesImage, label: str) -> None:
     bar = axes.figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, extend="both")
-    if isinstance(shown.norm, LogNorm):  # type: ignore[attr-defined]
+    if isinstance(shown.norm, LogNorm):
         bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         bar.ax.yaxis.set_minor_locator(NullLocator())
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
