@@ -45,7 +45,7 @@ EXAMPLES = 12
 _SIMULATED_PX = 96
 _SIMULATED_SPOTS = 500.0
 _CORRECTIONS = 3
-_CORRECTION_DOUBT = 0.3  # of the correction's logarithm, as one standard error
+_CORRECTION_DOUBT = 0.4  # of the correction's logarithm, as one standard error
 _LEAST_SPOTS = 20
 _LARGEST_FACTOR = 3.0
 _EXAMPLE_REACH_PX = 6
@@ -453,19 +453,19 @@ def _quantities(
     on_time: OnTime | None,
     variance: Array,
 ) -> dict[str, Quantity]:
-    source = "estimated from the movie" if own.estimated else "the camera file"
+    source = "the movie" if own.estimated else "the camera file"
     gain = float(np.median(np.asarray(camera.gain_adu_per_e)))
     noise = math.sqrt(float(np.median(variance)))
-    assumed = "assumed, as a movie cannot tell it from background" if own.estimated else ""
+    assumed = "usual, not measured" if own.estimated else ""
     found: dict[str, Quantity] = {
         "pixel_nm": Quantity(
             "pixel size", stated.pixel_nm, None, "nm",
             stated.pixel_source if stated.pixel_nm else "",
-            note="" if stated.pixel_nm else "the file does not say it; give --pixel-nm",
+            note="" if stated.pixel_nm else "not in the file; --pixel-nm",
         ),
         "exposure_ms": Quantity(
             "exposure", stated.exposure_ms, None, "ms", stated.source if stated.exposure_ms else "",
-            note="" if stated.exposure_ms else "the file does not say it",
+            note="" if stated.exposure_ms else "not in the file",
         ),
         "offset_adu": Quantity(
             "offset", float(np.median(np.asarray(camera.offset_adu))), own.offset_e * gain, "ADU",
@@ -479,7 +479,7 @@ def _quantities(
             note=assumed,
         ),
         "sigma_px": Quantity(
-            "PSF width (sd)", psf.sigma_px, psf.error_px, "px", f"{psf.spots} lone spots"
+            "PSF width, sd", psf.sigma_px, psf.error_px, "px", f"{psf.spots} lone spots"
         ),
     }  # fmt: skip
     few = "too few spots"
@@ -492,7 +492,7 @@ def _quantities(
         errors = molecules.errors
     for key, name, unit, value, error in (
         ("density_per_px2", "molecules lit", "/px²/frame", values[0], errors[0]),
-        ("photons", "photons of a molecule", "e-/frame", values[1], errors[1]),
+        ("photons", "brightness", "e-/frame", values[1], errors[1]),
         ("background_e", "background", "e-/px", values[2], errors[2]),
     ):
         note = "" if molecules else few

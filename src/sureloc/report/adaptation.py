@@ -58,7 +58,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
     """
     figure = Figure(figsize=(12.5, 7.0), dpi=110, layout="constrained")
     grid = figure.add_gridspec(2, 1, height_ratios=(1.0, 1.25))
-    above, below = (figure.add_subfigure(part) for part in grid)
+    above, below = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     crps, paired, spread, phi = above.subplots(1, 4)
     before, after = comparison.before, comparison.after
     _pair(crps, before.crps, after.crps, "CRPS of pixels (small is good)")

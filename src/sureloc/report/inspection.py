@@ -155,7 +155,7 @@ def _frame(axes: Axes, image: Array, title: str, inspection: Inspection) -> None
 def _examples(axes: Axes, windows: Array) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title("example spots, each with its own grey values", fontsize=10)
+    axes.set_title("example spots, faint to bright", fontsize=10)
     if not len(windows):
         axes.text(0.5, 0.5, "no spots", ha="center", transform=axes.transAxes)
         return
@@ -171,7 +171,8 @@ def _examples(axes: Axes, windows: Array) -> None:
 
 
 def _transfer(axes: Axes, inspection: Inspection) -> None:
-    points, camera = inspection.transfer, inspection.camera
+    camera = inspection.camera
+    points = inspection.transfer[inspection.transfer[:, 0] > 0]
     axes.set_title("noise left over by the fit", fontsize=10)
     axes.set_xlabel("fitted level (photo-electrons)")
     axes.set_ylabel("variance (electrons²)")
@@ -179,20 +180,20 @@ def _transfer(axes: Axes, inspection: Inspection) -> None:
         return
     axes.errorbar(points[:, 0], points[:, 1], points[:, 2], fmt="o", color=BLUE, markersize=4)
     noise = inspection.value("read_noise_e")
-    line = np.linspace(min(points[0, 0], 0.0), points[-1, 0], 50)
+    line = np.geomspace(0.8 * points[0, 0], 1.2 * points[-1, 0], 50)
     axes.plot(
         line,
-        camera.excess_noise * np.maximum(line, 0) + noise**2,
+        camera.excess_noise * line + noise**2,
         color=INK,
         linewidth=1.0,
         label="camera: shot + read noise",
     )
-    axes.set_xscale("symlog", linthresh=max(1.0, float(np.median(points[:, 0]))))
+    axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.legend(frameon=False, fontsize=8)
 
 
@@ -267,6 +268,6 @@ def _numbers(axes: Axes, inspection: Inspection) -> None:
             "parse_math": False,
         }
         axes.text(0.0, y, quantity.name, color=colour, **style)
-        axes.text(0.52, y, f"{value_text(quantity)} {quantity.unit}", color=colour, **style)
+        axes.text(0.45, y, f"{value_text(quantity)} {quantity.unit}", color=colour, **style)
     said = "all covered by" if inspection.covered else "red: not covered by"
     axes.set_title(f"{said} the weights {inspection.weights}", fontsize=10)
