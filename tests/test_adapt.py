@@ -40,8 +40,8 @@ PHI = {
     "network": {"kind": "fast", "width": 16, "dilations": [1]},
     "conditions": CONDITIONS,
     "batch": BATCH,
-    "optimizer": {"steps": 120, "learning_rate": 0.01, "warmup_steps": 10, "averaging": 0.95},
-    "validation": {"every_steps": 120, "tiles": 8, "tile_px": 16},
+    "optimizer": {"steps": 100, "learning_rate": 0.01, "warmup_steps": 10, "averaging": 0.95},
+    "validation": {"every_steps": 100, "tiles": 8, "tile_px": 16},
 }
 PSI = {
     "kind": "psi",

@@ -8,6 +8,7 @@ and are compared on pixels where either expects something.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -171,6 +172,7 @@ def plan_adaptation(
     conditions: Callable[[ConditionsRecipe], ConditionsRecipe],
     minutes: float,
     seed: int = 0,
+    device: str = "auto",
 ) -> Plan:
     """Make recipes that take about the given time on this machine, which is tried out.
 
@@ -179,6 +181,7 @@ def plan_adaptation(
         conditions: turns the first conditions into the new ones.
         minutes: for both trainings together.
         seed: of the new trainings.
+        device: what will train, "auto", "cpu" or "gpu".
 
     Raises:
         InputError: `minutes` is not positive.
@@ -188,17 +191,33 @@ def plan_adaptation(
         raise InputError(f"minutes is {minutes}; it must be larger than 0 (20 are usual).")
     phi = recipe_in_card(networks.card, "phi", PhiTrainingRecipe)
     psi = recipe_in_card(networks.card, "psi", PsiTrainingRecipe)
-    phi = phi.model_copy(update={"conditions": conditions(phi.conditions), "seed": seed + 1})
-    psi = psi.model_copy(update={"conditions": conditions(psi.conditions), "seed": seed + 1})
-    seconds = 60.0 * minutes
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    phi = _renewed(phi, conditions(phi.conditions), seed, on_gpu)
+    psi = _renewed(psi, conditions(psi.conditions), seed, on_gpu)
+    seconds, where = 60.0 * minutes, "cuda" if on_gpu else "cpu"
+    own_phi = copy.deepcopy(networks.phi)
     return Plan(
-        _with_steps(phi, _affordable(PhiTraining(phi), PHI_SHARE * seconds)),
-        _with_steps(psi, _affordable(PsiTraining(psi, networks.phi), (1 - PHI_SHARE) * seconds)),
+        _with_steps(phi, _affordable(PhiTraining(phi), PHI_SHARE * seconds, where)),
+        _with_steps(psi, _affordable(PsiTraining(psi, own_phi), (1 - PHI_SHARE) * seconds, where)),
     )
 
 
-def _affordable(training: Training, seconds: float) -> int:
+def _renewed(recipe: Recipe, conditions: ConditionsRecipe, seed: int, on_gpu: bool) -> Recipe:
+    """Give a recipe new tiles; another seed, and numbers that this machine multiplies fast."""
+    # Without such units a processor multiplies bfloat16 more slowly than float32.
+    fast = on_gpu or torch.cpu._is_amx_tile_supported()
+    return recipe.model_copy(
+        update={
+            "conditions": conditions,
+            "seed": seed + 1,
+            "precision": recipe.precision if fast else "float32",
+        }
+    )
+
+
+def _affordable(training: Training, seconds: float, device: str) -> int:
     """Give the number of steps that fit, a multiple of `VALIDATIONS`, after trying a few."""
+    training.to(device)
     generator = training.generator("try out")
     torch.autograd.backward(training.loss(generator))  # the first step also sets things up
     begin = time.perf_counter()

@@ -66,7 +66,7 @@ def adapt(
     networks = load_weights(weights)
     try:
         if not resume and not _begin(
-            movie, out, minutes, camera, networks, weights, seed, force=force
+            movie, out, minutes, camera, networks, weights, seed, device, force=force
         ):
             return
         plan = _plan(out / TRAINING)
@@ -113,6 +113,7 @@ def _begin(
     networks: Networks,
     weights: str,
     seed: int,
+    device: str,
     *,
     force: bool,
 ) -> bool:
@@ -130,7 +131,7 @@ def _begin(
     if found.covered and not force:
         typer.echo("Nothing to do; --force trains all the same.")
         return False
-    plan = plan_adaptation(networks, partial(conditions_like, found), minutes, seed)
+    plan = plan_adaptation(networks, partial(conditions_like, found), minutes, seed, device)
     for name, recipe in (("phi", plan.phi), ("psi", plan.psi)):
         folder = out / TRAINING / name
         folder.mkdir(parents=True)

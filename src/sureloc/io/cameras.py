@@ -16,7 +16,7 @@ import numpy.typing as npt
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sureloc.camera import Camera
+from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
 from sureloc.errors import CameraError
 
 _MAPS = ("offset_adu", "gain_adu_per_e", "variance_adu2")
@@ -126,7 +126,8 @@ def write_picasso_camera(
 
     Args:
         camera: its maps are written as float32; saturation, quantum efficiency and electron
-            multiplication have no place there.
+            multiplication have no place there. Picasso's variance is that of a dark movie, the
+            rounding to whole ADU included, which `Camera` leaves out.
         shape: (rows, columns) of the frames, over which numbers are spread.
         path: the file.
         metadata: further plain values that Picasso shows.
@@ -137,7 +138,10 @@ def write_picasso_camera(
     facts = {"Height": rows, "Width": columns, **metadata}
     with h5py.File(path, "w") as file:
         for field, name in _PICASSO_NAMES.items():
-            spread = np.broadcast_to(np.asarray(getattr(camera, field)), shape)
+            values = np.asarray(getattr(camera, field))
+            if field == "variance_adu2":
+                values = values + ROUNDING_VARIANCE_ADU2
+            spread = np.broadcast_to(values, shape)
             file.create_dataset(name, data=spread.astype(np.float32))
         file.attrs["metadata"] = json.dumps(facts, ensure_ascii=False)
 
