@@ -101,7 +101,8 @@ def test_a_movie_is_read_in_pieces(monkeypatch):
     movie = record(camera, 50.0, 90, 1)
     whole = movie_moments(movie, "flat")
     asked = []
-    monkeypatch.setattr("sureloc.calibrate.moments.PIXELS_AT_ONCE", 7 * SIDE * SIDE)
+    monkeypatch.setattr("sureloc.calibrate.moments.PIXELS_AT_ONCE", 3 * SIDE * SIDE)
+    monkeypatch.setattr("sureloc.calibrate.moments.LEAST_AT_ONCE", 7)
     monkeypatch.setattr(
         movie, "read", lambda a, b: asked.append(b - a) or movie.adu[a:b], raising=False
     )

@@ -24,6 +24,7 @@ Array = npt.NDArray[np.float64]
 
 LEAST_FRAMES = 10  # below, a variance is known worse than to a factor 2
 PIXELS_AT_ONCE = 2**21
+LEAST_AT_ONCE = 16  # frames
 LOOKED_AT = 12  # frames in which the largest value is looked for before all are read
 
 
@@ -154,24 +155,29 @@ def movie_moments(
     first = read_frames(movie, spread_frames(frames, LOOKED_AT))
     whole = first.dtype.kind in "ui"
     top = saturation_adu if saturation_adu is not None else _top(first, whole)
-    pixels, level = Moments((height, width)), Moments(())
-    full = np.zeros((height, width))
-    step = max(PIXELS_AT_ONCE // (height * width), 1)
+    level, full = Moments(()), np.zeros((height, width))
+    step = max(PIXELS_AT_ONCE // (height * width), LEAST_AT_ONCE)
+    # Merging costs as much as some frames, so that several are read at once, and worked through in
+    # bands of rows to keep what large sensors need in memory small.
+    rows = max(PIXELS_AT_ONCE // (step * width), 1)
+    bands = [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
+    parts = [Moments((band.stop - band.start, width)) for band in bands]
     for begin in range(0, frames, step):
         chunk = movie.read(begin, min(begin + step, frames))
-        pixels.add(chunk)
+        for band, part in zip(bands, parts, strict=True):
+            part.add(chunk[:, band])
         level.add(chunk.mean(axis=(1, 2), dtype=np.float64))
         if top is not None:
             full += (chunk >= top).sum(axis=0)
         progress(len(chunk))
-    variance = pixels.variance
+    variance = np.concatenate([part.variance for part in parts])
     noise = float(variance.mean()) / (height * width)
     return MovieMoments(
         name,
         frames,
-        pixels.mean,
+        np.concatenate([part.mean for part in parts]),
         variance,
-        pixels.excess_kurtosis,
+        np.concatenate([part.excess_kurtosis for part in parts]),
         float(level.variance) - noise,
         float(level.variance) * math.sqrt(2.0 / (frames - 1)),
         full / frames,
