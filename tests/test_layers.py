@@ -18,8 +18,9 @@ PACKAGE = ROOT / "src" / "sureloc"
 LAYERS = (
     {"errors", "seeds", "camera", "table"},
     {"physics", "diffusion", "networks", "scoring", "compiled"},
-    {"simulate", "train", "localize", "evaluate", "calibrate"},
+    {"simulate", "train", "localize", "evaluate", "analysis", "calibrate"},
     {"io", "report", "config"},
+    {"runs"},
     {"cli"},
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -15,12 +15,12 @@ from sureloc.camera import Camera
 from sureloc.compiled.fisher import joint_fisher
 from sureloc.errors import InputError
 from sureloc.localize.frames import Effort, frame_posterior
-from sureloc.localize.images import ImageSums
+from sureloc.localize.images import FineBand, ImageSums
 from sureloc.localize.learning import learned_photons
 from sureloc.localize.movie import Options, localize, movie_crowding, prepare, spread_frames
 from sureloc.localize.regions import Region, Window, cuts, owned, regions_of, unique_rows
 from sureloc.localize.saturation import cut_off_adu, telling_frames
-from sureloc.localize.tally import Tally
+from sureloc.localize.tally import Tally, view_of
 from sureloc.localize.verdict import (
     ABSENT,
     MISFIT,
@@ -470,9 +470,9 @@ def test_the_joint_information_is_the_sum_over_pixels():
 
 
 def test_the_image_holds_one_unit_per_emitter_and_its_variance_is_that_of_the_draws(rng):
-    sums = ImageSums((20, 20), 8, 100.0)
+    sums = FineBand((20, 20), 8, 100.0)
     tables = []
-    for number in (0, 1):
+    for _ in range(2):
         x = rng.normal(1000, 15, (16, 3))
         y = rng.normal([600, 1000, 1400], 15, (16, 3))
         tables.append(
@@ -480,19 +480,16 @@ def test_the_image_holds_one_unit_per_emitter_and_its_variance_is_that_of_the_dr
                 {"draw": np.repeat(np.arange(16), 3), "x_nm": x.ravel(), "y_nm": y.ravel()}
             )
         )
-        sums.add(tables[-1], 16, np.full((20, 20), number), np.ones((20, 20)))
+        sums.add(tables[-1], 16)
     assert sums.mean.sum() == pytest.approx(6.0, abs=1e-3)
-    assert sums.frames == 2
-    assert sums.fine_pixel_nm == 12.5
-    assert sums.widefield_e.sum() == 400
     per_draw = []
     for draw in range(16):
-        one = ImageSums((20, 20), 8, 100.0)
+        one = FineBand((20, 20), 8, 100.0)
         picked = tables[0][tables[0]["draw"] == draw].assign(draw=0)
-        one.add(picked, 1, np.zeros((20, 20)), np.ones((20, 20)))
+        one.add(picked, 1)
         per_draw.append(one.mean)
-    only = ImageSums((20, 20), 8, 100.0)
-    only.add(tables[0], 16, np.zeros((20, 20)), np.ones((20, 20)))
+    only = FineBand((20, 20), 8, 100.0)
+    only.add(tables[0], 16)
     assert np.allclose(only.mean, np.mean(per_draw, axis=0), atol=1e-12)
     assert np.allclose(only.sd, np.std(per_draw, axis=0, ddof=1), atol=1e-9)
     row, column = np.unravel_index(only.mean.argmax(), only.mean.shape)
@@ -542,16 +539,18 @@ def test_frames_to_look_at_show_regions_that_are_not_trusted(run):
     _, movie, _, results = run
     variance = CAMERA.read_variance_e2((26, 30))
     tally = Tally(100.0, len(results), variance, 1.0)
-    for rows in results:
-        electrons = CAMERA.electrons(movie.adu[rows.frame])
-        tally.add(rows, electrons, np.zeros((26, 30), bool), rows.frame)
-    assert 0 < tally.absent < 0.1
     bad = np.zeros((26, 30), bool)
     bad[:, 15:] = True
-    tally.mark_examples({REGION: bad})
-    tally.doubt(0, REGION, 3)
-    assert tally.trusted == tally.rows - 3
-    assert tally.reasons[REGION] == 3
+    for rows in results:
+        electrons = CAMERA.electrons(movie.adu[rows.frame])
+        view = view_of(rows.frame, "", rows.table, electrons, rows.expected_e, 1.0, 0, 100.0)
+        marked, _ = mark_regions(rows.table, {REGION: bad}, 100.0)
+        tally.add(marked, rows.frame, np.zeros(1, np.int64))
+        tally.show(view, marked, rows.frame)
+    assert 0 < tally.absent < 0.1
+    assert tally.trusted == tally.rows - tally.reasons[REGION]
+    assert tally.reasons[REGION] > 0
+    assert len(tally.examples) == len(results)
     for example in tally.examples:
         right = example.table["x_nm"] > 1450.0
         assert right.any()
@@ -588,7 +587,7 @@ def test_regions_are_doubted_where_molecules_are_in_few_draws(rng):
         rare = np.array([[2000.0, 2100.0]])
         places = np.concatenate([sure, rare])
         draws = pd.DataFrame({"draw": [*range(16), 3], "x_nm": places[:, 0], "y_nm": places[:, 1]})
-        sums.add(draws, 16, np.zeros((30, 30)), np.ones((30, 30)))
+        sums.count_emitters(draws, 16)
     ratio = sums.doubt
     assert ratio[7, 6] == 0  # in every draw, wherever exactly
     assert sums.count[7, 6] == pytest.approx(5.0)

@@ -21,7 +21,7 @@ from sureloc.errors import (
 
 if TYPE_CHECKING:
     from sureloc.camera import Camera
-    from sureloc.report.localization import localize_file
+    from sureloc.runs.localization import localize_file
 
 __version__ = "0.1.0"
 
@@ -40,7 +40,7 @@ __all__ = [
 
 _HOME_OF = {
     "Camera": "sureloc.camera",
-    "localize_file": "sureloc.report.localization",
+    "localize_file": "sureloc.runs.localization",
 }
 
 

@@ -8,7 +8,7 @@
     │   ├── RecipeError     a recipe holds an unknown key or an impossible value
     │   ├── MovieError      a movie cannot be read or is no movie
     │   └── WeightsError    a weights file or its card cannot be used
-    └── OutputError         a result could not be written; nothing half-written was left
+    └── OutputError         a result could not be written; none half-written was left
 
 Every message names the offending value, the allowed range and the next step.
 """
@@ -39,4 +39,4 @@ class WeightsError(InputError):
 
 
 class OutputError(SurelocError, OSError):
-    """A result could not be written; nothing half-written was left behind."""
+    """A result could not be written; no result that is half-written was left behind."""

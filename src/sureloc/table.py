@@ -71,3 +71,25 @@ DRAW_COLUMNS: tuple[Column, ...] = (
     Column("y_nm", "float64", "nm", "Position along rows in this draw."),
     Column("photons", "float64", "photons", "Photons in this draw."),
 )
+
+# What the steps after localization add to a table.
+
+DRIFT_COLUMNS: tuple[Column, ...] = (
+    Column("drift_x_nm", "float64", "nm", "Drift that was taken from x_nm."),
+    Column("drift_y_nm", "float64", "nm", "Drift that was taken from y_nm."),
+    Column("sigma_drift_x_nm", "float64", "nm", "Its standard deviation, part of sigma_x_nm."),
+    Column("sigma_drift_y_nm", "float64", "nm", "Its standard deviation, part of sigma_y_nm."),
+    Column("cov_drift_xy_nm2", "float64", "nm^2", "Its covariance, part of cov_xy_nm2."),
+)
+
+LINK_COLUMNS: tuple[Column, ...] = (
+    Column("last_frame", "int64", "", "Last frame of the molecule; frame is its first."),
+    Column("rows", "int64", "", "Number of rows that were merged."),
+    Column(
+        "link_chi2",
+        "float64",
+        "",
+        "Mean squared distance of the merged rows from their common position over the stated "
+        "variance; 1 is good, NaN for a single row.",
+    ),
+)

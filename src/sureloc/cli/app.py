@@ -22,7 +22,7 @@ from sureloc import __version__
 from sureloc.errors import InputError, SurelocError
 
 COMMANDS = (
-    *("demo", "simulate", "localize", "reproduce"),
+    *("demo", "simulate", "localize", "reproduce", "drift", "link", "filter"),
     *("calibrate_camera", "inspect", "adapt"),  # a command's dashes are underscores here
 )
 GROUPS = ("train",)

@@ -30,7 +30,7 @@ def demo(
     from sureloc.io.tables import read_table
     from sureloc.localize.movie import Options
     from sureloc.networks.weights import load_weights
-    from sureloc.report.localization import localize_movie
+    from sureloc.runs.localization import localize_movie
     from sureloc.table import TRUTH_COLUMNS
 
     check_new_folder(out)

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 RATE_FRAMES = 30  # over which the speed is averaged
+STOPPED = 130  # exit code after Ctrl-C, as shells have it
 REFUSED = 3  # exit code of a run that finished, but must not be trusted
 
 
@@ -55,7 +56,19 @@ def localize(
         ),
     ] = "fast",
     device: Annotated[str, typer.Option(help="For the networks: auto, cpu or cuda.")] = "auto",
-    workers: Annotated[int, typer.Option(help="Threads; results do not depend on them.")] = 2,
+    workers: Annotated[
+        int, typer.Option(help="Threads or processes; results do not depend on them.")
+    ] = 2,
+    scheduler: Annotated[
+        str,
+        typer.Option(
+            help="Who works: threads, processes, or a dask cluster's address such as "
+            "tcp://10.0.0.1:8786."
+        ),
+    ] = "threads",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was stopped.")
+    ] = False,
     min_probability: Annotated[
         float, typer.Option(help="Leave out rows that exist with less than this.")
     ] = 0.5,
@@ -65,13 +78,18 @@ def localize(
 
     Writes localizations.parquet and .csv (ThunderSTORM), draws.parquet, images.ome.zarr, PNGs,
     report.html and run.json. Exit code 3 means that it finished with the verdict "do not trust".
+    What a stopped run had done is kept in OUT.partial; the same command with --resume goes on.
     """
     from functools import partial
 
     from sureloc.localize.verdict import Trust
-    from sureloc.report.localization import localize_file
+    from sureloc.runs.localization import localize_file
+    from sureloc.runs.partial import partial_folder
 
-    outcome = localize_file(
+    if resume and _was_finished(out):
+        return
+    work = partial(
+        localize_file,
         movie,
         out,
         camera=camera,
@@ -88,9 +106,23 @@ def localize(
         device=device,
         workers=workers,
         min_probability=min_probability,
+        resume=resume,
+        scheduler=scheduler,
+        say=partial(typer.echo, err=True),
         command=shlex.join(["sureloc", *sys.argv[1:]]),
         bar=partial(bar_of_frames, quiet=quiet),
     )
+    try:
+        outcome = work()
+    except KeyboardInterrupt:
+        kept = partial_folder(out)
+        if kept.exists():
+            typer.echo(
+                f"Stopped. What was done is kept in {kept}: go on by the same command with "
+                "--resume.",
+                err=True,
+            )
+        raise typer.Exit(STOPPED) from None
     for note in outcome.notes:
         typer.echo(note)
     typer.echo(
@@ -99,6 +131,22 @@ def localize(
     )
     if outcome.verdict.trust is Trust.REFUSE:
         raise typer.Exit(REFUSED)
+
+
+def _was_finished(out: Path) -> bool:
+    """Tell whether a run to be resumed was finished before, and leave as it did."""
+    import json
+
+    from sureloc.io.results import RUN
+
+    try:
+        verdict = json.loads((out / RUN).read_text(encoding="utf-8"))["verdict"]
+    except (OSError, ValueError, KeyError):
+        return False
+    typer.echo(f"{out}: was finished before\n{verdict['sentence']}")
+    if verdict["trust"] == "do not trust":
+        raise typer.Exit(REFUSED)
+    return True
 
 
 def _width(text: str) -> float | None:

@@ -44,6 +44,9 @@ ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Continue from the checkpoint in the folder.")
 ]
 DeviceOption = Annotated[Device, typer.Option(help="What to train on; auto prefers a GPU.")]
+DevicesOption = Annotated[
+    int, typer.Option(help="How many devices share each step's tiles; the batch stays as it is.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 
@@ -53,6 +56,7 @@ def train_phi(
     out: OutOption,
     resume: ResumeOption = False,
     device: DeviceOption = Device.AUTO,
+    devices: DevicesOption = 1,
     quiet: QuietOption = False,
 ) -> None:
     """Train phi, the network that estimates the mean image, on simulated tiles.
@@ -68,7 +72,7 @@ def train_phi(
     plan = load_training_recipe(PhiTrainingRecipe, recipe)
     with _training_folder(out, training_recipe_yaml(plan), resume):
         pictures = PhiPictures(out / "pictures")
-        _fit("phi", PhiTraining(plan), out, resume, device, quiet, [pictures])
+        _fit("phi", PhiTraining(plan), out, resume, device, devices, quiet, [pictures])
 
 
 @train.command("psi")
@@ -84,6 +88,7 @@ def train_psi(
     out: OutOption,
     resume: ResumeOption = False,
     device: DeviceOption = Device.AUTO,
+    devices: DevicesOption = 1,
     quiet: QuietOption = False,
 ) -> None:
     """Train Psi, the network that draws possible images, on what a trained phi leaves.
@@ -102,7 +107,8 @@ def train_psi(
     card = make_card(trained.recipe, plan, "training")
     with _training_folder(out, training_recipe_yaml(plan), resume):
         pictures = PsiPictures(out / "pictures", card)
-        _fit("psi", PsiTraining(plan, trained.network), out, resume, device, quiet, [pictures])
+        training = PsiTraining(plan, trained.network)
+        _fit("psi", training, out, resume, device, devices, quiet, [pictures])
 
 
 @train.command("export")
@@ -196,10 +202,11 @@ def _training_folder(out: Path, recipe: str, resume: bool) -> Iterator[None]:
     from sureloc.io.output import check_new_folder
     from sureloc.io.weights import RECIPE
 
-    if not resume:
+    begins = not resume and _is_first_process()
+    if begins:
         check_new_folder(out)
     try:
-        if not resume:
+        if begins:
             out.mkdir(parents=True, exist_ok=True)
             (out / RECIPE).write_text(recipe, encoding="utf-8")
         yield
@@ -212,12 +219,20 @@ def _training_folder(out: Path, recipe: str, resume: bool) -> Iterator[None]:
         ) from error
 
 
+def _is_first_process() -> bool:
+    """Tell whether this is no process that Lightning started for a further device."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
+
+
 def _fit(
     name: str,
     training: Training,
     out: Path,
     resume: bool,
     device: Device,
+    devices: int,
     quiet: bool,
     callbacks: Sequence[pl.Callback],
 ) -> None:
@@ -226,7 +241,8 @@ def _fit(
     from sureloc.cli.training_bar import TrainingBar, describe
     from sureloc.train.engine import fit
 
-    bar = TrainingBar(name, training.recipe.optimizer.steps, quiet=quiet)
+    first = _is_first_process()
+    bar = TrainingBar(name, training.recipe.optimizer.steps, quiet=quiet or not first)
     board = TensorBoardLogger(out, name="tensorboard", version="")
     with bar.progress:
         fit(
@@ -234,8 +250,11 @@ def _fit(
             out,
             resume=resume,
             device=device.value,
+            devices=devices,
             callbacks=[bar, *callbacks],
             logger=board,
         )
+    if not first:
+        return
     best = min(training.history, key=lambda row: row["score"])
     typer.echo(f"{out}: best after {best['step']:.0f} steps, {describe(best)}")

@@ -37,6 +37,7 @@ from sureloc.compiled.scene import (
     log_likelihood_change,
     log_photon_prior,
     patch_bounds,
+    row_of,
     solve_lower,
     solve_upper,
 )
@@ -50,7 +51,7 @@ def draw_damping(rng: np.random.Generator) -> float:
     information differs, its reverse is too improbable to be accepted; small steps get away there.
     """
     u = rng.random()
-    return 1.0 if u < 0.55 else (0.3 if u < 0.8 else 0.03)
+    return 1.0 if u < 0.8 else (0.3 if u < 0.92 else 0.03)
 
 
 @compiled
@@ -72,7 +73,7 @@ def move_block(
         return False
     sigma = max(model.sigma_x, model.sigma_y)
     pick = rng.random()
-    radius = sigma * (0.7 if pick < 0.4 else (1.4 if pick < 0.8 else 2.0))
+    radius = sigma * (0.7 if pick < 0.2 else (1.6 if pick < 0.6 else 2.6))
     damping = draw_damping(rng)
     seed = int(rng.random() * n)
     angle = 2.0 * math.pi * rng.random()
@@ -184,13 +185,16 @@ def residual_photons(
     """Give the best photons, and their sd, of an emitter (shapes filled in row 0) added to rate."""
     score = 0.0
     information = 1e-12
+    shape = work.shape_x[0]
     for r in range(patch[1]):
-        for c in range(patch[3]):
-            here = rate[patch[0] + r, patch[2] + c]
-            weight = frame.weight[patch[0] + r, patch[2] + c] / here
-            share = work.shape_x[0, c] * work.shape_y[0, r]
-            information += weight * share * share
-            score += weight * share * (frame.counts[patch[0] + r, patch[2] + c] - here)
+        along_y = work.shape_y[0, r]
+        weight, counts = row_of(frame.weight, patch, r), row_of(frame.counts, patch, r)
+        here = row_of(rate, patch, r)
+        for c in range(weight.size):
+            share = along_y * shape[c]
+            scaled = weight[c] / here[c]
+            information += scaled * share * share
+            score += scaled * share * (counts[c] - here[c])
     sd = 1.0 / math.sqrt(information)
     # The information at zero photons is too large: shot noise grows with the photons found.
     return score / information, math.sqrt(sd * sd + max(score / information, 0.0))
@@ -526,23 +530,40 @@ def resplit(
 
 
 @compiled
+def support(weights: Array) -> tuple[int, int]:
+    """Give the first place and the number of places up to the last where weights are not 0."""
+    first, last = 0, weights.size - 1
+    while first < last and weights[first] == 0.0:
+        first += 1
+    while last > first and weights[last] == 0.0:
+        last -= 1
+    return first, last - first + 1
+
+
+@compiled
 def knot_quadratic(
-    i: int, k: int, frame: Frame, model: Model, value: float, rate: Array
+    i: int,
+    k: int,
+    patch: tuple[int, int, int, int],
+    frame: Frame,
+    model: Model,
+    value: float,
+    rate: Array,
 ) -> tuple[float, float]:
     """Give gradient and Fisher information of the log-posterior by background knot (i, k)."""
     precision = 1.0 / model.background_sd**2
     gradient = (model.background_mean[i, k] - value) * precision
     information = precision
-    for r in range(rate.shape[0]):
-        along_y = model.basis_y[i, r]
-        if along_y == 0.0:
-            continue
-        for c in range(rate.shape[1]):
-            share = along_y * model.basis_x[k, c]
-            if share != 0.0:
-                weight = frame.weight[r, c] / rate[r, c]
-                information += weight * share * share
-                gradient += weight * share * (frame.counts[r, c] - rate[r, c])
+    along_x = model.basis_x[k, patch[2] : patch[2] + patch[3]]
+    for r in range(patch[1]):
+        along_y = model.basis_y[i, patch[0] + r]
+        weight, counts = row_of(frame.weight, patch, r), row_of(frame.counts, patch, r)
+        here = row_of(rate, patch, r)
+        for c in range(weight.size):
+            share = along_y * along_x[c]
+            scaled = weight[c] / here[c]
+            information += scaled * share * share
+            gradient += scaled * share * (counts[c] - here[c])
     return gradient, information
 
 
@@ -555,8 +576,11 @@ def move_background(
         return False
     i = int(rng.random() * state.knots.shape[0])
     k = int(rng.random() * state.knots.shape[1])
+    first_row, rows = support(model.basis_y[i])
+    first_column, columns = support(model.basis_x[k])
+    patch = (first_row, rows, first_column, columns)
     old = state.knots[i, k]
-    gradient, information = knot_quadratic(i, k, frame, model, old, state.rate)
+    gradient, information = knot_quadratic(i, k, patch, frame, model, old, state.rate)
     noise = rng.normal()
     damping = draw_damping(rng)
     spread = math.sqrt(2.0 * damping - damping * damping)
@@ -564,30 +588,23 @@ def move_background(
     if new < 0.0:
         return False
     log_forward = -0.5 * noise * noise + 0.5 * math.log(information)
-    rows, columns = state.rate.shape
-    change = 0.0
+    along_x = model.basis_x[k, first_column : first_column + columns]
     for r in range(rows):
-        along_y = model.basis_y[i, r] * (new - old)
+        along_y = model.basis_y[i, first_row + r] * (new - old)
+        before, after = row_of(state.rate, patch, r), row_of(work.rate, patch, r)
         for c in range(columns):
-            step = along_y * model.basis_x[k, c]
-            rate = state.rate[r, c]
-            work.rate[r, c] = rate + step
-            if step != 0.0:
-                if rate + step <= 0.0:
-                    return False
-                change += frame.weight[r, c] * (
-                    frame.counts[r, c] * math.log((rate + step) / rate) - step
-                )
+            after[c] = before[c] + along_y * along_x[c]
+    change = log_likelihood_change(frame, patch, state.rate, work.rate)
+    if change == -np.inf:
+        return False
     z_old = (old - model.background_mean[i, k]) / model.background_sd
     z_new = (new - model.background_mean[i, k]) / model.background_sd
     change += 0.5 * (z_old * z_old - z_new * z_new)
-    gradient, information = knot_quadratic(i, k, frame, model, new, work.rate)
+    gradient, information = knot_quadratic(i, k, patch, frame, model, new, work.rate)
     back = (old - new - damping * gradient / information) * math.sqrt(information) / spread
     log_reverse = -0.5 * back * back + 0.5 * math.log(information)
     if not math.log(rng.random()) < change + log_reverse - log_forward:
         return False
     state.knots[i, k] = new
-    for r in range(rows):
-        for c in range(columns):
-            state.rate[r, c] = work.rate[r, c]
+    copy_patch(patch, work.rate, state.rate)
     return True

@@ -37,6 +37,7 @@ from sureloc.compiled.scene import (
     log_emitter_prior,
     log_likelihood_change,
     patch_bounds,
+    row_of,
     solve_lower,
     solve_upper,
 )
@@ -76,27 +77,30 @@ def best_residual(
         for c in range(patch_columns):
             work.search_score[i, c] = 0.0
             work.search_information[i, c] = 0.0
+    row_weight, row_score = work.row_weight, work.row_score
     for r in range(patch_rows):
+        weight, counts = row_of(frame.weight, patch, r), row_of(frame.counts, patch, r)
+        here = row_of(rate, patch, r)
         for c in range(patch_columns):
-            here = rate[patch[0] + r, patch[2] + c]
-            work.row_weight[c] = frame.weight[patch[0] + r, patch[2] + c] / here
-            residual = frame.counts[patch[0] + r, patch[2] + c] - here
-            work.row_score[c] = work.row_weight[c] * residual
+            row_weight[c] = weight[c] / here[c]
+            row_score[c] = row_weight[c] * (counts[c] - here[c])
         for i in range(SEARCH_SIDE):
             share = work.search_y[i, r]
+            scores, informations = work.search_score[i], work.search_information[i]
             for c in range(patch_columns):
-                work.search_score[i, c] += share * work.row_score[c]
-                work.search_information[i, c] += share * share * work.row_weight[c]
+                scores[c] += share * row_score[c]
+                informations[c] += share * share * row_weight[c]
     best = -np.inf
     for i in range(SEARCH_SIDE):
         for k in range(SEARCH_SIDE):
             if (i - SEARCH_STEPS) ** 2 + (k - SEARCH_STEPS) ** 2 > SEARCH_STEPS**2:
                 continue
             score, information = 0.0, 1e-12
+            shares, scores = work.search_x[k], work.search_score[i]
+            informations = work.search_information[i]
             for c in range(patch_columns):
-                share = work.search_x[k, c]
-                score += share * work.search_score[i, c]
-                information += share * share * work.search_information[i, c]
+                score += shares[c] * scores[c]
+                information += shares[c] * shares[c] * informations[c]
             if score / math.sqrt(information) > best:
                 best = score / math.sqrt(information)
                 out[0] = x + radius * (k - SEARCH_STEPS) / SEARCH_STEPS
@@ -295,10 +299,11 @@ def redraw(
     fill_shapes(work.old, m, patch, model, work)
     copy_patch(patch, state.rate, work.base)
     add_emitters(work.old, m, -1.0, patch, work.base, work)
-    for r in range(patch[0], patch[0] + patch[1]):
-        for c in range(patch[2], patch[2] + patch[3]):
+    for r in range(patch[1]):
+        row = row_of(work.base, patch, r)
+        for c in range(row.size):
             # rounding may leave a tiny negative rate where there is no background
-            work.base[r, c] = max(work.base[r, c], 1e-9)
+            row[c] = max(row[c], 1e-9)
     reach = min(radius + FIT_SIGMAS * sigma, radius + model.reach)
     near = patch_bounds(x, x, y, y, reach, rows, columns)
     found = find_fits(x, y, radius, near, frame, model, work)

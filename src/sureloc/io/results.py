@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,12 +19,11 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from sureloc.io.tables import TableWriter, ThunderstormWriter, table_chunks
+from sureloc.io.tables import TableWriter, ThunderstormWriter
 from sureloc.localize.images import ImageSums
-from sureloc.localize.rows import FrameRows
 from sureloc.localize.tally import shifted
-from sureloc.localize.verdict import mark_regions
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
 
 Array = npt.NDArray[np.float64]
@@ -36,7 +34,6 @@ DRAWS = "draws.parquet"
 IMAGES = "images.ome.zarr"
 REPORT = "report.html"
 RUN = "run.json"
-_WAITING = "rows.parquet"
 
 _CHUNK_PX = 1024
 _LEAST_MEAN = 0.01 / (2 * math.pi)  # a hundredth of one emitter's peak; below, a ratio says nothing
@@ -60,23 +57,23 @@ class Place:
 
 
 class TablesWriter:
-    """Write the tables of a run frame by frame; a context manager.
-
-    Which regions can be trusted is known at the end only: until then, rows wait in `_WAITING`,
-    from where `finish_tables` makes the tables of localizations.
-    """
+    """Write the tables of a run in the order of its frames; a context manager."""
 
     def __init__(
         self,
         folder: Path,
         place: Place,
+        psf_sigma_nm: float,
+        read_variance_photons2: float,
         provenance: Mapping[str, object],
     ) -> None:
-        """Open the tables.
+        """Open the tables of localizations, as Parquet and as ThunderSTORM's CSV, and of draws.
 
         Args:
             folder: where they go.
             place: what is added to positions and frame numbers, so that they count in the movie.
+            psf_sigma_nm: PSF width, nm, and
+            read_variance_photons2: typical read variance, photons^2, for ThunderSTORM's columns.
             provenance: what made them, JSON-serializable.
 
         Raises:
@@ -84,27 +81,28 @@ class TablesWriter:
         """
         self._place = place
         self._stack = ExitStack()
-        self._rows = TableWriter(folder / _WAITING, LOCALIZATION_COLUMNS, provenance)
+        self._rows = TableWriter(folder / LOCALIZATIONS, LOCALIZATION_COLUMNS, provenance)
         self._draws = TableWriter(folder / DRAWS, DRAW_COLUMNS, provenance)
-
-    @property
-    def draw_rows(self) -> int:
-        """Rows of the draw table so far."""
-        return self._draws.rows
-
-    def append(self, rows: FrameRows) -> None:
-        """Append the rows of the next frame."""
-        place = self._place
-        shift = place.first_column * place.pixel_nm, place.first_row * place.pixel_nm
-        table, draws = (
-            shifted(part, *shift).assign(frame=part["frame"] + place.first_frame)
-            for part in (rows.table, rows.draws)
+        self._csv = ThunderstormWriter(
+            folder / THUNDERSTORM, place.pixel_nm, psf_sigma_nm, read_variance_photons2
         )
+
+    def append(self, table: pd.DataFrame, draws: pd.DataFrame) -> None:
+        """Append localizations and draws of the next frames, in the localized part's numbers."""
+        table = self._in_the_movie(table)
         self._rows.append(table)
-        self._draws.append(draws)
+        self._csv.append(table)
+        self._draws.append(self._in_the_movie(draws))
+
+    def _in_the_movie(self, table: pd.DataFrame) -> pd.DataFrame:
+        place = self._place
+        moved = shifted(
+            table, place.first_column * place.pixel_nm, place.first_row * place.pixel_nm
+        )
+        return moved.assign(frame=table["frame"] + place.first_frame)
 
     def __enter__(self) -> Self:
-        for writer in (self._rows, self._draws):
+        for writer in (self._rows, self._draws, self._csv):
             self._stack.enter_context(writer)
         return self
 
@@ -115,50 +113,6 @@ class TablesWriter:
         trace: TracebackType | None,
     ) -> None:
         self._stack.__exit__(kind, error, trace)
-
-
-def finish_tables(
-    folder: Path,
-    doubts: Mapping[str, npt.NDArray[np.bool_]],
-    place: Place,
-    psf_sigma_nm: float,
-    read_variance_photons2: float,
-    provenance: Mapping[str, object],
-) -> Counter[tuple[int, str]]:
-    """Write the localizations, now that it is known which regions can be trusted.
-
-    Args:
-        folder: where a `TablesWriter` left the rows.
-        doubts: where not to trust, (rows, columns) of the localized part, by the reason.
-        place: where that part lies in the movie.
-        psf_sigma_nm: PSF width, nm, and
-        read_variance_photons2: typical read variance, photons^2, for ThunderSTORM's columns.
-        provenance: what made them, JSON-serializable.
-
-    Returns:
-        How many rows were marked of each frame, counted in the localized part, for each reason.
-
-    Raises:
-        OutputError: a file cannot be written.
-    """
-    marked: Counter[tuple[int, str]] = Counter()
-    shift = -place.first_column * place.pixel_nm, -place.first_row * place.pixel_nm
-    with (
-        TableWriter(folder / LOCALIZATIONS, LOCALIZATION_COLUMNS, provenance) as writer,
-        ThunderstormWriter(
-            folder / THUNDERSTORM, place.pixel_nm, psf_sigma_nm, read_variance_photons2
-        ) as csv,
-    ):
-        for table in table_chunks(folder / _WAITING):
-            judged, newly = mark_regions(shifted(table, *shift), doubts, place.pixel_nm)
-            table = table.assign(trusted=judged["trusted"], reason=judged["reason"])
-            writer.append(table)
-            csv.append(table)
-            some = newly != ""
-            frames = (table["frame"][some] - place.first_frame).tolist()
-            marked.update(zip(frames, newly[some], strict=True))
-    (folder / _WAITING).unlink()
-    return marked
 
 
 # --- Images -------------------------------------------------------------------------------------
@@ -194,59 +148,52 @@ def relative_sd(mean: Array, sd: Array) -> Array:
     return np.divide(sd, mean, out=np.zeros_like(mean), where=seen)
 
 
-def write_images(
-    path: Path,
-    images: ImageSums,
-    mask: npt.NDArray[np.bool_],
-    place: Place,
-    provenance: Mapping[str, object],
-) -> None:
+class ImagesWriter:
     """Write the super-resolution images as one OME-Zarr image of five channels (`CHANNELS`).
 
-    Args:
-        path: the new folder.
-        images: the sums over the movie.
-        mask: True where the result can be trusted, (camera rows, camera columns).
-        place: where the images lie in the movie.
-        provenance: what made them, JSON-serializable.
-
-    Raises:
-        OSError: a file cannot be written.
+    Rows come in bands, from top to bottom, so that memory does not grow with the image.
     """
-    import zarr
 
-    height, width = images.mean.shape
-    group = zarr.create_group(store=str(path), zarr_format=2)
-    array = group.create_array(
-        "0",
-        shape=(len(CHANNELS), height, width),
-        chunks=(1, min(_CHUNK_PX, height), min(_CHUNK_PX, width)),
-        dtype="float32",
-        chunk_key_encoding={"name": "v2", "separator": "/"},
-        fill_value=0.0,
-    )
-    windows = []
-    for index, image in enumerate(_channel_images(images, mask)):
-        array[index] = image
-        windows.append((0.0, float(image.max()) or 1.0))
-    group.attrs.update(_ome_metadata(images, windows, place, provenance))
+    def __init__(self, path: Path, images: ImageSums) -> None:
+        """Create the image.
+
+        Args:
+            path: the new folder.
+            images: the sums over the movie.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        import zarr
+
+        height, width = images.fine_shape
+        self._images = images
+        self._group = zarr.create_group(store=str(path), zarr_format=2)
+        self._array = self._group.create_array(
+            "0",
+            shape=(len(CHANNELS), height, width),
+            chunks=(1, min(_CHUNK_PX, height), min(_CHUNK_PX, width)),
+            dtype="float32",
+            chunk_key_encoding={"name": "v2", "separator": "/"},
+            fill_value=0.0,
+        )
+        self._highest = [0.0] * len(CHANNELS)
+
+    def write(self, rows: tuple[int, int], channels: Iterable[npt.NDArray[Any]]) -> None:
+        """Write rows (first, last + 1) of every channel, in the order of `CHANNELS`."""
+        for index, band in enumerate(channels):
+            self._array[index, slice(*rows)] = band.astype(np.float32)
+            self._highest[index] = max(self._highest[index], float(np.float32(band.max())))
+
+    def finish(self, place: Place, provenance: Mapping[str, object]) -> None:
+        """Say what the image is: `place` in the movie, and what made it, JSON-serializable."""
+        windows = [(0.0, high or 1.0) for high in self._highest]
+        self._group.attrs.update(_ome_metadata(self._images, windows, place, provenance))
 
 
-def _channel_images(
-    images: ImageSums, mask: npt.NDArray[np.bool_]
-) -> Iterator[npt.NDArray[np.float32]]:
-    """Give the channels one after the other, so that only one copy is in memory."""
-    sd = images.sd
-    yield images.mean.astype(np.float32)
-    yield sd.astype(np.float32)
-    yield relative_sd(images.mean, sd).astype(np.float32)
-    yield enlarged(mask, images.zoom).astype(np.float32)
-    yield enlarged(images.widefield_e, images.zoom).astype(np.float32)
-
-
-def enlarged(image: npt.NDArray[Any], zoom: int) -> npt.NDArray[Any]:
-    """Repeat every pixel of a camera image on the super-resolution grid."""
-    return image.repeat(zoom, axis=0).repeat(zoom, axis=1)
+def enlarged_rows(image: npt.NDArray[Any], zoom: int, rows: tuple[int, int]) -> npt.NDArray[Any]:
+    """Repeat every pixel of a camera image on the super-resolution grid; give some of its rows."""
+    return image[np.arange(*rows) // zoom].repeat(zoom, axis=1)
 
 
 def _ome_metadata(

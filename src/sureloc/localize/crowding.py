@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -57,11 +58,12 @@ class Crowding:
         halo = int(np.ceil(_REACH * self.width_cells))
         starts = [MAP_SCALE * part.start for part in asked]
         sizes = [MAP_SCALE * (part.stop - part.start) for part in asked]
-        away = np.flatnonzero(self.numbers != frame)
-        number = sum(len(self.cells[k]) for k in away)
+        own = [self.cells[k] for k in np.flatnonzero(self.numbers == frame)]
+        number = self._spots - sum(len(cells) for cells in own)
         if number == 0 or self.trusted == 0:
             return np.ones(sizes)
-        counts = _count((self.cells[k] for k in away), self._all_cells, halo, starts, sizes)
+        counts = self._piece(halo, starts, sizes)
+        counts -= _count(own, self._all_cells, halo, starts, sizes)
         smooth = ndimage.gaussian_filter(counts, self.width_cells, mode="constant", truncate=_REACH)
         smooth = smooth[halo : halo + sizes[0], halo : halo + sizes[1]]
         mean = number / (self._all_cells[0] * self._all_cells[1])
@@ -70,6 +72,36 @@ class Crowding:
     @property
     def _all_cells(self) -> tuple[int, int]:
         return MAP_SCALE * self.shape[0], MAP_SCALE * self.shape[1]
+
+    @cached_property
+    def _spots(self) -> int:
+        return sum(len(cells) for cells in self.cells)
+
+    @cached_property
+    def _counts(self) -> npt.NDArray[np.uint32]:
+        """Spots of all frames in every cell; counted once, since every region asks for a piece."""
+        counts = np.zeros(self._all_cells, np.uint32)
+        for cells in self.cells:
+            np.add.at(counts, tuple(cells.T), 1)
+        return counts
+
+    def _piece(self, halo: int, starts: Sequence[int], sizes: Sequence[int]) -> Array:
+        """Cut a part out of the map and `halo` cells around it, mirrored at the map's edges."""
+        (rows, has_row), (columns, has_column) = (
+            _mirrored(np.arange(start - halo, start + size + halo), length)
+            for start, size, length in zip(starts, sizes, self._all_cells, strict=True)
+        )
+        piece = self._counts[np.ix_(rows, columns)].astype(np.float64)
+        return np.asarray(piece * (has_row[:, None] & has_column))
+
+
+def _mirrored(
+    cells: npt.NDArray[np.int64], length: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Give the cells that some outside the map are mirror images of, and whether there are any."""
+    inside = np.where(cells < 0, -1 - cells, cells)
+    inside = np.where(cells >= length, 2 * length - 1 - cells, inside)
+    return np.clip(inside, 0, length - 1), (inside >= 0) & (inside < length)
 
 
 def _count(

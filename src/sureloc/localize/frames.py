@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 GATE_SIGMAS = 1.0  # a draw's emitter farther than this from a row is another emitter
 SUPPORT_SIGMAS = 4.5  # 7e-6 of the flux per axis lies outside
 SPARE_EMITTERS = 40
-LAGGING_SHARE, LIKELY = 0.25, 0.9  # of the rows; p_exists of the rows that count for it
+LAGGING_SHARE, LIKELY = 0.1, 0.9  # of the rows; p_exists of the rows that count for it
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Effort:
         sweeps_between: moves per emitter between kept states.
         least_moves: moves before the first state, however few emitters there are.
         rounds: chains grow to twice their length, up to so many times less one, while
-        least_effective: more than `LAGGING_SHARE` of the likely rows have fewer effective draws.
+        least_effective: more than `LAGGING_SHARE` of the likely rows, and more than one, have fewer
+            effective draws.
     """
 
     chains: int = 4
@@ -132,7 +133,7 @@ def frame_posterior(
         )
         likely = rows.effective_draws[rows.p_exists >= LIKELY]
         lagging = likely < effort.least_effective
-        if lagging.sum() <= LAGGING_SHARE * likely.size:
+        if lagging.sum() <= max(LAGGING_SHARE * likely.size, 1):
             break
     return FramePosterior(
         rows,

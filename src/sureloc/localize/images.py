@@ -2,7 +2,8 @@
 
 A draw's image is a kernel density estimate: one Gaussian of unit mass per emitter. Frames are
 independent given the priors, so the posterior mean and variance of the summed image are the sums
-of those of the frames, and no draw has to be kept.
+of those of the frames. Frames of large cameras are summed band by band, so that memory does not
+grow with their area.
 """
 
 from __future__ import annotations
@@ -18,22 +19,22 @@ from scipy import ndimage, special
 Array = npt.NDArray[np.float64]
 KERNEL_SIGMA = 1.0  # of the KDE, in pixels of the super-resolution image
 LEAST_EMITTERS = 0.3  # in a window, summed over the frames
+FINE_PX = 2**24  # super-resolution pixels in memory at a time
+BAND_ROWS = 1024  # bands of larger images are multiples of so many rows
 _REACH = 4
 
 
 @dataclass
 class ImageSums:
-    """Running sums of the super-resolution images of a movie.
+    """Running sums of a movie on its camera's pixels.
 
     Attributes:
         shape: (rows, columns) of the camera frame.
         zoom: super-resolution pixels per camera pixel and axis.
         pixel_nm: camera pixel size, nm.
-        mean: sum of the posterior mean images, emitters per pixel, (zoom * rows, zoom * columns).
-        variance: sum of the posterior variances, the same shape.
+        window_px: rows and columns, odd, in which emitters are counted round every camera pixel.
         widefield_e: sum of the measured frames, photo-electrons, (rows, columns).
         chi2: sum of the frames' local chi2, (rows, columns).
-        window_px: rows and columns, odd, in which emitters are counted round every camera pixel.
         count, count_variance: posterior mean and variance of that number, summed over frames,
             (rows, columns).
         frames: frames summed.
@@ -43,24 +44,15 @@ class ImageSums:
     zoom: int
     pixel_nm: float
     window_px: tuple[int, int] = (5, 5)
-    count: Array = field(init=False)
-    count_variance: Array = field(init=False)
-    mean: Array = field(init=False)
-    variance: Array = field(init=False)
     widefield_e: Array = field(init=False)
     chi2: Array = field(init=False)
+    count: Array = field(init=False)
+    count_variance: Array = field(init=False)
     frames: int = 0
 
     def __post_init__(self) -> None:
-        fine = (self.shape[0] * self.zoom, self.shape[1] * self.zoom)
-        self.mean, self.variance = np.zeros(fine), np.zeros(fine)
         self.widefield_e, self.chi2 = np.zeros(self.shape), np.zeros(self.shape)
         self.count, self.count_variance = np.zeros(self.shape), np.zeros(self.shape)
-
-    @property
-    def sd(self) -> Array:
-        """Posterior standard deviation of the summed image, emitters per pixel."""
-        return np.sqrt(self.variance)
 
     @property
     def doubt(self) -> Array:
@@ -73,28 +65,83 @@ class ImageSums:
         return np.divide(sd, self.count, out=np.zeros_like(sd), where=seen)
 
     @property
+    def fine_shape(self) -> tuple[int, int]:
+        """(rows, columns) of the super-resolution images."""
+        return self.shape[0] * self.zoom, self.shape[1] * self.zoom
+
+    @property
     def fine_pixel_nm(self) -> float:
         """Pixel size of the super-resolution images, nm."""
         return self.pixel_nm / self.zoom
 
-    def add(self, draws: pd.DataFrame, number: int, electrons: Array, chi2: Array) -> None:
-        """Add one frame.
-
-        Args:
-            draws: its draw table (`sureloc.table.DRAW_COLUMNS`).
-            number: how many draws the table holds.
-            electrons: the frame, photo-electrons, (rows, columns).
-            chi2: its local chi2, (rows, columns).
-        """
-        pixel, mean, variance = frame_density(draws, number, self.shape, self.zoom, self.pixel_nm)
-        self.mean.ravel()[pixel] += mean
-        self.variance.ravel()[pixel] += variance
+    def count_emitters(self, draws: pd.DataFrame, number: int) -> None:
+        """Add the emitters of one frame, as `number` draws have them."""
         count, variance = window_counts(draws, number, self.shape, self.window_px, self.pixel_nm)
         self.count += count
         self.count_variance += variance
-        self.widefield_e += electrons
-        self.chi2 += chi2
-        self.frames += 1
+
+
+def counting_window(sigma_px: tuple[float, float]) -> tuple[int, int]:
+    """Give rows and columns, odd, of the window in which emitters are counted."""
+    return 2 * round(2 * sigma_px[1]) + 1, 2 * round(2 * sigma_px[0]) + 1
+
+
+@dataclass
+class FineBand:
+    """Running sums of the super-resolution images of a movie, or of some of their rows.
+
+    Attributes:
+        shape: (rows, columns) of the camera frame.
+        zoom: super-resolution pixels per camera pixel and axis.
+        pixel_nm: camera pixel size, nm.
+        rows: (first, last + 1) rows of the super-resolution image; all without them.
+        mean: sum of the posterior mean images, emitters per pixel, (rows, zoom * columns).
+        variance: sum of the posterior variances, the same shape.
+    """
+
+    shape: tuple[int, int]
+    zoom: int
+    pixel_nm: float
+    rows: tuple[int, int] = (0, 0)
+    mean: Array = field(init=False)
+    variance: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.rows == (0, 0):
+            self.rows = (0, self.shape[0] * self.zoom)
+        size = (self.rows[1] - self.rows[0], self.shape[1] * self.zoom)
+        self.mean, self.variance = np.zeros(size), np.zeros(size)
+
+    @property
+    def sd(self) -> Array:
+        """Posterior standard deviation of the summed image, emitters per pixel."""
+        return np.sqrt(self.variance)
+
+    @property
+    def camera_rows(self) -> tuple[int, int]:
+        """(first, last + 1) camera rows whose emitters reach into the band."""
+        first, last = self.rows
+        return (
+            max((first - _REACH - 1) // self.zoom, 0),
+            min(-(-(last + _REACH + 1) // self.zoom), self.shape[0]),
+        )
+
+    def add(self, draws: pd.DataFrame, number: int) -> None:
+        """Add one frame, whose draw table (`sureloc.table.DRAW_COLUMNS`) holds `number` draws."""
+        pixel, mean, variance = frame_density(
+            draws, number, self.shape, self.zoom, self.pixel_nm, self.rows
+        )
+        self.mean.ravel()[pixel] += mean
+        self.variance.ravel()[pixel] += variance
+
+
+def fine_bands(shape: tuple[int, int], zoom: int) -> list[tuple[int, int]]:
+    """Cut the rows of a super-resolution image into bands of about `FINE_PX` pixels."""
+    height, width = shape[0] * zoom, shape[1] * zoom
+    if height * width <= FINE_PX:
+        return [(0, height)]
+    rows = max(FINE_PX // width // BAND_ROWS, 1) * BAND_ROWS
+    return [(first, min(first + rows, height)) for first in range(0, height, rows)]
 
 
 def window_counts(
@@ -124,25 +171,41 @@ def window_counts(
 
 
 def frame_density(
-    draws: pd.DataFrame, number: int, shape: tuple[int, int], zoom: int, pixel_nm: float
+    draws: pd.DataFrame,
+    number: int,
+    shape: tuple[int, int],
+    zoom: int,
+    pixel_nm: float,
+    rows: tuple[int, int] | None = None,
 ) -> tuple[npt.NDArray[np.int64], Array, Array]:
     """Give the posterior mean and variance of one frame's KDE where it is not zero.
 
+    Args:
+        draws: the frame's draws.
+        number: how many they are.
+        shape: (rows, columns) of the camera frame.
+        zoom: super-resolution pixels per camera pixel and axis.
+        pixel_nm: camera pixel size, nm.
+        rows: (first, last + 1) rows of the super-resolution image that are asked for, or all.
+
     Returns:
-        Flat pixel indices of the super-resolution image, and mean and variance (over draws, with
-        number - 1 in the denominator) of the emitters per pixel there.
+        Flat pixel indices of those rows, and mean and variance (over draws, with number - 1 in the
+        denominator) of the emitters per pixel there.
     """
-    height, width = shape[0] * zoom, shape[1] * zoom
+    first, last = rows or (0, shape[0] * zoom)
+    height, width = last - first, shape[1] * zoom
     x = (draws["x_nm"].to_numpy() / pixel_nm + 0.5) * zoom - 0.5
     y = (draws["y_nm"].to_numpy() / pixel_nm + 0.5) * zoom - 0.5
-    column, along_x = _kernel(x)
-    row, along_y = _kernel(y)
+    near = (np.rint(y) >= first - _REACH) & (np.rint(y) < last + _REACH)
+    column, along_x = _kernel(x[near])
+    row, along_y = _kernel(y[near])
+    row = row - first
     value = along_y[:, :, None] * along_x[:, None, :]
     inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[
         :, None, :
     ]
     pixel = row[:, :, None] * width + column[:, None, :]
-    key = pixel * number + draws["draw"].to_numpy()[:, None, None]
+    key = pixel * number + draws["draw"].to_numpy()[near][:, None, None]
     keys, where = np.unique(key[inside], return_inverse=True)
     per_draw = np.bincount(where, value[inside], keys.size)
     pixels, of_pixel = np.unique(keys // number, return_inverse=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,9 +22,10 @@ from threadpoolctl import threadpool_limits
 
 from sureloc.camera import Camera
 from sureloc.errors import InputError
+from sureloc.localize.bands import bands_of, spots_of_band, spots_of_frames
 from sureloc.localize.camera_estimate import estimate_camera, estimate_offset_shift
 from sureloc.localize.crowding import Crowding, crowding_of
-from sureloc.localize.detect import Spots, detect_spots
+from sureloc.localize.detect import Spots
 from sureloc.localize.frames import Effort, frame_posterior
 from sureloc.localize.learning import (
     Crop,
@@ -55,9 +56,12 @@ from sureloc.seeds import numpy_generator
 Array = npt.NDArray[np.float64]
 T = TypeVar("T")
 R = TypeVar("R")
-Map = Callable[[Callable[[Region], FrameRows], Iterable[Region]], Iterable[FrameRows]]
+Map = Callable[[Callable[[tuple[Region, Array]], FrameRows], Iterable[Any]], Iterable[FrameRows]]
 
 LEARNING_FRAMES = 40
+LEARNING_PX = LEARNING_FRAMES * 512**2  # in all frames to learn from together: bounds the memory
+LEAST_LEARNING_FRAMES = 8
+MEASURING_PX = 512  # side of the part of large frames in which camera and PSF are measured
 LEARNING_EMITTERS = 600
 LEARNING_EFFORT = Effort(chains=1, sweeps=50.0, states=20, sweeps_between=2.0, rounds=1)
 OFFSET_SLACK_E, OFFSET_SLACK = 0.7, 0.1  # electrons, share of the level: smaller shifts are left
@@ -177,6 +181,8 @@ def prepare(
 ) -> Assumptions:
     """Settle camera, PSF width and priors from frames spread over the movie.
 
+    At most `LEARNING_FRAMES` and `CROWDING_FRAMES` frames are read, whatever the movie's length.
+
     Args:
         movie: the movie.
         camera: its camera, or None to estimate it.
@@ -188,47 +194,23 @@ def prepare(
             estimated.
     """
     frames, height, width = movie.shape
-    notes: list[str] = []
-    warnings: list[str] = []
-    numbers = np.array(spread_frames(frames, LEARNING_FRAMES))
+    numbers = np.array(spread_frames(frames, learning_frames(height * width)))
     adu = read_frames(movie, numbers)
-    top_adu, note = _largest_value(adu, camera)
-    notes.extend(note)
+    top_adu, notes = _largest_value(adu, camera)
     telling = _frames_that_tell(adu, top_adu)
     adu, numbers = adu[telling], numbers[telling]
-    if camera is None:
-        guess = estimate_camera(
-            adu, numpy_generator(options.seed, "camera"), saturation_adu=top_adu
-        )
-        camera = guess.camera
-        notes.append(guess.sentence)
-        warnings.append("the camera was not given but estimated from the movie")
-        if guess.correlated_excess > 1:
-            warnings.append("the noise of neighbouring pixels goes together")
-    else:
-        camera.check_shape((height, width))
-        camera, agreement, warning = _with_right_offset(
-            replace(camera, saturation_adu=top_adu), adu, options.seed
-        )
-        notes.append(agreement)
-        warnings.extend(warning)
+    part = measuring_window(adu)
+    camera, said, warnings = _settled_camera(adu, camera, top_adu, part, options.seed)
+    notes.extend(said)
     electrons = camera.electrons(adu)
     variance = camera.read_variance_e2((height, width))
-    if options.sigma_px is None:
-        psf = estimate_psf(electrons, variance, camera.excess_noise)
-        sigma = (psf.sigma_x_px, psf.sigma_y_px)
-        notes.append(psf.sentence)
-        if psf.spread > LARGEST_SPREAD:
-            warnings.append(
-                f"spots differ in width by {100 * psf.spread:.0f} %, as by focus, which one PSF "
-                "does not describe: single molecules may be taken for several"
-            )
-    else:
-        sigma = (options.sigma_px, options.sigma_px)
-        notes.append(f"The PSF width was given: {options.sigma_px:g} px.")
-    spots = detect_spots(electrons, variance, sigma, camera.excess_noise)
-    crowding = movie_crowding(movie, camera, sigma)
+    sigma, said, warned = _settled_psf(electrons, variance, camera.excess_noise, part, options)
+    notes.extend(said)
+    warnings.extend(warned)
+    bands = bands_of(regions_of((height, width), sigma))
+    spots = spots_of_frames(electrons, variance, sigma, camera.excess_noise, bands)
     with one_thread_each(), ThreadPoolExecutor(options.workers) as pool:
+        crowding = movie_crowding(movie, camera, sigma, pool.map)
         learned = learn_prior(
             electrons,
             variance,
@@ -244,20 +226,95 @@ def prepare(
         )
     learned, given = _with_given(learned, camera, options)
     notes.extend(given)
-    if networks is not None and not within_training(networks, sigma):
-        notes.append("The networks were trained on other PSF widths and are not used.")
-        warnings.append("the PSF width is outside what the networks were trained on")
-    elif networks is not None:
-        warnings.extend(
-            outside_training(
-                networks,
-                learned.prior.photons.mean,
-                learned.prior.density_per_px2,
-                float(learned.background_e.mean()),
-                math.sqrt(float(np.median(variance))),
-            )
-        )
+    if networks is not None:
+        said, warned = _of_networks(networks, learned, sigma, variance)
+        notes.extend(said)
+        warnings.extend(warned)
     return Assumptions(camera, sigma, learned, crowding, tuple(notes), tuple(warnings))
+
+
+def learning_frames(pixels: int) -> int:
+    """Give how many frames of so many pixels to learn from: fewer where they are large."""
+    return min(LEARNING_FRAMES, max(LEAST_LEARNING_FRAMES, LEARNING_PX // pixels))
+
+
+def measuring_window(adu: npt.NDArray[Any]) -> Window:
+    """Give the part of large frames, (frames, rows, columns), in which most goes on.
+
+    Camera and PSF are the same everywhere; a part of `MEASURING_PX` a side tells them well.
+    """
+    height, width = adu.shape[1:]
+    best = Window((0, height), (0, width))
+    if height * width <= MEASURING_PX**2:
+        return best
+    most = -1.0
+    for top in _starts(height):
+        for left in _starts(width):
+            rows, columns = (
+                (start, min(start + MEASURING_PX, length))
+                for start, length in ((top, height), (left, width))
+            )
+            piece = adu[:, slice(*rows), slice(*columns)].astype(np.float64)
+            contrast = float(np.abs(piece - np.median(piece)).mean())
+            if contrast > most:
+                best, most = Window(rows, columns), contrast
+    return best
+
+
+def _starts(length: int) -> range:
+    return range(0, max(length - MEASURING_PX, 0) + 1, MEASURING_PX // 2)
+
+
+def _settled_camera(
+    adu: npt.NDArray[Any], camera: Camera | None, top_adu: int | None, part: Window, seed: int
+) -> tuple[Camera, list[str], list[str]]:
+    """Estimate the camera, or correct the given one; give notes and warnings too."""
+    piece = adu[(slice(None), *part.slices)]
+    if camera is None:
+        guess = estimate_camera(piece, numpy_generator(seed, "camera"), saturation_adu=top_adu)
+        warnings = ["the camera was not given but estimated from the movie"]
+        if guess.correlated_excess > 1:
+            warnings.append("the noise of neighbouring pixels goes together")
+        return guess.camera, [guess.sentence], warnings
+    camera.check_shape((adu.shape[1], adu.shape[2]))
+    whole = replace(camera, saturation_adu=top_adu)
+    return _with_right_offset(whole, whole.crop(*part.slices), piece, seed)
+
+
+def _settled_psf(
+    electrons: Array, variance: Array, excess_noise: float, part: Window, options: Options
+) -> tuple[tuple[float, float], list[str], list[str]]:
+    """Give the PSF widths along columns and rows, px, with notes and warnings."""
+    if options.sigma_px is not None:
+        said = f"The PSF width was given: {options.sigma_px:g} px."
+        return (options.sigma_px, options.sigma_px), [said], []
+    piece = electrons[(slice(None), *part.slices)]
+    psf = estimate_psf(piece, variance[part.slices], excess_noise)
+    warnings = []
+    if psf.spread > LARGEST_SPREAD:
+        warnings.append(
+            f"spots differ in width by {100 * psf.spread:.0f} %, as by focus, which one PSF "
+            "does not describe: single molecules may be taken for several"
+        )
+    return (psf.sigma_x_px, psf.sigma_y_px), [psf.sentence], warnings
+
+
+def _of_networks(
+    networks: Networks, learned: LearnedPrior, sigma_px: tuple[float, float], variance: Array
+) -> tuple[list[str], list[str]]:
+    """Give notes and warnings about what of the movie the networks have not seen."""
+    if not within_training(networks, sigma_px):
+        return (
+            ["The networks were trained on other PSF widths and are not used."],
+            ["the PSF width is outside what the networks were trained on"],
+        )
+    return [], outside_training(
+        networks,
+        learned.prior.photons.mean,
+        learned.prior.density_per_px2,
+        float(learned.background_e.mean()),
+        math.sqrt(float(np.median(variance))),
+    )
 
 
 def _with_given(
@@ -281,17 +338,31 @@ def _with_given(
     return replace(learned, prior=prior, background_e=background), notes
 
 
-def movie_crowding(movie: Frames, camera: Camera, sigma_px: tuple[float, float]) -> Crowding:
-    """Learn where emitters crowd in the course of a movie from spots of many frames."""
+def movie_crowding(
+    movie: Frames,
+    camera: Camera,
+    sigma_px: tuple[float, float],
+    run: Callable[[Callable[[int], Array], Iterable[int]], Iterable[Array]] = map,
+) -> Crowding:
+    """Learn where emitters crowd in the course of a movie from spots of many frames.
+
+    Args:
+        movie: the movie.
+        camera: its camera.
+        sigma_px: PSF widths along columns and rows, px.
+        run: maps a function over frame numbers; `map`, or one that uses several threads.
+    """
     frames, height, width = movie.shape
     variance = camera.read_variance_e2((height, width))
-    numbers = spread_frames(frames, CROWDING_FRAMES)
-    places = []
-    for number in numbers:
+    bands = bands_of(regions_of((height, width), sigma_px))
+
+    def places(number: int) -> Array:
         electrons = camera.electrons(movie.read(number, number + 1))
-        spots = detect_spots(electrons, variance, sigma_px, camera.excess_noise)
-        places.append(np.stack([spots.y_px, spots.x_px], axis=1))
-    return crowding_of((height, width), numbers, places, max(sigma_px))
+        spots = spots_of_frames(electrons, variance, sigma_px, camera.excess_noise, bands)
+        return np.stack([spots.y_px, spots.x_px], axis=1)
+
+    numbers = spread_frames(frames, CROWDING_FRAMES)
+    return crowding_of((height, width), numbers, list(run(places, numbers)), max(sigma_px))
 
 
 def _largest_value(adu: npt.NDArray[Any], camera: Camera | None) -> tuple[int | None, list[str]]:
@@ -317,20 +388,20 @@ def _frames_that_tell(adu: npt.NDArray[Any], top_adu: int | None) -> npt.NDArray
 
 
 def _with_right_offset(
-    camera: Camera, adu: npt.NDArray[Any], seed: int
-) -> tuple[Camera, str, list[str]]:
-    """Correct a given camera's offset where the movie's own noise contradicts it."""
-    electrons = camera.electrons(adu)
-    variance = camera.read_variance_e2((adu.shape[1], adu.shape[2]))
+    camera: Camera, of_piece: Camera, piece: npt.NDArray[Any], seed: int
+) -> tuple[Camera, list[str], list[str]]:
+    """Correct a given camera's offset where the noise of a piece of the movie contradicts it."""
+    electrons = of_piece.electrons(piece)
+    variance = of_piece.read_variance_e2((piece.shape[1], piece.shape[2]))
     shift = estimate_offset_shift(
         electrons, variance, numpy_generator(seed, "offset"), camera.excess_noise
     )
     level = abs(float(np.median(electrons)))
     if abs(shift.shift_e) <= max(4 * shift.error_e, OFFSET_SLACK_E, OFFSET_SLACK * level):
-        return camera, "The camera was given, and the movie's noise agrees with it.", []
+        return camera, ["The camera was given, and the movie's noise agrees with it."], []
     moved = replace(camera, offset_adu=camera.offset_adu + shift.shift_e * camera.gain_adu_per_e)
     note = f"The camera was given. {shift.sentence} The offset was moved by as much."
-    return moved, note, [f"the camera file's offset is {shift.shift_e:+.1f} electrons off"]
+    return moved, [note], [f"the camera file's offset is {shift.shift_e:+.1f} electrons off"]
 
 
 def choose_crops(spots: Spots, seed: int) -> list[Crop]:
@@ -372,7 +443,7 @@ def localize(
     """
     window = window or Window((0, movie.shape[1]), (0, movie.shape[2]))
     if options.workers == 1:
-        work = _FrameWorker(movie, assumptions, options, networks, window)
+        work = FrameWorker(movie, assumptions, options, networks, window)
         yield from map(work, range(movie.shape[0]))
         return
     # Regions have threads of their own: frames wait for them, and few frames keep all busy.
@@ -383,7 +454,7 @@ def localize(
             options.workers, initializer=torch.set_num_threads, initargs=(1,)
         ) as regions,
     ):
-        work = _FrameWorker(movie, assumptions, options, networks, window, regions.map)
+        work = FrameWorker(movie, assumptions, options, networks, window, regions.map)
         yield from _in_order(frames, work, range(movie.shape[0]), 4 * options.workers)
 
 
@@ -416,8 +487,33 @@ def _in_order(
             future.cancel()
 
 
-class _FrameWorker:
-    """Everything about a movie that does not change from frame to frame."""
+@dataclass(frozen=True)
+class FramePieces:
+    """What some regions of a frame contribute, before their rows are made those of one frame.
+
+    Attributes:
+        frame: number of the frame in the movie.
+        regions: the regions, in order of their numbers.
+        parts: their results, in the frame's coordinates, cut down to their cores; rows reach
+            `CLAIM_PX` beyond, and are marked where they must not be trusted.
+        electrons: the whole frame, photo-electrons, (rows, columns).
+        saturated: its saturated pixels, the same shape.
+    """
+
+    frame: int
+    regions: Sequence[Region]
+    parts: Sequence[FrameRows]
+    electrons: Array
+    saturated: npt.NDArray[np.bool_]
+
+
+class FrameWorker:
+    """Everything about a movie that does not change from frame to frame.
+
+    Args:
+        movie, assumptions, options, networks, window: as for `localize`.
+        run: maps a function over regions; `map`, or one that uses several threads.
+    """
 
     def __init__(
         self,
@@ -425,7 +521,7 @@ class _FrameWorker:
         assumptions: Assumptions,
         options: Options,
         networks: Networks | None,
-        window: Window,
+        window: Window | None = None,
         run: Map = map,
     ) -> None:
         self._run = run
@@ -436,34 +532,63 @@ class _FrameWorker:
         self._options = options
         self._shape = (movie.shape[1], movie.shape[2])
         self._variance = assumptions.camera.read_variance_e2(self._shape)
-        self._window = window
-        every = regions_of(self._shape, assumptions.sigma_px)
-        self._number_of_regions = len(every)
-        self._regions = [region for region in every if window.touches(region)]
+        self._window = window or Window((0, movie.shape[1]), (0, movie.shape[2]))
+        self.regions = regions_of(self._shape, assumptions.sigma_px)
+        self._bands = bands_of(self.regions)
+        self._touched = [region for region in self.regions if self._window.touches(region)]
         self._limit = chi2_limit(assumptions.sigma_px, CHI2_SIGMAS)
 
     def __call__(self, frame: int) -> FrameRows:
+        """Give the rows, draws and images of one frame in the window."""
+        pieces = self.pieces(frame, self._touched)
+        table = one_table([p.table for p in pieces.parts], self._touched, self._options)
+        expected, chi2 = np.empty(self._shape), np.empty(self._shape)
+        for part, r in zip(pieces.parts, self._touched, strict=True):
+            core = np.s_[slice(*r.core_rows), slice(*r.core_columns)]
+            expected[core] = part.expected_e
+            chi2[core] = part.chi2
+        draws = self._within(joined_draws([p.draws for p in pieces.parts]))
+        wanted = self._window.slices
+        return FrameRows(frame, self._within(table), draws, expected[wanted], chi2[wanted])
+
+    def pieces(self, frame: int, regions: Sequence[Region]) -> FramePieces:
+        """Localize some regions of a frame, each for itself."""
         a, o = self._assumptions, self._options
         adu = self._movie.read(frame, frame + 1)
         electrons = a.camera.electrons(adu)
         ignore = saturated(adu, a.camera)[0]
-        spots = detect_spots(electrons, self._variance, a.sigma_px, a.camera.excess_noise)
-        starts = spots_of_frame(spots, 0)
-        parts = list(
-            self._run(lambda r: self._region(frame, r, electrons[0], ignore, starts), self._regions)
-        )
-        table = unique_rows([p.table for p in parts], self._regions, o.pixel_nm)
-        table = self._within(table[table["p_exists"] >= o.min_probability])
-        expected, chi2 = np.empty(self._shape), np.empty(self._shape)
-        for part, r in zip(parts, self._regions, strict=True):
-            core = np.s_[slice(*r.core_rows), slice(*r.core_columns)]
-            expected[core] = part.expected_e
-            chi2[core] = part.chi2
-        table = mark_rows(table, self._limit, ignore, o.pixel_nm, a.sigma_px)
-        draws = self._within(pd.concat([p.draws for p in parts], ignore_index=True))
-        draws = draws.sort_values("draw", kind="stable", ignore_index=True)
-        wanted = self._window.slices
-        return FrameRows(frame, table, draws, expected[wanted], chi2[wanted])
+        starts = self._starts(electrons, regions)
+
+        def one(item: tuple[Region, Array]) -> FrameRows:
+            part = self._region(frame, item[0], electrons[0], ignore, item[1])
+            table = mark_rows(part.table, self._limit, ignore, o.pixel_nm, a.sigma_px)
+            return replace(part, table=table)
+
+        parts = list(self._run(one, zip(regions, starts, strict=True)))
+        return FramePieces(frame, regions, parts, electrons[0], ignore)
+
+    def _starts(self, electrons: Array, regions: Sequence[Region]) -> list[Array]:
+        """Detect spots, and give those that each region sees, (n, 3): x px, y px, electrons."""
+        a = self._assumptions
+        of_band: dict[int, Array] = {}
+        out = []
+        for region in regions:
+            number = next(
+                k for k, band in enumerate(self._bands) if region.number < band.regions[1]
+            )
+            if number not in of_band:
+                arguments = (electrons, self._variance, a.sigma_px, a.camera.excess_noise)
+                band = self._bands[number]
+                of_band[number] = spots_of_frame(spots_of_band(*arguments, band), 0)
+            starts = of_band[number]
+            inside = (
+                (starts[:, 0] > region.columns.start - 0.5)
+                & (starts[:, 0] < region.columns.stop - 0.5)
+                & (starts[:, 1] > region.rows.start - 0.5)
+                & (starts[:, 1] < region.rows.stop - 0.5)
+            )
+            out.append(starts[inside])
+        return out
 
     def _within(self, table: pd.DataFrame) -> pd.DataFrame:
         x, y = (table[name].to_numpy() / self._options.pixel_nm for name in ("x_nm", "y_nm"))
@@ -485,14 +610,8 @@ class _FrameWorker:
         )
         prior = region_prior(a.learned, region, a.crowding.around(frame, *where))
         shift = np.array([region.columns.start, region.rows.start, 0.0])
-        inside = (
-            (starts[:, 0] > region.columns.start - 0.5)
-            & (starts[:, 0] < region.columns.stop - 0.5)
-            & (starts[:, 1] > region.rows.start - 0.5)
-            & (starts[:, 1] < region.rows.stop - 0.5)
-        )
-        number = frame * self._number_of_regions + region.number
-        begin, guide, margin = [starts[inside] - shift], None, 0
+        number = frame * len(self.regions) + region.number
+        begin, guide, margin = [starts - shift], None, 0
         if self._networks is not None:
             proposals = propose(
                 self._networks,
@@ -532,6 +651,20 @@ class _FrameWorker:
             (region.columns.start, region.rows.start),
         )
         return _core(local, region, o.pixel_nm)
+
+
+def one_table(
+    tables: Sequence[pd.DataFrame], regions: Sequence[Region], options: Options
+) -> pd.DataFrame:
+    """Make the rows of one frame of those of its regions; improbable ones are left out."""
+    table = unique_rows(list(tables), list(regions), options.pixel_nm)
+    return table[table["p_exists"] >= options.min_probability].reset_index(drop=True)
+
+
+def joined_draws(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Join the draws of a frame's regions, draw by draw."""
+    draws = pd.concat(tables, ignore_index=True)
+    return draws.sort_values("draw", kind="stable", ignore_index=True)
 
 
 def _core(local: FrameRows, region: Region, pixel_nm: float) -> FrameRows:

@@ -1,4 +1,4 @@
-"""What the report shows, gathered frame by frame: counts, histograms, a few frames to look at.
+"""What the report shows, gathered in the order of frames: counts, histograms, frames to look at.
 
 Memory grows with the number of frames by two numbers each, and with nothing else.
 """
@@ -6,15 +6,12 @@ Memory grows with the number of frames by two numbers each, and with nothing els
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-
-from sureloc.localize.rows import FrameRows
-from sureloc.localize.verdict import mark_regions
 
 Array = npt.NDArray[np.float64]
 
@@ -69,7 +66,7 @@ class ExampleFrame:
         expected_e: re-rendered from the posterior, the same shape.
         variance_e2: of the measurement, electrons^2, the same shape.
         table: rows inside the window, positions in nm from the centre of the window's first pixel.
-        chi2: mean local chi2 of the whole frame.
+        chi2: mean local chi2 of the frame, or of the band of it that was worked on together.
     """
 
     frame: int
@@ -82,11 +79,94 @@ class ExampleFrame:
     table: pd.DataFrame
     chi2: float
 
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """Its rows and columns in the localized region."""
-        height, width = self.electrons.shape
-        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+@dataclass(frozen=True)
+class View:
+    """A window of a frame that may be looked at, kept until it is known which ones will be.
+
+    Attributes:
+        frame: number of the frame in the localized part.
+        why: why it may be chosen, a few words.
+        top, left: first row and column of the window in the localized region.
+        electrons: measured, photo-electrons, (rows, columns) of the window.
+        expected_e: re-rendered from the posterior, the same shape.
+        chi2: mean local chi2 of the frame, or of the band of it that was worked on together.
+        rows: localizations inside.
+    """
+
+    frame: int
+    why: str
+    top: int
+    left: int
+    electrons: npt.NDArray[np.float32]
+    expected_e: npt.NDArray[np.float32]
+    chi2: float
+    rows: int
+
+
+WORST = "fits worst of all frames"
+
+
+def reason_to_look(frame: int, frames: int) -> str:
+    """Say why a frame is looked at whatever it shows; empty for most."""
+    spread = {0: "first frame", frames - 1: "last frame", frames // 2: "middle frame"}
+    return spread.get(frame, "")
+
+
+def view_of(
+    frame: int,
+    why: str,
+    table: pd.DataFrame,
+    electrons: Array,
+    expected_e: Array,
+    chi2: float,
+    top: int,
+    pixel_nm: float,
+) -> View:
+    """Give the window, up to `WINDOW_PX` a side, that holds most of the rows.
+
+    Args:
+        frame: its number.
+        why: why it may be chosen.
+        table: localizations, in the frame's coordinates.
+        electrons, expected_e: measured and re-rendered, photo-electrons, (rows, columns), from the
+            frame's row `top` on.
+        chi2: how well they agree.
+        top: number of their first row in the frame.
+        pixel_nm: pixel size, nm.
+    """
+    x, y = (table[name].to_numpy(float) / pixel_nm for name in ("x_nm", "y_nm"))
+    first, left = busiest_window(x, y - top, electrons.shape, WINDOW_PX)
+    window = np.s_[first : first + WINDOW_PX, left : left + WINDOW_PX]
+    shape = electrons[window].shape
+    return View(
+        frame,
+        why,
+        top + first,
+        left,
+        electrons[window].astype(np.float32),
+        expected_e[window].astype(np.float32),
+        chi2,
+        len(moved_into(table, top + first, left, shape, pixel_nm)),
+    )
+
+
+def chosen_views(views: Iterable[View]) -> list[View]:
+    """Choose what is looked at, in order of frames: first, middle, last, and the worst of all.
+
+    Of the views of one frame, the one with most localizations is taken.
+    """
+    spread: dict[int, View] = {}
+    worst: View | None = None
+    for view in views:
+        if view.why == WORST:
+            if worst is None or view.chi2 > worst.chi2:
+                worst = view
+        elif view.frame not in spread or view.rows > spread[view.frame].rows:
+            spread[view.frame] = view
+    if worst is not None:
+        spread[worst.frame] = worst
+    return [spread[frame] for frame in sorted(spread)]
 
 
 @dataclass
@@ -104,6 +184,7 @@ class Tally:
         photons, probability: of the rows.
         reasons: how many rows were not trusted for which reason.
         saturated_frames, saturated_pixels: frames with saturated pixels, and those in all.
+        examples: frames to look at, in order.
     """
 
     pixel_nm: float
@@ -120,8 +201,7 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     saturated_frames: int = 0
     saturated_pixels: int = 0
-    _spread: dict[int, ExampleFrame] = field(default_factory=dict)
-    _worst: ExampleFrame | None = None
+    examples: list[ExampleFrame] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -141,48 +221,21 @@ class Tally:
         middle = 0.5 * (PROBABILITY_EDGES[1:] + PROBABILITY_EDGES[:-1])
         return 1.0 - float(self.probability.counts @ middle) / self.rows
 
-    def doubt(self, frame: int, reason: str, rows: int) -> None:
-        """Count rows of a frame, by its index, that turned out not to be trusted."""
-        self.trusted_per_frame[frame] -= rows
-        self.reasons[reason] += rows
-
-    def mark_examples(self, doubts: Mapping[str, npt.NDArray[np.bool_]]) -> None:
-        """Mark the rows of the frames to look at that lie in regions not to be trusted."""
-
-        def marked(example: ExampleFrame) -> ExampleFrame:
-            here = {reason: bad[example.window] for reason, bad in doubts.items()}
-            return replace(example, table=mark_regions(example.table, here, self.pixel_nm)[0])
-
-        self._spread = {frame: marked(example) for frame, example in self._spread.items()}
-        self._worst = None if self._worst is None else marked(self._worst)
-
-    @property
-    def examples(self) -> list[ExampleFrame]:
-        """Frames to look at, in order: first, middle and last, and the one that fits worst."""
-        chosen = dict(self._spread)
-        if self._worst is not None:
-            chosen[self._worst.frame] = self._worst
-        return [chosen[frame] for frame in sorted(chosen)]
-
-    def add(
-        self,
-        rows: FrameRows,
-        electrons: Array,
-        saturated: npt.NDArray[np.bool_],
-        frame_number: int,
-    ) -> None:
-        """Add the next frame.
+    def add(self, table: pd.DataFrame, first: int, saturated_pixels: npt.NDArray[np.int64]) -> None:
+        """Add the next frames.
 
         Args:
-            rows: its results, in the coordinates of the localized region.
-            electrons: the frame, photo-electrons, (rows, columns).
-            saturated: its saturated pixels, the same shape.
-            frame_number: its number in the whole movie.
+            table: their rows, with what is not trusted marked.
+            first: number of the first of them in the localized part.
+            saturated_pixels: of each frame.
         """
-        index = len(self.rows_per_frame)
-        table = rows.table
-        self.rows_per_frame.append(len(table))
-        self.trusted_per_frame.append(int(table["trusted"].sum()))
+        index = table["frame"].to_numpy() - first
+        trusted = table["trusted"].to_numpy(bool)
+        for counts, chosen in (
+            (self.rows_per_frame, index),
+            (self.trusted_per_frame, index[trusted]),
+        ):
+            counts.extend(np.bincount(chosen, minlength=len(saturated_pixels)).tolist())
         for axis in "xy":
             sigma = table[f"sigma_{axis}_nm"].to_numpy(float)
             bound = table[f"crlb_{axis}_nm"].to_numpy(float)
@@ -191,39 +244,33 @@ class Tally:
             self.ratio.add(sigma / np.maximum(bound, 1e-9))
         self.photons.add(table["photons"].to_numpy(float))
         self.probability.add(table["p_exists"].to_numpy(float))
-        self.reasons.update(table["reason"][~table["trusted"]])
-        self.saturated_frames += bool(saturated.any())
-        self.saturated_pixels += int(saturated.sum())
-        self._consider(rows, electrons, index, frame_number)
+        self.reasons.update(table["reason"][~trusted])
+        self.saturated_frames += int((saturated_pixels > 0).sum())
+        self.saturated_pixels += int(saturated_pixels.sum())
 
-    def _consider(self, rows: FrameRows, electrons: Array, index: int, frame_number: int) -> None:
-        spread = {0: "first", self.frames - 1: "last", self.frames // 2: "middle"}
-        chi2 = float(rows.chi2.mean())
-        if index in spread:
-            why = f"{spread[index]} frame"
-            self._spread[frame_number] = self._example(rows, electrons, frame_number, why)
-        if self._worst is None or chi2 > self._worst.chi2:
-            why = "fits worst of all frames"
-            self._worst = self._example(rows, electrons, frame_number, why)
+    def show(self, view: View, table: pd.DataFrame, frame_number: int) -> None:
+        """Add a frame to look at.
 
-    def _example(
-        self, rows: FrameRows, electrons: Array, frame_number: int, why: str
-    ) -> ExampleFrame:
-        x, y = (rows.table[name].to_numpy(float) / self.pixel_nm for name in ("x_nm", "y_nm"))
-        top, left = busiest_window(x, y, electrons.shape, WINDOW_PX)
-        window = np.s_[top : top + WINDOW_PX, left : left + WINDOW_PX]
-        expected = rows.expected_e[window]
-        variance = self.excess_noise * np.maximum(expected, 0.0) + self.read_variance_e2[window]
-        return ExampleFrame(
-            frame_number,
-            why,
-            top,
-            left,
-            electrons[window].copy(),
-            expected.copy(),
-            variance,
-            moved_into(rows.table, top, left, expected.shape, self.pixel_nm),
-            float(rows.chi2.mean()),
+        Args:
+            view: the window of it.
+            table: the frame's rows, with what is not trusted marked.
+            frame_number: its number in the whole movie.
+        """
+        expected = view.expected_e.astype(np.float64)
+        height, width = expected.shape
+        window = np.s_[view.top : view.top + height, view.left : view.left + width]
+        self.examples.append(
+            ExampleFrame(
+                frame_number,
+                view.why,
+                view.top,
+                view.left,
+                view.electrons.astype(np.float64),
+                expected,
+                self.excess_noise * np.maximum(expected, 0.0) + self.read_variance_e2[window],
+                moved_into(table, view.top, view.left, expected.shape, self.pixel_nm),
+                view.chi2,
+            )
         )
 
 

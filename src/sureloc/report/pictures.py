@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from matplotlib.patches import Rectangle
 
-from sureloc.io.results import enlarged, relative_sd
 from sureloc.localize.images import ImageSums
 from sureloc.report.image_axes import round_length
 
@@ -68,28 +67,73 @@ class Picture:
         return matplotlib.colormaps[self.colours]
 
 
-def pictures_of(images: ImageSums, mask: npt.NDArray[np.bool_]) -> Iterator[Picture]:
+class Shrinking:
+    """Average an image down that comes in bands of rows, from top to bottom."""
+
+    def __init__(self, shape: tuple[int, int], pixel_nm: float) -> None:
+        """Expect an image of a shape (rows, columns) with pixels of a size, nm."""
+        self._factor = shrinking_factor(shape, LARGEST_PX)
+        self._pixel_nm = pixel_nm
+        self._small: list[Array] = []
+        self._left: Array = np.empty((0, shape[1]))
+
+    def add(self, rows: Array) -> None:
+        """Add the next rows."""
+        rows = np.concatenate([self._left, rows]) if len(self._left) else rows
+        whole = len(rows) - len(rows) % self._factor
+        if whole:
+            self._small.append(block_means(rows[:whole], self._factor))
+        self._left = rows[whole:].copy()
+
+    @property
+    def result(self) -> tuple[Array, float]:
+        """The image, and its pixel size, nm."""
+        last = [block_means(self._left, self._factor)] if len(self._left) else []
+        return np.concatenate([*self._small, *last]), self._pixel_nm * self._factor
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The super-resolution images as large as people can see them, each with its pixel size, nm.
+
+    Attributes:
+        mean, sd: posterior mean and standard deviation, emitters per pixel of the full image.
+        relative: their ratio.
+        trusted: 1 where the result can be trusted, 0 elsewhere.
+    """
+
+    mean: tuple[Array, float]
+    sd: tuple[Array, float]
+    relative: tuple[Array, float]
+    trusted: tuple[Array, float]
+
+
+def pictures_of(images: ImageSums, overview: Overview) -> Iterator[Picture]:
     """Give the pictures of a run, one after the other, each only as large as can be seen.
 
     Args:
         images: the sums over the movie.
-        mask: True where the result can be trusted, (camera rows, camera columns).
+        overview: its super-resolution images, averaged down.
     """
-    sd = images.sd
     fine = images.fine_pixel_nm
     per_pixel = f"localizations per pixel of {fine:.3g} nm"
     yield _bright(
-        "reconstruction", "Reconstruction (posterior mean)", per_pixel, images.mean, fine, "inferno"
+        "reconstruction",
+        "Reconstruction (posterior mean)",
+        per_pixel,
+        overview.mean,
+        fine,
+        "inferno",
     )
     yield _bright(
         "uncertainty",
         "Uncertainty (posterior standard deviation)",
         per_pixel,
-        sd,
+        overview.sd,
         fine,
         "viridis",
     )
-    ratio, ratio_nm = averaged_down(relative_sd(images.mean, sd), fine)
+    ratio, ratio_nm = overview.relative
     yield Picture(
         "relative_uncertainty",
         "Relative uncertainty (sd / mean)",
@@ -101,7 +145,7 @@ def pictures_of(images: ImageSums, mask: npt.NDArray[np.bool_]) -> Iterator[Pict
         max(float(np.percentile(ratio[ratio > 0], 99.5)) if (ratio > 0).any() else 1.0, 1e-6),
         f"0 to the {PERCENTILE:g}th percentile of pixels with a mean; empty pixels are 0",
     )
-    trust, trust_nm = averaged_down(enlarged(mask.astype(float), images.zoom), fine)
+    trust, trust_nm = overview.trusted
     yield Picture(
         "trust",
         "Where the result can be trusted (blue) and where not (red)",
@@ -129,10 +173,10 @@ def pictures_of(images: ImageSums, mask: npt.NDArray[np.bool_]) -> Iterator[Pict
 
 
 def _bright(
-    name: str, title: str, unit: str, image: Array, pixel_nm: float, colours: str
+    name: str, title: str, unit: str, image: tuple[Array, float], pixel_nm: float, colours: str
 ) -> Picture:
-    """Give a picture of an image that is mostly empty."""
-    small, small_nm = averaged_down(image, pixel_nm)
+    """Give a picture of an image that is mostly empty, whose pixels were of `pixel_nm`."""
+    small, small_nm = image
     on_screen, _ = averaged_down(small, small_nm, SCREEN_PX)
     seen = on_screen[on_screen > EMPTY]
     high = float(np.percentile(seen, PERCENTILE)) if seen.size else 1.0
@@ -146,13 +190,21 @@ def averaged_down(
     image: Array, pixel_nm: float, largest_px: int = LARGEST_PX
 ) -> tuple[Array, float]:
     """Average blocks of pixels until no side exceeds `largest_px`; give the new pixel size too."""
-    factor = -(-max(image.shape) // largest_px)
-    if factor == 1:
-        return image, pixel_nm
-    rows, columns = (-(-n // factor) for n in image.shape)
-    padding = ((0, rows * factor - image.shape[0]), (0, columns * factor - image.shape[1]))
-    blocks = np.pad(image, padding, mode="edge").reshape(rows, factor, columns, factor)
-    return blocks.mean((1, 3)), pixel_nm * factor
+    factor = shrinking_factor((image.shape[0], image.shape[1]), largest_px)
+    return (image, pixel_nm) if factor == 1 else (block_means(image, factor), pixel_nm * factor)
+
+
+def shrinking_factor(shape: tuple[int, int], largest_px: int) -> int:
+    """Give the side, px, of the blocks whose averages are at most `largest_px` a side."""
+    return -(-max(shape) // largest_px)
+
+
+def block_means(image: Array, side: int) -> Array:
+    """Average blocks of pixels; those at the lower and right edge go on with the last pixel."""
+    rows, columns = (-(-n // side) for n in image.shape)
+    padding = ((0, rows * side - image.shape[0]), (0, columns * side - image.shape[1]))
+    blocks = np.pad(image, padding, mode="edge").reshape(rows, side, columns, side)
+    return np.asarray(blocks.mean((1, 3)))
 
 
 def draw_picture(picture: Picture, path: Path) -> None:

@@ -31,7 +31,7 @@ class _Pictures(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw what the averaged weights make of tiles that only the seed decides."""
-        if not isinstance(pl_module, Training):
+        if not isinstance(pl_module, Training) or not trainer.is_global_zero:
             return
         recipe = pl_module.recipe
         batch = simulate_tiles(

@@ -2,6 +2,11 @@
 
 A step's tiles, noise and order come from (seed, step), so that a run that was killed and resumed
 gives the weights of an unbroken one without any stored random state.
+
+Several devices share a step's tiles: of n devices each simulates tiles / n of its own, from (seed,
+step, device), and gradients are averaged. A step's gradient is therefore the mean over as many
+independent tiles as on one device, with the same expectation and scatter, and the learning rate
+stays as it is; the weights are other ones, as by another seed.
 """
 
 from __future__ import annotations
@@ -41,6 +46,7 @@ _REMARKS = (
     r".*does not have many workers",
     r".*Checkpoint directory .* exists and is not empty",
     r".*you have set wrong `max_epochs`",
+    r".*sync_dist=True",
 )
 _FLOOR = 0.01  # the cosine ends at this share of the learning rate
 
@@ -74,6 +80,7 @@ class Training(pl.LightningModule):
         network: what the optimizer moves.
         average: the moving average of its weights, which is validated and shipped.
         history: one row of numbers for each validation.
+        devices: how many share a step's tiles.
     """
 
     def __init__(self, recipe: TrainingRecipe, network: nn.Module) -> None:
@@ -82,6 +89,7 @@ class Training(pl.LightningModule):
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.history: list[dict[str, float]] = []
+        self.devices = 1
         self._losses: list[Tensor] = []
         self._clock_started_s = time.monotonic()
 
@@ -92,6 +100,11 @@ class Training(pl.LightningModule):
     @abstractmethod
     def judge(self, generator: torch.Generator) -> dict[str, float]:
         """Judge the averaged weights on held-out tiles; "score" is smaller for better weights."""
+
+    @property
+    def tiles_of_step(self) -> int:
+        """Tiles of a step that this device simulates."""
+        return self.recipe.batch.tiles // self.devices
 
     def generator(self, *path: int | str) -> torch.Generator:
         """Give the random stream of this run that `path` names, on the device of the weights."""
@@ -114,7 +127,7 @@ class Training(pl.LightningModule):
 
     def training_step(self, _batch: Tensor, _index: int) -> Tensor:
         """Give the loss of this step; the batch carries nothing."""
-        loss = self.loss(self.generator("train", self.global_step))
+        loss = self.loss(self.generator(*stream(self.global_step, self.global_rank, self.devices)))
         self._losses.append(loss.detach())
         return loss
 
@@ -161,6 +174,11 @@ class Training(pl.LightningModule):
         self.history = json.loads(checkpoint["history"])
 
 
+def stream(step: int, device: int, devices: int) -> tuple[int | str, ...]:
+    """Give the path of the random stream of a step on one of the devices."""
+    return ("train", step) if devices == 1 else ("train", step, device, devices)
+
+
 class _Log(pl.Callback):
     """Keep the history as CSV, the best averaged weights, and a checkpoint to resume from."""
 
@@ -170,6 +188,8 @@ class _Log(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not isinstance(pl_module, Training):
             return
+        if not trainer.is_global_zero:
+            return  # every device has judged the same weights on the same tiles
         history = pl_module.history
         write_log(self.out / LOG, history)
         if history[-1]["score"] <= min(row["score"] for row in history):
@@ -181,7 +201,8 @@ class _Log(pl.Callback):
         # asked for the last one alone, would write it at the end of the whole training only.
         partial = self.out / f"{CHECKPOINT}.part"
         trainer.save_checkpoint(partial)
-        partial.replace(self.out / CHECKPOINT)
+        if trainer.is_global_zero:
+            partial.replace(self.out / CHECKPOINT)
 
 
 def write_log(path: Path, history: Sequence[Mapping[str, float]]) -> None:
@@ -245,6 +266,7 @@ def fit(
     *,
     resume: bool = False,
     device: str = "auto",
+    devices: int = 1,
     callbacks: Sequence[pl.Callback] = (),
     logger: Logger | None = None,
 ) -> Training:
@@ -255,6 +277,8 @@ def fit(
         out: folder for checkpoints, the log and the averaged weights.
         resume: continue from the checkpoint in `out`.
         device: "auto", "cpu", "gpu" or another accelerator that Lightning knows.
+        devices: how many of them share each step's tiles. For more than one, Lightning runs this
+            program again for each of the others, which meet here.
         callbacks: more Lightning callbacks, such as a progress bar.
         logger: a Lightning logger that gets the validation's numbers beside the CSV log.
 
@@ -262,10 +286,17 @@ def fit(
         The trained module.
 
     Raises:
-        InputError: `resume` is asked for without a checkpoint, or there is no such device.
+        InputError: `resume` is asked for without a checkpoint, there is no such device, or a
+            step's tiles cannot be shared evenly.
         RecipeError: the checkpoint is of another training.
     """
     recipe = training.recipe
+    if devices < 1 or recipe.batch.tiles % devices:
+        raise InputError(
+            f"The {recipe.batch.tiles} tiles of a step cannot be shared by {devices} devices; give "
+            "a number of devices that divides them, or change batch.tiles in the recipe."
+        )
+    training.devices = devices
     checkpoint = resumable(training, out) if resume else None
     out.mkdir(parents=True, exist_ok=True)
     every = recipe.validation.every_steps
@@ -273,7 +304,9 @@ def fit(
         try:
             trainer = pl.Trainer(
                 accelerator=device,
-                devices=1,
+                devices=devices,
+                strategy="ddp" if devices > 1 else "auto",
+                use_distributed_sampler=False,  # steps know which tiles are theirs
                 max_steps=recipe.optimizer.steps,
                 max_epochs=-1,
                 limit_val_batches=1,

@@ -52,7 +52,7 @@ class PhiTraining(Training):
         batch = self.recipe.batch
         tiles = simulate_tiles(
             self.recipe.conditions.conditions(),
-            (batch.tiles, batch.tile_px, batch.tile_px),
+            (self.tiles_of_step, batch.tile_px, batch.tile_px),
             generator,
             self.recipe.kernel_sigma_fine_px,
         )

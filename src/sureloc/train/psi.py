@@ -93,7 +93,7 @@ class PsiTraining(Training):
     def loss(self, generator: torch.Generator) -> Tensor:
         """Give the recipe's error on fresh tiles."""
         batch = self.recipe.batch
-        views = self.views(self._tiles(generator, batch.tiles, batch.tile_px))
+        views = self.views(self._tiles(generator, self.tiles_of_step, batch.tile_px))
         return self._loss(self.network, views, generator)
 
     def _loss(self, network: PsiNetwork, views: Views, generator: torch.Generator) -> Tensor:

@@ -1,10 +1,14 @@
-"""One run of the main job, from an open movie to a folder of results."""
+"""One run of the main job, from a movie to a folder of results, broken off or not.
+
+What a run learns of its movie, and every unit of its work, is kept in `OUT.partial` as soon as it
+is there; the results are then made of that, and appear whole.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
@@ -17,34 +21,34 @@ import torch
 from sureloc.camera import Camera
 from sureloc.errors import InputError
 from sureloc.evaluate.compare import Comparison, compare
+from sureloc.io.assumptions import read_assumptions
 from sureloc.io.cameras import read_camera
 from sureloc.io.movies import Movie, open_movie, parse_frames, parse_region
-from sureloc.io.output import check_new_folder, new_folder
 from sureloc.io.results import (
-    IMAGES,
     LOCALIZATIONS,
     REPORT,
     RUN,
     Place,
     TablesWriter,
-    finish_tables,
     versions,
-    write_images,
     write_run,
 )
 from sureloc.io.tables import read_table
 from sureloc.localize.images import ImageSums
-from sureloc.localize.movie import Assumptions, Options, localize, prepare
-from sureloc.localize.saturation import saturated
+from sureloc.localize.movie import Assumptions, Options, prepare
 from sureloc.localize.tally import Tally
 from sureloc.localize.verdict import Verdict, judge, region_doubts
 from sureloc.networks.weights import Networks, load_weights
 from sureloc.report.page import ReportContent, write_report
-from sureloc.report.pictures import draw_picture, pictures_of
+from sureloc.report.pictures import Picture, draw_picture, pictures_of
+from sureloc.runs.execution import THREADS, check_scheduler, do_units
+from sureloc.runs.job import ASSUMPTIONS, Job, identity_of, keep_assumptions, write_job
+from sureloc.runs.partial import PartialRun, check_place, open_partial
+from sureloc.runs.parts import sound_parts
+from sureloc.runs.results import gather_sums, write_fine_images, write_tables
 from sureloc.table import LOCALIZATION_COLUMNS
 
 PIXEL_SLACK = 0.02  # pixel sizes that differ by less are one
-FINE_PIXEL_NM = 12.5  # about; super-resolution pixels divide camera pixels evenly
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,11 @@ def localize_file(
     device: str = "auto",
     workers: int = 2,
     min_probability: float = 0.5,
+    resume: bool = False,
+    scheduler: str = THREADS,
     command: str = "sureloc.localize_file",
     bar: Callable[[int], AbstractContextManager[Callable[[], None]]] | None = None,
+    say: Callable[[str], None] = lambda _text: None,
 ) -> Outcome:
     """Localize the molecules of a movie on disk; what `sureloc localize` does.
 
@@ -118,16 +125,21 @@ def localize_file(
             chains only begin at draws, and end in the same rows from those of one evaluation
             ("fast") as of eight ("default").
         device: "auto", "cpu" or "cuda", for the networks.
-        workers: threads; results do not depend on them.
+        workers: threads or processes; results do not depend on them.
         min_probability: rows that exist with less than this are left out.
+        resume: go on with a run that was stopped, if there is one; it must be the same.
+        scheduler: "threads", "processes", or the address of a dask.distributed scheduler, whose
+            workers must see movie and folder under the same names.
         command: remembered in the files.
         bar: gives, for a number of frames, a context whose value is called after each.
+        say: tells people something on the way.
 
     Raises:
-        InputError: movie, camera, weights, options or folder cannot be used; nothing is left.
-        OutputError: a file could not be written; nothing is left.
+        InputError: movie, camera, weights, options or folder cannot be used.
+        OutputError: a file could not be written; what was done is kept, to be resumed.
     """
-    check_new_folder(Path(out))
+    check_place(Path(out), resume=resume)
+    check_scheduler(scheduler)
     networks = load_weights(weights, _device(device))
     used = camera if isinstance(camera, Camera) or camera is None else read_camera(Path(camera))
     with open_movie(Path(movie)) as whole:
@@ -169,6 +181,9 @@ def localize_file(
                 notes=[note],
                 warnings=warning,
                 progress=advance,
+                resume=resume,
+                scheduler=scheduler,
+                say=say,
             )
 
 
@@ -213,6 +228,9 @@ def localize_movie(
     notes: Sequence[str] = (),
     warnings: Sequence[str] = (),
     progress: Callable[[], None] = lambda: None,
+    resume: bool = False,
+    scheduler: str = THREADS,
+    say: Callable[[str], None] = lambda _text: None,
 ) -> Outcome:
     """Localize an open movie and write the folder of results, whole or not at all.
 
@@ -223,90 +241,143 @@ def localize_movie(
         out: new folder.
         provenance: what to remember in the files: command, seed, options.
         networks: trained networks.
-        notes, warnings: what the report shall say beside what `prepare` found.
         truth: true positions in the movie's coordinates, to compare with; none in earnest.
+        notes, warnings: what the report shall say beside what `prepare` found.
         progress: called after every frame.
+        resume, scheduler, say: as in `localize_file`.
 
     Raises:
         InputError: movie, camera or folder cannot be used.
-        OutputError: a file could not be written; nothing is left.
+        OutputError: a file could not be written; what was done is kept, to be resumed.
     """
     clock = _Clock()
+    check_place(out, resume=resume)
     provenance = {
         **provenance,
         "version": metadata.version("sureloc"),
         "weights": networks.card.name,
         **_chosen(options),
     }
-    with new_folder(out) as folder:
-        assumptions = prepare(movie, camera, options, networks)
-        assumptions = replace(
-            assumptions,
-            notes=(*notes, *assumptions.notes),
-            warnings=(*warnings, *assumptions.warnings),
-        )
+    identity = identity_of(movie, camera, options, networks)
+    with open_partial(out, identity, provenance, resume=resume) as run:
+        assumptions = _assumptions(run, movie, camera, options, networks, notes, warnings)
         clock.prepared = clock.since()
-        place = Place(
-            movie.rows.start, movie.columns.start, movie.frame_range.start, options.pixel_nm
-        )
-        tally, images = _tables(
-            folder, movie, assumptions, options, networks, place, provenance, progress
-        )
-        assumptions = _with_saturation(assumptions, tally)
-        variance = float(np.median(tally.read_variance_e2))
-        mean_chi2 = images.chi2 / max(images.frames, 1)
-        doubts = region_doubts(mean_chi2, images.doubt, images.frames, assumptions.sigma_px)
-        marked = finish_tables(
-            folder,
-            doubts,
-            place,
-            float(np.mean(assumptions.sigma_px)) * options.pixel_nm,
-            variance / assumptions.camera.quantum_efficiency**2,
-            provenance,
-        )
-        for (frame, reason), number in marked.items():
-            tally.doubt(frame, reason, number)
-        tally.mark_examples(doubts)
-        verdict = judge(
-            tally.rows,
-            tally.reasons,
-            tally.absent,
-            float(mean_chi2.mean()),
-            doubts,
-            assumptions.learned.prior.density_per_px2,
-            assumptions.warnings,
-        )
-        write_images(folder / IMAGES, images, verdict.mask, place, provenance)
-        pictures = list(pictures_of(images, verdict.mask))
-        for picture in pictures:
-            draw_picture(picture, folder / f"{picture.name}.png")
-        comparison = None
-        if truth is not None:
-            comparison = compare(read_table(folder / LOCALIZATIONS, LOCALIZATION_COLUMNS), truth)
-        record = _record(movie, options, assumptions, verdict, tally, comparison, clock)
-        record["weights"] = networks.card.model_dump(mode="json")
-        write_run(folder / RUN, {**provenance, **record})
-        content = ReportContent(
-            movie.path.name,
-            verdict,
-            tally,
-            images,
-            assumptions,
-            pictures,
-            place.first_row,
-            place.first_column,
-            place.first_frame,
-            _facts(comparison),
-            {
-                "command": str(provenance.get("command", "")),
-                "seed": str(options.seed),
-                "weights": networks.card.name,
-                "time": f"{clock.since():.0f} s, {images.frames / clock.since():.2f} frames/s",
-                **{f"version of {k}": v for k, v in versions().items()},
-            },
-        )
-        write_report(folder / REPORT, content)
+        job = Job(run.folder, movie, options, networks, assumptions)
+        _do_all(job, scheduler, progress, say)
+        outcome = _write_results(job, run, truth, clock)
+        run.finish()
+    return outcome
+
+
+def _assumptions(
+    run: PartialRun,
+    movie: Movie,
+    camera: Camera | None,
+    options: Options,
+    networks: Networks,
+    notes: Sequence[str],
+    warnings: Sequence[str],
+) -> Assumptions:
+    """Learn what is taken for granted, or read what a run that was stopped had learned."""
+    path = run.folder / ASSUMPTIONS
+    if path.exists():
+        with suppress(InputError):  # damaged: the same is learned again
+            return read_assumptions(path)
+    found = prepare(movie, camera, options, networks)
+    found = replace(found, notes=(*notes, *found.notes), warnings=(*warnings, *found.warnings))
+    keep_assumptions(found, run.folder)
+    return read_assumptions(path)
+
+
+def _do_all(
+    job: Job, scheduler: str, progress: Callable[[], None], say: Callable[[str], None]
+) -> None:
+    """Do the units that are not done yet."""
+    sound, damaged = sound_parts(job.parts, job.units)
+    if damaged:
+        say(f"{len(damaged)} of the parts kept in {job.folder} were damaged and are made again.")
+    if sound:
+        say(f"{len(sound):,} of {len(job.units):,} parts were there already.")
+    write_job(job)
+    done = sum(u.share * (u.frames[1] - u.frames[0]) for u in job.units if u.number in sound)
+    for _ in range(int(done + 1e-6)):
+        progress()
+    do_units(job, [u for u in job.units if u.number not in sound], scheduler, progress, say)
+
+
+def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock: _Clock) -> Outcome:
+    """Make the results of a run whose parts are all there."""
+    movie, options, provenance = job.movie, job.options, run.provenance
+    folder = run.new_result()
+    place = Place(movie.rows.start, movie.columns.start, movie.frame_range.start, options.pixel_nm)
+    camera = job.assumptions.camera
+    read_variance = camera.read_variance_e2((movie.height, movie.width))
+    tally = Tally(options.pixel_nm, movie.frames, read_variance, camera.excess_noise)
+    sums = gather_sums(job)
+    images = sums.images
+    mean_chi2 = images.chi2 / max(images.frames, 1)
+    doubts = region_doubts(mean_chi2, images.doubt, images.frames, job.assumptions.sigma_px)
+    psf_nm = float(np.mean(job.assumptions.sigma_px)) * options.pixel_nm
+    read_photons2 = float(np.median(read_variance)) / camera.quantum_efficiency**2
+    with TablesWriter(folder, place, psf_nm, read_photons2, provenance) as writer:
+        write_tables(job, writer, doubts, sums, tally, place)
+    assumptions = _with_saturation(job.assumptions, tally)
+    verdict = judge(
+        tally.rows,
+        tally.reasons,
+        tally.absent,
+        float(mean_chi2.mean()),
+        doubts,
+        assumptions.learned.prior.density_per_px2,
+        assumptions.warnings,
+    )
+    overview = write_fine_images(job, folder, images, verdict.mask, place, provenance)
+    pictures = list(pictures_of(images, overview))
+    for picture in pictures:
+        draw_picture(picture, folder / f"{picture.name}.png")
+    comparison = None
+    if truth is not None:
+        comparison = compare(read_table(folder / LOCALIZATIONS, LOCALIZATION_COLUMNS), truth)
+    record = _record(movie, options, assumptions, verdict, tally, comparison, clock)
+    record["weights"] = job.networks.card.model_dump(mode="json")
+    write_run(folder / RUN, {**provenance, **record})
+    content = _content(job, run, place, verdict, tally, images, assumptions, pictures, comparison)
+    record_of_time = f"{clock.since():.0f} s, {images.frames / clock.since():.2f} frames/s"
+    content = replace(content, record={**content.record, "time": record_of_time})
+    write_report(folder / REPORT, content)
     return Outcome(verdict, tally.rows, images.frames, clock.since(), comparison, assumptions.notes)
+
+
+def _content(
+    job: Job,
+    run: PartialRun,
+    place: Place,
+    verdict: Verdict,
+    tally: Tally,
+    images: ImageSums,
+    assumptions: Assumptions,
+    pictures: Sequence[Picture],
+    comparison: Comparison | None,
+) -> ReportContent:
+    """Give what the report shows."""
+    return ReportContent(
+        job.movie.path.name,
+        verdict,
+        tally,
+        images,
+        assumptions,
+        pictures,
+        place.first_row,
+        place.first_column,
+        place.first_frame,
+        _facts(comparison),
+        {
+            "command": str(run.provenance.get("command", "")),
+            "seed": str(job.options.seed),
+            "weights": job.networks.card.name,
+            **{f"version of {k}": v for k, v in versions().items()},
+        },
+    )
 
 
 def _with_saturation(assumptions: Assumptions, tally: Tally) -> Assumptions:
@@ -315,35 +386,6 @@ def _with_saturation(assumptions: Assumptions, tally: Tally) -> Assumptions:
         return assumptions
     clause = f"{tally.saturated_frames:,} of {tally.frames:,} frames hold saturated pixels"
     return replace(assumptions, warnings=(*assumptions.warnings, clause))
-
-
-def _tables(
-    folder: Path,
-    movie: Movie,
-    assumptions: Assumptions,
-    options: Options,
-    networks: Networks,
-    place: Place,
-    provenance: dict[str, Any],
-    progress: Callable[[], None],
-) -> tuple[Tally, ImageSums]:
-    frames, height, width = movie.shape
-    camera = assumptions.camera
-    variance = camera.read_variance_e2((height, width))
-    tally = Tally(options.pixel_nm, frames, variance, camera.excess_noise)
-    zoom = max(1, round(options.pixel_nm / FINE_PIXEL_NM))
-    sigma_x, sigma_y = assumptions.sigma_px
-    window = (2 * round(2 * sigma_y) + 1, 2 * round(2 * sigma_x) + 1)
-    images = ImageSums((height, width), zoom, options.pixel_nm, window)
-    with TablesWriter(folder, place, provenance) as writer:
-        for rows in localize(movie, assumptions, options, networks):
-            adu = movie.read(rows.frame, rows.frame + 1)
-            electrons = camera.electrons(adu)[0]
-            writer.append(rows)
-            images.add(rows.draws, options.draws, electrons, rows.chi2)
-            tally.add(rows, electrons, saturated(adu, camera)[0], place.first_frame + rows.frame)
-            progress()
-    return tally, images
 
 
 def _chosen(options: Options) -> dict[str, object]:

@@ -1,0 +1,1 @@
+"""What comes after localization: drift, linking, filtering, images and structures from tables."""

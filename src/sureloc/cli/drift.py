@@ -1,0 +1,154 @@
+"""`sureloc drift`: how far the sample moved, taken from the tables with its uncertainty."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from sureloc.analysis.drift import Drift
+
+
+def drift(
+    run_or_table: Annotated[
+        Path,
+        typer.Argument(help="Folder of 'sureloc localize', or a table (.parquet, .csv)."),
+    ],
+    out: Annotated[Path, typer.Option(help="New folder for the results.")],
+    method: Annotated[
+        str,
+        typer.Option(
+            help="rcc: cross-correlation of the structure with itself; fiducials: bright spots "
+            "that are there in nearly all frames."
+        ),
+    ] = "rcc",
+    segments: Annotated[
+        int | None,
+        typer.Option(help="Stretches of the movie for rcc, 5 to 200; chosen without it."),
+    ] = None,
+    fiducial: Annotated[
+        list[str] | None,
+        typer.Option(metavar="X,Y", help="Place of a fiducial, nm; repeatable; found without it."),
+    ] = None,
+    reference: Annotated[
+        str, typer.Option(help="Where the drift is zero: first (frame), or mean (of all rows).")
+    ] = "first",
+    pixel_nm: Annotated[
+        float | None, typer.Option(help="Pixel size, nm; needed for a .csv only.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the drift's draws, for draws.parquet.")] = 0,
+) -> None:
+    """Estimate the drift and take it from the tables, which get its uncertainty.
+
+    Writes localizations.parquet and .csv (ThunderSTORM), draws.parquet if the run has it,
+    drift.csv (frame, x_nm, y_nm and their standard deviations) and drift.png.
+    """
+    from sureloc import __version__
+    from sureloc.analysis.drift import Method, Reference, corrected, drift_table, estimate_drift
+    from sureloc.io.output import check_new_folder, new_folder
+    from sureloc.io.results import LOCALIZATIONS, THUNDERSTORM
+    from sureloc.io.steps import read_step_table, with_step, write_step_csv
+    from sureloc.io.tables import write_table
+    from sureloc.report.drift import draw_drift
+    from sureloc.table import DRIFT_COLUMNS
+
+    how = Method(_one_of("method", method, [m.value for m in Method]))
+    zero = Reference(_one_of("reference", reference, [r.value for r in Reference]))
+    check_new_folder(out)
+    source = read_step_table(run_or_table, pixel_nm)
+    found = estimate_drift(source.table, how, segments, _places(fiducial), zero)
+    step: dict[str, object] = {
+        "step": "drift",
+        "sureloc": __version__,
+        "command": shlex.join(["sureloc", *sys.argv[1:]]),
+        "method": how.value,
+        "reference": zero.value,
+        "seed": seed,
+        **found.facts,
+    }
+    table = corrected(source.table, found.path)
+    with new_folder(out) as folder:
+        provenance = with_step(source.provenance, step)
+        columns = (*source.columns, *DRIFT_COLUMNS)
+        write_table(table, folder / LOCALIZATIONS, columns, provenance)
+        if source.pixel_nm is not None:
+            write_step_csv(source, table, folder / THUNDERSTORM)
+        if source.draws is not None:
+            _correct_draws(source.draws, found, seed, step, folder)
+        drift_table(found.path).round(4).to_csv(folder / "drift.csv", index=False)
+        draw_drift(found, folder / "drift.png")
+    typer.echo(f"{out}: {len(table):,} rows corrected\n{_summary(found)}")
+
+
+def _correct_draws(
+    draws: Path, found: Drift, seed: int, step: dict[str, object], folder: Path
+) -> None:
+    from sureloc.analysis.drift import DrawCorrection
+    from sureloc.io.results import DRAWS
+    from sureloc.io.steps import with_step
+    from sureloc.io.tables import TableWriter, read_provenance, read_table, table_chunks
+    from sureloc.table import DRAW_COLUMNS
+
+    read_table(draws, DRAW_COLUMNS)  # refuses what is no draw table
+    provenance = with_step(read_provenance(draws), step)
+    correction = DrawCorrection(found.path, seed)
+    with TableWriter(folder / DRAWS, DRAW_COLUMNS, provenance) as writer:
+        for chunk in table_chunks(draws):
+            writer.append(correction.corrected(chunk))
+
+
+def _summary(found: Drift) -> str:
+    import numpy as np
+
+    path = found.path
+    length = np.ptp(path.mean_nm, axis=0)
+    sd = np.sqrt(np.diagonal(path.covariance_nm2, axis1=1, axis2=2).mean(axis=0))
+    facts = found.facts
+    if found.method.value == "rcc":
+        how = (
+            f"from {facts['pairs']} pairs of {facts['segments']} stretches, "
+            f"{facts['pairs_left_out']} left out"
+        )
+    else:
+        how = f"from {facts['fiducials']} fiducials"
+        if isinstance(wide := facts["widening"], float) and wide > 1:
+            how += f", which disagree: precisions widened by {wide:.2f}"
+    return (
+        f"drift spans {length[0]:.1f} nm along x and {length[1]:.1f} nm along y, known to "
+        f"{sd[0]:.1f} and {sd[1]:.1f} nm (one standard deviation, relative to "
+        f"{'the first frame' if found.reference.value == 'first' else 'its mean'}); {how}"
+    )
+
+
+def _one_of(name: str, value: str, allowed: list[str]) -> str:
+    from sureloc.errors import InputError
+
+    if value not in allowed:
+        raise InputError(f"The {name} is {value!r}; it must be {' or '.join(allowed)}.")
+    return value
+
+
+def _places(texts: list[str] | None) -> npt.NDArray[np.float64] | None:
+    import numpy as np
+
+    from sureloc.errors import InputError
+
+    if not texts:
+        return None
+    places = []
+    for text in texts:
+        try:
+            x, y = (float(part) for part in text.split(","))
+        except ValueError as error:
+            raise InputError(
+                f"The fiducial {text!r} is no place; write x and y in nm, such as 5200,1340."
+            ) from error
+        places.append((x, y))
+    return np.array(places)

@@ -1,0 +1,52 @@
+"""`sureloc filter`: the rows of a table that satisfy an expression."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def filter(
+    run_or_table: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of 'sureloc localize' or 'drift', or a table (.parquet, .csv)."
+        ),
+    ],
+    expression: Annotated[
+        str,
+        typer.Argument(help="Such as 'sigma_x_nm < 20 and p_exists > 0.9 and trusted'."),
+    ],
+    out: Annotated[Path, typer.Option(help="New table, .parquet or .csv (ThunderSTORM).")],
+    pixel_nm: Annotated[
+        float | None, typer.Option(help="Pixel size, nm; needed for a .csv only.")
+    ] = None,
+) -> None:
+    """Keep the rows that satisfy an expression on the table's columns.
+
+    Comparisons (also 5 < sigma_x_nm < 20), and, or, not, + - * / **, abs, sqrt, min, max, numbers,
+    texts in quotes.
+    """
+    from sureloc import __version__
+    from sureloc.analysis.filtering import rows_that_satisfy
+    from sureloc.io.steps import check_step_output, read_step_table, write_step_table
+
+    source = read_step_table(run_or_table, pixel_nm)
+    check_step_output(out, source)
+    kept = rows_that_satisfy(source.table, expression)
+    table = source.table[kept].reset_index(drop=True)
+    step = {
+        "step": "filter",
+        "sureloc": __version__,
+        "command": shlex.join(["sureloc", *sys.argv[1:]]),
+        "expression": expression,
+        "rows_before": len(source.table),
+        "rows": len(table),
+    }
+    write_step_table(source, table, source.columns, out, step)
+    share = f" ({100 * len(table) / len(kept):.1f} %)" if len(kept) else ""
+    typer.echo(f"{out}: {len(table):,} of {len(kept):,} rows{share} are left")

@@ -1,0 +1,91 @@
+"""`sureloc link`: one row for each molecule out of its rows in successive frames."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def link(
+    run_or_table: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of 'sureloc localize' or 'drift', or a table (.parquet, .csv)."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="New table, .parquet or .csv (ThunderSTORM).")],
+    gap: Annotated[
+        int, typer.Option(help="Frames in a row that a molecule may miss and be the same one.")
+    ] = 1,
+    radius_nm: Annotated[
+        str,
+        typer.Option(
+            help="Largest distance of a row from its molecule, nm; auto lets the stated precisions "
+            "decide (99.9 % of true links are kept)."
+        ),
+    ] = "auto",
+    pixel_nm: Annotated[
+        float | None, typer.Option(help="Pixel size, nm; needed for a .csv only.")
+    ] = None,
+) -> None:
+    """Merge the rows of one molecule in successive frames into one row.
+
+    Positions and precisions are those of all its light together, photons are summed. Says how far
+    linked rows lie apart over their stated precision, which should be 1.
+    """
+    from sureloc import __version__
+    from sureloc.analysis.linking import GATE_QUANTILE, link_rows, linked_columns, merged
+    from sureloc.io.steps import check_step_output, read_step_table, write_step_table
+
+    radius = _radius(radius_nm)
+    source = read_step_table(run_or_table, pixel_nm)
+    check_step_output(out, source)
+    links = link_rows(source.table, gap, radius)
+    table = merged(source.table, links)
+    step = {
+        "step": "link",
+        "sureloc": __version__,
+        "command": shlex.join(["sureloc", *sys.argv[1:]]),
+        "gap": gap,
+        "radius_nm": radius,
+        "gate_quantile": GATE_QUANTILE if radius is None else None,
+        "rows_before": len(source.table),
+        "molecules": links.molecules,
+        "displacement_over_precision": links.ratio if links.squared.size else None,
+    }
+    write_step_table(source, table, linked_columns(source.columns), out, step)
+    mean = len(source.table) / max(links.molecules, 1)
+    typer.echo(
+        f"{out}: {len(source.table):,} rows of {links.molecules:,} molecules, {mean:.2f} rows each"
+    )
+    if links.squared.size:
+        typer.echo(
+            f"{links.squared.size:,} links; displacement over stated precision {links.ratio:.2f} "
+            f"(should be 1){_remark(links.ratio)}"
+        )
+
+
+def _remark(ratio: float) -> str:
+    if ratio > 1.2:
+        return (
+            ": rows of one molecule lie further apart than their precisions say, or neighbours were"
+            " linked; look at drift, and at how crowded it is"
+        )
+    if ratio < 0.8:
+        return ": precisions are stated larger than they are"
+    return ""
+
+
+def _radius(text: str) -> float | None:
+    from sureloc.errors import InputError
+
+    if text == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"The radius is {text!r}; give a number of nm, or 'auto'.") from error

@@ -1,0 +1,175 @@
+"""The folder of a run that is not finished: begun, kept when the run is stopped, and gone on with.
+
+`OUT.partial` lies beside the folder of results that it becomes. As soon as there is anything in it
+that took time, it stays behind whatever stops the run, and `--resume` goes on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sureloc.errors import InputError, OutputError
+from sureloc.io.output import check_new_folder
+from sureloc.runs.job import ASSUMPTIONS, PARTS, differences
+from sureloc.runs.parts import force, to_disk
+
+IDENTITY, RESULT = "identity.json", "result"
+SUFFIX = ".partial"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PartialRun:
+    """The folder of a run that is not finished.
+
+    Attributes:
+        folder: the folder.
+        out: what it becomes.
+        provenance: what is remembered in the files; that of the first start, if it is resumed.
+    """
+
+    folder: Path
+    out: Path
+    provenance: Mapping[str, Any]
+
+    def new_result(self) -> Path:
+        """Give an empty folder for the results."""
+        result = self.folder / RESULT
+        if result.exists():
+            shutil.rmtree(result)
+        result.mkdir()
+        return result
+
+    def finish(self) -> None:
+        """Make the results those of the run; the rest of the folder goes."""
+        result = self.folder / RESULT
+        to_disk(result)
+        if self.out.exists():
+            self.out.rmdir()
+        result.rename(self.out)
+        force(self.out.parent)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def partial_folder(out: Path) -> Path:
+    """Give where a run that is to write `out` keeps what it has."""
+    return out.with_name(out.name + SUFFIX)
+
+
+def check_place(out: Path, *, resume: bool) -> None:
+    """Raise `InputError` unless a run may write `out`, or go on doing so."""
+    place = out.resolve()
+    check_new_folder(out)
+    folder = partial_folder(place)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file and in the way. Give another name for {out}.")
+    if not resume and (folder / IDENTITY).exists():
+        raise InputError(
+            f"A run that was to write {out} was stopped; what it had done is kept in {folder}. Go "
+            "on with it by the same command with --resume, or remove that folder to start anew."
+        )
+
+
+@contextmanager
+def open_partial(
+    out: Path, identity: Mapping[str, Any], provenance: Mapping[str, Any], *, resume: bool
+) -> Iterator[PartialRun]:
+    """Begin a run or go on with one; errors in the block leave what took time, and nothing else.
+
+    Args:
+        out: the folder of results; missing parents are created.
+        identity: what results depend on (`sureloc.runs.job.identity_of`).
+        provenance: what to remember in the files, if this is the first start.
+        resume: go on with a run that was stopped, if there is one.
+
+    Raises:
+        InputError: `out` cannot be written, or a run that was stopped is another one.
+        OutputError: something could not be written.
+    """
+    check_place(out, resume=resume)
+    place = out.resolve()
+    folder = partial_folder(place)
+    created: list[Path] = []
+    begun = (folder / IDENTITY).exists()
+    try:
+        if begun:
+            provenance = _same_run(folder, identity)
+        else:
+            created = [p for p in (folder, *place.parents) if not p.exists()]
+            (folder / PARTS).mkdir(parents=True, exist_ok=True)
+            _write_identity(folder, identity, provenance)
+        yield PartialRun(folder, place, provenance)
+    except OSError as error:
+        kept = _clean(folder, created, begun, error)
+        if isinstance(error, InputError | OutputError):
+            raise
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"The results could not be written to {place}: {reason}. "
+            + (
+                f"What was done is kept in {folder}: free some space there and go on by the same "
+                "command with --resume."
+                if kept
+                else "Nothing was left behind. Free some space, or give a place where you may "
+                "write."
+            )
+        ) from error
+    except BaseException as error:
+        _clean(folder, created, begun, error)
+        raise
+
+
+def _same_run(folder: Path, identity: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Check that a broken-off run is the same; give the provenance of its first start."""
+    try:
+        before = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+        found, number = before["identity"], before["format"]
+        provenance: Mapping[str, Any] = before["provenance"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder} does not say which run was stopped there ({error}). Remove it to start anew."
+        ) from error
+    if number != FORMAT:
+        raise InputError(
+            f"{folder} was written by another version of sureloc (format {number}, this one writes "
+            f"{FORMAT}). Go on with that version, or remove the folder to start anew."
+        )
+    # Through JSON, so that tuples and lists are the same.
+    different = differences(json.loads(json.dumps(identity)), found)
+    if different:
+        raise InputError(
+            f"The run that was stopped in {folder} was another one: {'; '.join(different)}. Give "
+            "what it was started with, or remove that folder to start anew."
+        )
+    return provenance
+
+
+def _write_identity(
+    folder: Path, identity: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> None:
+    content = {"format": FORMAT, "identity": identity, "provenance": provenance}
+    temporary = folder / f"{IDENTITY}.part"
+    temporary.write_text(json.dumps(content), encoding="utf-8")
+    force(temporary)
+    temporary.replace(folder / IDENTITY)
+    force(folder)
+
+
+def _clean(folder: Path, created: list[Path], begun: bool, error: BaseException) -> bool:
+    """Remove the folder unless it holds something that took time; tell whether it was kept."""
+    shutil.rmtree(folder / RESULT, ignore_errors=True)
+    # What was learned serves the same command again, but not one whose input must be mended.
+    learned = (folder / ASSUMPTIONS).exists() and not isinstance(error, InputError)
+    if begun or learned or any((folder / PARTS).glob("[0-9]*")):
+        return folder.exists()
+    shutil.rmtree(folder, ignore_errors=True)
+    for parent in created[1:]:
+        with suppress(OSError):  # somebody else has put something there meanwhile
+            parent.rmdir()
+    return False

@@ -1,0 +1,238 @@
+"""`sureloc drift`, `link` and `filter`: from a run or any table to tables that remember."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from sureloc.cli import app as cli
+from sureloc.io.tables import (
+    read_provenance,
+    read_table,
+    read_thunderstorm,
+    write_table,
+    write_thunderstorm,
+)
+from sureloc.seeds import numpy_generator
+from sureloc.table import DRAW_COLUMNS, DRIFT_COLUMNS, LINK_COLUMNS, LOCALIZATION_COLUMNS, Column
+from test_drift import blinking, walked
+
+Z = {"68": 0.994458, "95": 1.959964}
+
+
+@pytest.fixture
+def sureloc(monkeypatch, capsys):
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["sureloc", *map(str, words)])
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+        printed = capsys.readouterr()
+        return leaving.value.code or 0, printed.out, printed.err
+
+    return run
+
+
+def localizations(seed=0):
+    rng = np.random.default_rng(seed)
+    path = walked(rng, frames=600)
+    table = blinking(rng, path, molecules=120).drop(columns=["x_true", "y_true", "molecule"])
+    rows = len(table)
+    table = table.assign(
+        sigma_photons=30.0,
+        background_photons=8.0,
+        p_exists=rng.uniform(0.5, 1, rows),
+        crlb_x_nm=table["sigma_x_nm"],
+        crlb_y_nm=table["sigma_y_nm"],
+        chi2=1.0,
+        trusted=rng.random(rows) < 0.9,
+    )
+    table["reason"] = np.where(table["trusted"], "", "crowded")
+    names = [column.name for column in LOCALIZATION_COLUMNS]
+    return table[names].sort_values("frame", ignore_index=True)
+
+
+PROVENANCE = {"movie": "movie.tif", "seed": 7, "pixel_nm": 100.0}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    table = localizations()
+    write_table(table, folder / "localizations.parquet", LOCALIZATION_COLUMNS, PROVENANCE)
+    rng = numpy_generator(3, "draws")
+    draws = pd.concat(
+        pd.DataFrame(
+            {
+                "draw": k,
+                "frame": table["frame"],
+                "x_nm": table["x_nm"] + rng.normal(0, 8, len(table)),
+                "y_nm": table["y_nm"],
+                "photons": 900.0,
+            }
+        )
+        for k in range(3)
+    )
+    write_table(draws, folder / "draws.parquet", DRAW_COLUMNS, PROVENANCE)
+    (folder / "run.json").write_text(json.dumps({"assumed": {"sigma_px": [1.3, 1.3]}}))
+    return folder
+
+
+def test_a_run_goes_through_all_three_and_remembers_each(run, sureloc, tmp_path):
+    code, said, error = sureloc("drift", run, "--out", tmp_path / "still", "--segments", 6)
+    assert (code, error) == (0, "")
+    assert "from 15 pairs of 6 stretches" in said
+    still = tmp_path / "still"
+    assert sorted(p.name for p in still.iterdir()) == [
+        *("draws.parquet", "drift.csv", "drift.png", "localizations.csv", "localizations.parquet")
+    ]
+    before = read_table(run / "localizations.parquet", LOCALIZATION_COLUMNS)
+    after = read_table(still / "localizations.parquet", (*LOCALIZATION_COLUMNS, *DRIFT_COLUMNS))
+    drift = pd.read_csv(still / "drift.csv").set_index("frame")
+    np.testing.assert_allclose(
+        before["x_nm"] - after["x_nm"], drift["x_nm"][after["frame"]], atol=1e-3
+    )
+    assert (after["sigma_x_nm"] >= before["sigma_x_nm"]).all()
+    csv = read_thunderstorm(still / "localizations.csv", 100.0)
+    np.testing.assert_allclose(csv["y_nm"], after["y_nm"], atol=1e-4)
+    np.testing.assert_allclose(csv["psf_sigma_nm"], 130.0)
+
+    code, said, _ = sureloc("link", still, "--out", tmp_path / "linked.parquet", "--gap", 2)
+    assert code == 0
+    assert "displacement over stated precision" in said
+    code, said, _ = sureloc(
+        *("filter", tmp_path / "linked.parquet", "rows > 1 and sigma_x_nm < 12"),
+        *("--out", tmp_path / "few.parquet"),
+    )
+    assert code == 0
+    linked = pq.read_table(tmp_path / "linked.parquet").to_pandas()
+    few = pq.read_table(tmp_path / "few.parquet").to_pandas()
+    expected = linked.query("rows > 1 and sigma_x_nm < 12").reset_index(drop=True)
+    pd.testing.assert_frame_equal(few, expected)
+    assert f"{len(few):,} of {len(linked):,} rows" in said
+    provenance = read_provenance(tmp_path / "few.parquet")
+    steps = provenance.pop("steps")
+    assert provenance == {**PROVENANCE, "psf_sigma_nm": 130.0}
+    assert [step["step"] for step in steps] == ["drift", "link", "filter"]
+    assert [step["command"].split()[1] for step in steps] == ["drift", "link", "filter"]
+    assert steps[2]["rows"] == len(few)
+    assert [s["step"] for s in read_provenance(still / "draws.parquet")["steps"]] == ["drift"]
+    field = pq.read_schema(tmp_path / "few.parquet").field("link_chi2")
+    assert field.metadata[b"meaning"].decode() == LINK_COLUMNS[2].meaning
+
+
+def test_draws_are_moved_each_by_its_own_drift_and_again_by_the_same(run, sureloc, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        sureloc("drift", run, "--out", tmp_path / name, "--segments", 5, "--seed", seed)
+    a, b, c = (read_table(tmp_path / name / "draws.parquet", DRAW_COLUMNS) for name in "abc")
+    pd.testing.assert_frame_equal(a, b)
+    assert not np.allclose(a["x_nm"], c["x_nm"])
+    before = read_table(run / "draws.parquet", DRAW_COLUMNS)
+    drift = pd.read_csv(tmp_path / "a" / "drift.csv").set_index("frame")
+    apart = before["x_nm"] - a["x_nm"] - drift["x_nm"][a["frame"]].to_numpy()
+    spread = apart.groupby(a["draw"]).mean()
+    assert spread.std() > 0.1
+    assert np.abs(spread).max() < 5 * drift["sigma_x_nm"].max()
+
+
+def test_a_csv_of_thunderstorm_goes_in_and_out(sureloc, tmp_path):
+    table = localizations()
+    write_thunderstorm(table, tmp_path / "t.csv", 100.0, 130.0)
+    code, _, error = sureloc("drift", tmp_path / "t.csv", "--out", tmp_path / "x")
+    assert code == 2
+    assert "--pixel-nm" in error
+    pixel = ("--pixel-nm", 100)
+    code, *_ = sureloc(
+        "drift", tmp_path / "t.csv", "--out", tmp_path / "still", "--segments", 5, *pixel
+    )
+    assert code == 0
+    still = read_thunderstorm(tmp_path / "still" / "localizations.csv", 100.0)
+    assert len(still) == len(table)
+    np.testing.assert_allclose(still["psf_sigma_nm"], 130.0)
+    code, *_ = sureloc(
+        "filter", tmp_path / "t.csv", "photons > 1", "--out", tmp_path / "same.csv", *pixel
+    )
+    assert code == 0
+    # Intensity, positions and precision come back to the file's five decimals.
+    assert (tmp_path / "same.csv").read_text() == (tmp_path / "t.csv").read_text()
+    code, *_ = sureloc("link", tmp_path / "t.csv", "--out", tmp_path / "l.parquet", *pixel)
+    assert code == 0
+    assert read_provenance(tmp_path / "l.parquet")["read_from"] == "t.csv"
+
+
+def test_columns_that_sureloc_does_not_know_are_kept(sureloc, tmp_path):
+    extra = (
+        Column("z_nm", "float64", "nm", "Height."),
+        Column("colour", "int64", "", "Channel."),
+        Column("note", "str", "", "Anything."),
+    )
+    table = localizations().assign(z_nm=5.0, colour=2, note="a")
+    write_table(table, tmp_path / "t.parquet", (*LOCALIZATION_COLUMNS, *extra), {})
+    for command in (("link",), ("filter", "colour == 2 and note == 'a'")):
+        out = tmp_path / f"{command[0]}.parquet"
+        code, *_ = sureloc(command[0], tmp_path / "t.parquet", *command[1:], "--out", out)
+        assert code == 0
+        assert set(pq.read_table(out).to_pandas()["note"]) == {"a"}
+        assert pq.read_schema(out).field("z_nm").metadata[b"unit"] == b"nm"
+    pd.testing.assert_frame_equal(pq.read_table(out).to_pandas(), table)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("filter", "RUN", "sigma_nm < 3", "--out", "OUT.parquet"), "no column 'sigma_nm'"),
+        (("filter", "RUN", "trusted", "--out", "OUT.txt"), "does not end in .parquet or .csv"),
+        (("filter", "RUN", "trusted", "--out", "OLD.parquet"), "exists already"),
+        (("filter", "NO", "trusted", "--out", "OUT.parquet"), "There is no run or table"),
+        (("filter", "EMPTY", "trusted", "--out", "OUT.parquet"), "holds no localizations"),
+        (("filter", "OLD.parquet", "trusted", "--out", "OUT.parquet"), "cannot be read"),
+        (("link", "RUN", "--radius-nm", "wide", "--out", "OUT.parquet"), "'wide'"),
+        (("link", "RUN", "--gap", "-1", "--out", "OUT.parquet"), "gap is -1"),
+        (("link", "DRAWS", "--out", "OUT.parquet"), "lacks sigma_x_nm"),
+        (("drift", "RUN", "--method", "magic", "--out", "OUT"), "must be rcc or fiducials"),
+        (("drift", "RUN", "--method", "fiducials", "--out", "OUT"), "No spot is seen"),
+        (("drift", "RUN", "--segments", "3", "--out", "OUT"), "must lie in 5 to 200"),
+        (("drift", "RUN", "--fiducial", "3;4", "--out", "OUT"), "no place"),
+        (("drift", "RUN", "--pixel-nm", "-3", "--out", "OUT"), "larger than 0"),
+        (("drift", "RUN", "--out", "EMPTY/../OLD.parquet"), "is a file"),
+    ],
+)
+def test_mistakes_are_told_and_leave_nothing(words, message, run, sureloc, tmp_path):
+    (tmp_path / "EMPTY").mkdir()
+    (tmp_path / "OLD.parquet").write_text("old")
+    places = {"RUN": run, "DRAWS": run / "draws.parquet"}
+    at = [
+        tmp_path / w if w.split(".")[0].split("/")[0] in ("OUT", "OLD", "NO", "EMPTY") else w
+        for w in (places.get(w, w) if isinstance(w, str) else w for w in words)
+        for w in [w if not isinstance(w, Path) else str(w)]
+    ]
+    code, said, error = sureloc(*at)
+    assert (code, said) == (2, "")
+    assert message in error
+    assert error.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["EMPTY", "OLD.parquet"]
+    assert (tmp_path / "OLD.parquet").read_text() == "old"
+
+
+def test_nothing_is_left_when_writing_fails(run, sureloc, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sureloc.report.drift.draw_drift", full)
+    code, _, error = sureloc("drift", run, "--out", tmp_path / "new", "--segments", 5)
+    assert code == 1
+    assert "No space left" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_without_rows_can_be_filtered_and_linked(sureloc, tmp_path):
+    write_table(localizations().iloc[:0], tmp_path / "t.parquet", LOCALIZATION_COLUMNS, {})
+    for command in (("link",), ("filter", "trusted")):
+        out = tmp_path / f"{command[0]}.parquet"
+        code, said, _ = sureloc(command[0], tmp_path / "t.parquet", *command[1:], "--out", out)
+        assert code == 0
+        assert "0 " in said
+        assert pq.read_table(out).num_rows == 0
