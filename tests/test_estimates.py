@@ -72,6 +72,14 @@ def test_psf_width_is_right_at_moderate_density(sigma):
     assert f"{estimate.sigma_px:.3f}" in estimate.sentence
 
 
+def test_a_wide_psf_of_bright_spots_is_found():
+    # Looked at with a usual width, each spot is taken for a clump, and none is alone.
+    electrons, variance = simulate(0.003, 20, 14, (2.2, 2.2), photons=(3000, 6000))
+    estimate = estimate_psf(electrons, variance)
+    assert abs(estimate.sigma_px - 2.2) < 4 * estimate.error_px
+    assert estimate.sigma_px == pytest.approx(2.2, rel=0.02)
+
+
 def test_psf_width_is_right_in_a_crowd():
     electrons, variance = simulate(0.0356, 30, 2, (1.1, 1.1))
     estimate = estimate_psf(electrons, variance)

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "src" / "sureloc"
 LAYERS = (
     {"errors", "seeds", "camera", "table"},
     {"physics", "diffusion", "networks", "scoring", "compiled"},
-    {"simulate", "train", "localize", "evaluate", "analysis"},
+    {"simulate", "train", "localize", "evaluate", "analysis", "calibrate"},
     {"io", "report", "config"},
     {"runs"},
     {"cli"},

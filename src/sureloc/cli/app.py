@@ -5,7 +5,7 @@ for a group of commands, a Typer application of that name). Those modules import
 inside the function, so that `sureloc --help` need not wait for torch.
 
 Exit codes: 0 done; 1 a result could not be written; 2 the input cannot be used; 3 `localize`
-finished, but its verdict is "do not trust".
+finished, but its verdict is "do not trust", or `adapt` did, but its weights got worse.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ import typer
 from sureloc import __version__
 from sureloc.errors import InputError, SurelocError
 
-COMMANDS = ("demo", "simulate", "localize", "convert", "reproduce", "drift", "link", "filter")
+COMMANDS = (
+    *("demo", "simulate", "localize", "reproduce", "convert", "drift", "link", "filter"),
+    *("calibrate_camera", "inspect", "adapt"),  # a command's dashes are underscores here
+)
 GROUPS = ("train",)
 
 
@@ -54,7 +57,9 @@ def _build() -> typer.Typer:
     application.callback()(_sureloc)
     for name in COMMANDS:
         if find_spec(f"sureloc.cli.{name}"):
-            application.command(name)(getattr(import_module(f"sureloc.cli.{name}"), name))
+            application.command(name.replace("_", "-"))(
+                getattr(import_module(f"sureloc.cli.{name}"), name)
+            )
     for name in GROUPS:
         if find_spec(f"sureloc.cli.{name}"):
             group = getattr(import_module(f"sureloc.cli.{name}"), name)

@@ -53,7 +53,10 @@ def localize(
     roi: Annotated[str | None, typer.Option(help="Rows and columns to use, y0:y1,x0:x1.")] = None,
     frames: Annotated[str | None, typer.Option(help="Frames to use, a:b.")] = None,
     weights: Annotated[
-        str, typer.Option(help="Name of shipped weights, or path of a .safetensors file.")
+        str,
+        typer.Option(
+            help="Name of shipped weights, a .safetensors file, or a folder of `sureloc adapt`."
+        ),
     ] = "fast",
     device: Annotated[str, typer.Option(help="For the networks: auto, cpu or cuda.")] = "auto",
     workers: Annotated[

@@ -6,6 +6,8 @@ frames, (rows, columns). Nothing in a file is executed: YAML is loaded safely, p
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy.typing as npt
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sureloc.camera import Camera
+from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
 from sureloc.errors import CameraError
 
 _MAPS = ("offset_adu", "gain_adu_per_e", "variance_adu2")
@@ -97,6 +99,51 @@ def write_camera(camera: Camera, path: str | Path) -> None:
         path.write_text(yaml.safe_dump(fields, sort_keys=False), encoding="utf-8")
     else:
         raise CameraError(f"A camera cannot be written to {path}; use .npz or .yaml.")
+
+
+def write_camera_with_maps(camera: Camera, path: Path) -> tuple[Path, ...]:
+    """Write any camera as YAML that names its maps, which go beside it into `<stem>_maps.npz`.
+
+    Returns:
+        The files, the YAML first; the maps are missing where all is numbers.
+    """
+    fields: dict[str, Any] = {name: getattr(camera, name) for name in (*_MAPS, *_SCALARS)}
+    maps = path.with_name(f"{path.stem}_maps.npz")
+    arrays: dict[str, Any] = {k: v for k, v in fields.items() if isinstance(v, np.ndarray)}
+    written = {
+        name: f"{maps.name}#{name}" if name in arrays else value for name, value in fields.items()
+    }
+    if arrays:
+        np.savez_compressed(maps, **arrays)
+    path.write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
+    return (path, maps) if arrays else (path,)
+
+
+def write_picasso_camera(
+    camera: Camera, shape: tuple[int, int], path: Path, metadata: Mapping[str, Any]
+) -> None:
+    """Write a camera as the sCMOS calibration that Picasso reads (`*_scmos_calib.hdf5`).
+
+    Args:
+        camera: its maps are written as float32; saturation, quantum efficiency and electron
+            multiplication have no place there. Picasso's variance is that of a dark movie, the
+            rounding to whole ADU included, which `Camera` leaves out.
+        shape: (rows, columns) of the frames, over which numbers are spread.
+        path: the file.
+        metadata: further plain values that Picasso shows.
+    """
+    import h5py
+
+    rows, columns = shape
+    facts = {"Height": rows, "Width": columns, **metadata}
+    with h5py.File(path, "w") as file:
+        for field, name in _PICASSO_NAMES.items():
+            values = np.asarray(getattr(camera, field))
+            if field == "variance_adu2":
+                values = values + ROUNDING_VARIANCE_ADU2
+            spread = np.broadcast_to(values, shape)
+            file.create_dataset(name, data=spread.astype(np.float32))
+        file.attrs["metadata"] = json.dumps(facts, ensure_ascii=False)
 
 
 def _read_yaml(path: Path) -> Camera:

@@ -17,6 +17,7 @@ import torch
 from scipy import ndimage, special
 from scipy.spatial import KDTree
 
+from sureloc.errors import WeightsError
 from sureloc.networks.posterior import posterior_images
 from sureloc.networks.weights import Networks
 from sureloc.physics.kde import camera_px, peak_of_one
@@ -29,6 +30,7 @@ FINE = 4  # values a pixel along each axis in images of networks
 LEAST_PEAK = 0.4  # of one emitter's: lower maxima of a draw are its noise
 FAINTEST = 0.2  # of the mean brightness, for a start
 GUIDE_FLOOR = 0.3  # share of births that the guide spreads evenly
+_RANGES = ("sigma_px", "photons", "density_per_px2", "background_e", "read_noise_e")
 GUIDE_RING = 0.1  # share outside the frame, beside pixels of its border that are bright
 CROWDED_SIGMAS = 5.0  # spots closer than this may hide a third
 BRIGHT = 1.6  # times the mean: a spot so bright may be two
@@ -63,6 +65,30 @@ def within_training(networks: Networks, sigma_px: tuple[float, float]) -> bool:
     return all(low <= sigma <= high for sigma in sigma_px)
 
 
+def trained_ranges(networks: Networks) -> dict[str, tuple[float, float]]:
+    """Give what of a movie the networks have seen in training, lowest and highest.
+
+    Returns:
+        `sigma_px`, `photons` (photo-electrons of an emitter), `density_per_px2`, `background_e`
+        and `read_noise_e`; the last three begin at 0, as fewer emitters and less noise are no harm.
+
+    Raises:
+        WeightsError: the card is silent about it.
+    """
+    try:
+        seen = networks.card.training["psi"]["recipe"]["conditions"]
+        ranges = {name: (float(seen[name][0]), float(seen[name][1])) for name in _RANGES}
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise WeightsError(
+            f"The card of the weights {networks.card.name} does not say what they were trained on. "
+            "Take weights that `sureloc train export` wrote."
+        ) from error
+    free = ("density_per_px2", "background_e", "read_noise_e")
+    return {
+        name: (0.0, high) if name in free else (low, high) for name, (low, high) in ranges.items()
+    }
+
+
 def outside_training(
     networks: Networks,
     mean_photons: float,
@@ -83,18 +109,14 @@ def outside_training(
         read_noise_e: rms, photo-electrons.
     """
     try:
-        seen = networks.card.training["psi"]["recipe"]["conditions"]
-        faint, bright = seen["photons"]
-        dense, light, noisy = (
-            seen[name][1] for name in ("density_per_px2", "background_e", "read_noise_e")
-        )
-    except (KeyError, TypeError, ValueError, IndexError):
+        seen = trained_ranges(networks)
+    except WeightsError:
         return ["the weights do not say what they were trained on"]
     checks = (
-        ("brightness", "photo-electrons", mean_photons, faint, bright),
-        ("density", "emitters per square pixel", density_per_px2, 0, dense),
-        ("background", "photo-electrons per pixel", background_e, 0, light),
-        ("read noise", "photo-electrons", read_noise_e, 0, noisy),
+        ("brightness", "photo-electrons", mean_photons, *seen["photons"]),
+        ("density", "emitters per square pixel", density_per_px2, *seen["density_per_px2"]),
+        ("background", "photo-electrons per pixel", background_e, *seen["background_e"]),
+        ("read noise", "photo-electrons", read_noise_e, *seen["read_noise_e"]),
     )
     return [
         f"the {what} ({value:.3g} {unit}) is outside what the networks were trained on "

@@ -25,6 +25,7 @@ FloatArray = npt.NDArray[np.float64]
 
 LEAST_SPOTS = 3
 SIGMA_RANGE_PX = (0.5, 4.0)
+_WIDER_PX = (2.2, 3.3)
 _MOST_SPOTS = 2000
 _FRAMES_AT_ONCE = 20
 _ROUNDS = 4
@@ -86,13 +87,27 @@ def estimate_psf(
         electrons: frames in photo-electrons, best spread over the movie.
         read_variance_e2: read variance of every pixel, electrons^2.
         excess_noise: F^2 of electron multiplication, 1 without it.
-        start_sigma_px: width with which detection starts.
+        start_sigma_px: width with which detection starts; wider ones are tried where it finds too
+            few lone spots, since bright wide spots look like several narrow ones.
 
     Raises:
         InputError: there are fewer than 3 lone spots to measure.
     """
     data = np.asarray(electrons, dtype=np.float64)
     variance = np.asarray(read_variance_e2, dtype=np.float64)
+    error: InputError | None = None
+    for start in (start_sigma_px, *(wide for wide in _WIDER_PX if wide > start_sigma_px)):
+        try:
+            return _from_start(data, variance, excess_noise, start)
+        except InputError as refused:
+            error = error or refused
+    assert error is not None  # noqa: S101 - for the type checker
+    raise error
+
+
+def _from_start(
+    data: FloatArray, variance: FloatArray, excess_noise: float, start_sigma_px: float
+) -> PSFEstimate:
     sigma = (start_sigma_px, start_sigma_px)
     for _ in range(_ROUNDS):
         fits = _fit_lone_spots(data, variance, excess_noise, sigma)

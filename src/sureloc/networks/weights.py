@@ -248,8 +248,8 @@ def load_weights(
     """Load trained networks.
 
     Args:
-        name_or_path: a name of `shipped_weights`, or the path of a .safetensors file whose card
-            lies beside it as .json.
+        name_or_path: a name of `shipped_weights`, the path of a .safetensors file whose card lies
+            beside it as .json, or a folder that holds one such file.
         device: where the networks shall live.
 
     Returns:
@@ -282,6 +282,8 @@ def save_weights(networks: Networks, path: Path, card_path: Path | None = None) 
 
 def _read(name_or_path: str | Path) -> tuple[dict[str, Tensor], str, str]:
     path = Path(name_or_path)
+    if path.is_dir() and str(name_or_path) not in shipped_weights():
+        path = _only_file(path)
     if len(path.parts) == 1 and path.suffix == "":
         names = shipped_weights()
         if str(name_or_path) not in names:
@@ -312,6 +314,17 @@ def _read(name_or_path: str | Path) -> tuple[dict[str, Tensor], str, str]:
         raise WeightsError(
             f"{path} is named .safetensors but is none: {error}. Export the weights again."
         ) from error
+
+
+def _only_file(folder: Path) -> Path:
+    files = sorted(f for f in folder.glob("*.safetensors") if not f.name.startswith("."))
+    if len(files) != 1:
+        held = ", ".join(file.name for file in files) or "no .safetensors file"
+        raise WeightsError(
+            f"The folder {folder} holds {held}; weights are one such file. Give its path, or the "
+            "folder of a `sureloc adapt` that has finished."
+        )
+    return files[0]
 
 
 def _parse_card(text: str, source: str) -> Card:

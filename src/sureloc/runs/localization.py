@@ -121,8 +121,9 @@ def localize_file(
         seed: the same seed gives the same results.
         roi: rows and columns to use, "y0:y1,x0:x1".
         frames: frames to use, "a:b".
-        weights: name of shipped weights or path of a .safetensors file; chains only begin at draws,
-            and end in the same rows from those of one evaluation ("fast") as of eight ("default").
+        weights: name of shipped weights, path of a .safetensors file, or folder of `sureloc adapt`;
+            chains only begin at draws, and end in the same rows from those of one evaluation
+            ("fast") as of eight ("default").
         device: "auto", "cpu" or "cuda", for the networks.
         workers: threads or processes; results do not depend on them.
         min_probability: rows that exist with less than this are left out.

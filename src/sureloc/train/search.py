@@ -197,7 +197,7 @@ def search(
     yhat = unfold(held_out.seen.estimate)[:, 0]
     for candidate in schedules:
         sampling = Sampling(candidate.levels.levels(candidate.steps), sampler)
-        images = _draw(networks, held_out.seen, sampling, draws, seed)
+        images = draw_held_out(networks, held_out.seen, sampling, draws, seed)
         energy, error, ratio = scores_of(images, held_out.truth, yhat)
         distance = frechet_distance(features(images[0]), wanted)
         evaluations = samplers.evaluations(sampler, candidate.steps)
@@ -240,9 +240,10 @@ def chosen_by_energy(scored: Sequence[Scored]) -> Scored | None:
     return min(honest, key=lambda one: (one.energy, one.evaluations), default=None)
 
 
-def _draw(
+def draw_held_out(
     networks: Networks, seen: SeenTiles, sampling: Sampling, draws: int, seed: int
 ) -> Float[Tensor, "draws tiles fine_height fine_width"]:
+    """Draw images of held-out tiles, in phi's unit; the seed names the noise of each tile."""
     tiles = len(seen.estimate)
     images = []
     for k in range(draws):

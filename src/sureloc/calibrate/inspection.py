@@ -1,0 +1,603 @@
+"""What a movie is like, in half a minute: camera, PSF, molecules and background, with their errors.
+
+Camera and PSF width come from `sureloc.localize`. Molecules are counted and weighed as detected
+spots, which merge where they overlap and are missed where they are faint. How much so is found by
+doing the same once more to a movie simulated with what was found, whose truth is known (indirect
+inference; Gourieroux, Monfort and Renault 1993): the answers are corrected by the ratio, and a part
+of the correction is added to their errors, since real molecules are not quite those simulated.
+
+The errors hold for what a single number can say. Where a movie is uneven, the values are means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sureloc.calibrate.on_time import FrameSpots, OnTime, estimate_on_time
+from sureloc.camera import Camera
+from sureloc.errors import InputError, WeightsError
+from sureloc.localize.camera_estimate import estimate_camera, estimate_offset_shift
+from sureloc.localize.detect import Spots, detect_spots
+from sureloc.localize.movie import Frames, read_frames, spread_frames
+from sureloc.localize.proposals import trained_ranges
+from sureloc.localize.psf_estimate import PSFEstimate, estimate_psf
+from sureloc.localize.saturation import cut_off_adu, telling_frames
+from sureloc.networks.weights import Networks
+from sureloc.physics.image import render_frames
+from sureloc.physics.noise import sample_electrons
+from sureloc.physics.psf import GaussianPSF
+from sureloc.seeds import numpy_generator, torch_generator
+
+Array = npt.NDArray[np.float64]
+
+SIDE_PX = 256  # of the middle of the frame that is looked at
+SPREAD_PIXELS = 600_000  # in frames spread over the movie, for everything but the on-time
+RUN_PIXELS = 2_500_000  # in successive frames, for the on-time
+MOST_SPREAD, MOST_RUN = 40, 300
+EXAMPLES = 12
+_SIMULATED_PX = 96
+_SIMULATED_SPOTS = 500.0
+_CORRECTIONS = 3
+_CORRECTION_DOUBT = 0.4  # of the correction's logarithm, as one standard error
+_LEAST_SPOTS = 20
+_LARGEST_FACTOR = 3.0
+_EXAMPLE_REACH_PX = 6
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One property of a movie.
+
+    Attributes:
+        name: what it is, for people.
+        value: None where it could not be had.
+        error: its standard error; None where there is none to state.
+        unit: unit, or an empty string.
+        source: where the value is from: the file, the movie, the user.
+        trained: lowest and highest value that the weights have seen; None if it does not matter
+            to them or they do not say.
+        note: a remark; may be empty.
+    """
+
+    name: str
+    value: float | None
+    error: float | None
+    unit: str
+    source: str
+    trained: tuple[float, float] | None = None
+    note: str = ""
+
+    @property
+    def covered(self) -> bool | None:
+        """Whether the weights have seen such values; None if that is no question."""
+        if self.trained is None or self.value is None:
+            return None
+        return self.trained[0] <= self.value <= self.trained[1]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a movie is like.
+
+    Attributes:
+        quantities: by a short key, in the order in which people want to read them.
+        weights: name of the weights that `covered` speaks of.
+        shape: (frames, rows, columns) of the movie.
+        looked_at: frames, rows and columns that were looked at for all but the on-time.
+        camera: the camera, given or estimated, of the part that was looked at.
+        camera_name: as the file says; None if it does not.
+        on_time: how long molecules shine; None for a movie too short.
+        mean_adu, sd_adu: mean and standard deviation of the frames looked at, (rows, columns).
+        examples_e: windows round clear spots, photo-electrons, (spots, size, size).
+        transfer: level (photo-electrons), variance of what the fit leaves (electrons^2), its
+            standard error, in bins, (bins, 3).
+        spot_photons: detected photo-electrons of every spot.
+        background_e: background of every frame's and region's middle, photo-electrons.
+        notes: what a user should know, a sentence each.
+    """
+
+    quantities: dict[str, Quantity]
+    weights: str
+    shape: tuple[int, int, int]
+    looked_at: tuple[int, int, int]
+    camera: Camera
+    camera_name: str | None
+    on_time: OnTime | None
+    mean_adu: Array
+    sd_adu: Array
+    examples_e: Array
+    transfer: Array
+    spot_photons: Array
+    background_e: Array
+    notes: tuple[str, ...]
+
+    @property
+    def covered(self) -> bool:
+        """Whether the weights have seen all of it."""
+        return all(quantity.covered is not False for quantity in self.quantities.values())
+
+    def value(self, key: str) -> float:
+        """Give a quantity's value.
+
+        Raises:
+            InputError: it could not be had.
+        """
+        quantity = self.quantities[key]
+        if quantity.value is None:
+            raise InputError(f"The {quantity.name} could not be estimated: {quantity.note}.")
+        return quantity.value
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What the user or the file says.
+
+    Attributes:
+        pixel_nm: pixel size in the sample, nm.
+        pixel_source: who says so.
+        exposure_ms: exposure of a frame, ms.
+        camera_name: for people.
+        source: who says the last two.
+    """
+
+    pixel_nm: float | None = None
+    pixel_source: str = "the file"
+    exposure_ms: float | None = None
+    camera_name: str | None = None
+    source: str = "the file"
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What detection says of molecules, before or after correction."""
+
+    density_per_px2: float
+    photons: float
+    background_e: float
+
+    def ratio(self, other: _Counted) -> tuple[float, float, float]:
+        return tuple(  # type: ignore[return-value]
+            float(np.clip(a / b, 1 / _LARGEST_FACTOR, _LARGEST_FACTOR)) if a > 0 and b > 0 else 1.0
+            for a, b in (
+                (self.density_per_px2, other.density_per_px2),
+                (self.photons, other.photons),
+                (self.background_e, other.background_e),
+            )
+        )
+
+
+def inspect_movie(
+    movie: Frames,
+    camera: Camera | None,
+    stated: Stated,
+    networks: Networks,
+    seed: int = 0,
+) -> Inspection:
+    """Look at some frames of a movie and say what it is like.
+
+    Args:
+        movie: the movie.
+        camera: its camera, or None to estimate it.
+        stated: what is known besides.
+        networks: weights, whose training is compared with the movie.
+        seed: the same seed gives the same answers.
+
+    Raises:
+        InputError: the frames are saturated, or hold too little to estimate a camera or PSF from.
+        CameraError: the camera's maps do not fit.
+    """
+    frames, height, width = movie.shape
+    rows, columns = _middle(height), _middle(width)
+    area = (rows.stop - rows.start) * (columns.stop - columns.start)
+    numbers = spread_frames(frames, int(np.clip(SPREAD_PIXELS // area, 4, MOST_SPREAD)))
+    adu = read_frames(movie, numbers)[:, rows, columns]
+    notes: list[str] = []
+    used, own, notes_of_camera = _camera_of(adu, movie, camera, rows, columns, seed)
+    notes += notes_of_camera
+    adu = adu[telling_frames(adu, used.saturation_adu)]
+    electrons = used.electrons(adu)
+    variance = used.read_variance_e2(electrons.shape[1:])
+    psf = estimate_psf(electrons, variance, used.excess_noise)
+    sigma = (psf.sigma_x_px, psf.sigma_y_px)
+    spots = detect_spots(electrons, variance, sigma, used.excess_noise)
+    on_time = _on_time(movie, used, (rows, columns), sigma, seed)
+    molecules = _molecules(spots, variance, sigma, used, own, seed)
+    if stated.camera_name:
+        notes.insert(0, f"The file names the camera: {stated.camera_name}.")
+    notes += _remarks(psf, spots, on_time)
+    quantities = _quantities(stated, used, own, psf, molecules, on_time, variance)
+    if on_time is None:
+        notes.append("The movie is too short to see how long molecules shine.")
+    return Inspection(
+        _with_training(quantities, networks),
+        networks.card.name,
+        (frames, height, width),
+        (len(adu), electrons.shape[1], electrons.shape[2]),
+        used,
+        stated.camera_name,
+        on_time,
+        adu.mean(0, dtype=np.float64),
+        adu.std(0, dtype=np.float64),
+        _examples(spots, electrons, sigma),
+        _transfer(spots, electrons, sigma, used),
+        spots.photons,
+        spots.background_e[:, ::16, ::16].ravel(),
+        tuple(notes),
+    )
+
+
+def _middle(length: int) -> slice:
+    side = min(length, SIDE_PX)
+    return slice((length - side) // 2, (length - side) // 2 + side)
+
+
+@dataclass(frozen=True)
+class _CameraErrors:
+    """Standard errors of a camera's numbers: gain relative, the others in electrons."""
+
+    gain: float
+    offset_e: float
+    read_noise_e: float
+    estimated: bool
+
+
+def _camera_of(
+    adu: npt.NDArray[np.generic],
+    movie: Frames,
+    camera: Camera | None,
+    rows: slice,
+    columns: slice,
+    seed: int,
+) -> tuple[Camera, _CameraErrors, list[str]]:
+    """Give the camera of the part that is looked at, how sure it is, and what to say of it."""
+    top = cut_off_adu(adu)
+    if camera is None:
+        guess = estimate_camera(
+            adu, numpy_generator(seed, "camera"), saturation_adu=65535 if top is None else top
+        )
+        gain = float(guess.camera.gain_adu_per_e)
+        errors = _CameraErrors(
+            guess.gain_error / gain,
+            guess.offset_error_adu / gain,
+            guess.read_noise_error_e,
+            True,
+        )
+        return guess.camera, errors, [guess.sentence]
+    camera.check_shape((movie.shape[1], movie.shape[2]))
+    part = camera.crop(rows, columns)
+    shape = (adu.shape[1], adu.shape[2])
+    shift = estimate_offset_shift(
+        part.electrons(adu),
+        part.read_variance_e2(shape),
+        numpy_generator(seed, "offset"),
+        part.excess_noise,
+    )
+    errors = _CameraErrors(0.0, shift.error_e, 0.0, False)
+    if abs(shift.shift_e) <= max(4 * shift.error_e, 0.7):
+        return part, errors, ["The camera was given, and the movie's noise agrees with it."]
+    moved = replace(part, offset_adu=part.offset_adu + shift.shift_e * part.gain_adu_per_e)
+    return moved, errors, [f"The camera was given. {shift.sentence} The offset was moved by it."]
+
+
+@dataclass(frozen=True)
+class _Molecules:
+    """Density, photons and background with their standard errors (photo-electrons, px)."""
+
+    found: _Counted
+    errors: tuple[float, float, float]
+    spots: int
+
+
+def _molecules(
+    spots: Spots,
+    variance: Array,
+    sigma: tuple[float, float],
+    camera: Camera,
+    own: _CameraErrors,
+    seed: int,
+) -> _Molecules | None:
+    if spots.frame.size < _LEAST_SPOTS:
+        return None
+    raw = _counted(spots)
+    found, ratio = raw, (1.0, 1.0, 1.0)
+    for turn in range(_CORRECTIONS):
+        again, truth = _simulated(found, spots, raw, variance, sigma, camera, seed, turn)
+        # What detection makes of the simulated truth is what it made of the real one.
+        ratio = truth.ratio(again)
+        found = _Counted(
+            raw.density_per_px2 * ratio[0], raw.photons * ratio[1], raw.background_e * ratio[2]
+        )
+    frames = len(spots.background_e)
+    per_frame = np.bincount(spots.frame, minlength=frames)
+    of_counts = max(
+        float(per_frame.std(ddof=1)) if frames > 1 else 0.0, math.sqrt(per_frame.mean())
+    )
+    simulated = 1.0 / math.sqrt(_SIMULATED_SPOTS)
+    relative = [
+        math.hypot(of_counts / math.sqrt(frames) / per_frame.mean(), simulated),
+        math.hypot(
+            float(spots.photons.std()) / (math.sqrt(spots.photons.size) * raw.photons),
+            simulated * float(spots.photons.std()) / raw.photons,
+            own.gain,
+        ),
+        math.hypot(
+            float(spots.background_e.mean((1, 2)).std()) / math.sqrt(frames) / raw.background_e,
+            own.gain,
+        )
+        if raw.background_e > 0
+        else 0.0,
+    ]
+    relative = [
+        math.hypot(part, _CORRECTION_DOUBT * abs(math.log(r)))
+        for part, r in zip(relative, ratio, strict=True)
+    ]
+    return _Molecules(
+        found,
+        (
+            relative[0] * found.density_per_px2,
+            relative[1] * found.photons,
+            math.hypot(relative[2] * found.background_e, own.offset_e),
+        ),
+        int(spots.frame.size),
+    )
+
+
+def _counted(spots: Spots) -> _Counted:
+    frames, rows, columns = spots.background_e.shape
+    return _Counted(
+        spots.frame.size / (frames * rows * columns),
+        float(spots.photons.mean()) if spots.photons.size else 0.0,
+        float(spots.background_e.mean()),
+    )
+
+
+def _simulated(
+    like: _Counted,
+    spots: Spots,
+    raw: _Counted,
+    variance: Array,
+    sigma: tuple[float, float],
+    camera: Camera,
+    seed: int,
+    turn: int,
+) -> tuple[_Counted, _Counted]:
+    """Simulate frames of known truth and detect in them; give what was found, and the truth."""
+    side = min(_SIMULATED_PX, *variance.shape)
+    rng = numpy_generator(seed, "inspection", turn)
+    wide = side + 6.0
+    frames = int(np.clip(_SIMULATED_SPOTS / (like.density_per_px2 * side**2), 3, 60))
+    count = rng.poisson(like.density_per_px2 * wide**2, frames)
+    frame = np.repeat(np.arange(frames), count)
+    x, y = rng.uniform(-3.5, side + 2.5, (2, frame.size))
+    photons = rng.choice(spots.photons, frame.size) * (like.photons / raw.photons)
+    expected = render_frames(
+        torch.from_numpy(x),
+        torch.from_numpy(y),
+        torch.from_numpy(photons),
+        torch.from_numpy(frame),
+        GaussianPSF(*sigma),
+        (frames, side, side),
+    ) + max(like.background_e, 0.0)
+    noise = np.ascontiguousarray(variance[:side, :side])
+    generator = torch_generator(seed, "inspection noise", turn)
+    electrons = sample_electrons(expected, torch.from_numpy(noise), generator, camera.em_gain)
+    found = detect_spots(electrons.numpy(), noise, sigma, camera.excess_noise)
+    inside = (np.abs(2 * x - side + 1) <= side) & (np.abs(2 * y - side + 1) <= side)
+    truth = _Counted(
+        float(inside.sum()) / (frames * side**2),
+        float(photons[inside].mean()) if inside.any() else like.photons,
+        like.background_e,
+    )
+    return _counted(found), truth
+
+
+def _on_time(
+    movie: Frames,
+    camera: Camera,
+    part: tuple[slice, slice],
+    sigma: tuple[float, float],
+    seed: int,
+) -> OnTime | None:
+    """Look at successive frames from the middle of the movie, a smaller part of larger frames."""
+    frames = movie.shape[0]
+    area = (part[0].stop - part[0].start) * (part[1].stop - part[1].start)
+    number = min(frames, MOST_RUN, max(RUN_PIXELS // area, 30))
+    if number < 4:
+        return None
+    first = (frames - number) // 2
+    variance = camera.read_variance_e2((part[0].stop - part[0].start, part[1].stop - part[1].start))
+    run = []
+    for begin in range(first, first + number, 10):
+        adu = movie.read(begin, min(begin + 10, first + number))[:, part[0], part[1]]
+        spots = detect_spots(camera.electrons(adu), variance, sigma, camera.excess_noise)
+        for k in range(len(adu)):
+            mine = spots.frame == k
+            run.append(FrameSpots(spots.x_px[mine], spots.y_px[mine], spots.significance[mine]))
+    width = math.sqrt(sigma[0] * sigma[1])
+    return estimate_on_time([run], width, numpy_generator(seed, "on-time"))
+
+
+def _remarks(psf: PSFEstimate, spots: Spots, on_time: OnTime | None) -> list[str]:
+    remarks = []
+    if psf.spread > 0.08:
+        remarks.append(
+            f"Spots differ in width by {100 * psf.spread:.0f} % beyond noise, as by focus; one "
+            "width does not describe them all."
+        )
+    if spots.frame.size < _LEAST_SPOTS:
+        remarks.append(
+            f"Only {spots.frame.size} spots were found in the frames looked at: too few to say "
+            "how many molecules there are and how bright."
+        )
+    if on_time is not None and on_time.fades_early:
+        remarks.append(
+            "Molecules that have shone for some frames go on more often than new ones: no single "
+            "on-time describes them (two kinds of molecules, beads, or frames that are missed)."
+        )
+    return remarks
+
+
+def _quantities(
+    stated: Stated,
+    camera: Camera,
+    own: _CameraErrors,
+    psf: PSFEstimate,
+    molecules: _Molecules | None,
+    on_time: OnTime | None,
+    variance: Array,
+) -> dict[str, Quantity]:
+    source = "the movie" if own.estimated else "the camera file"
+    gain = float(np.median(np.asarray(camera.gain_adu_per_e)))
+    noise = math.sqrt(float(np.median(variance)))
+    assumed = "usual, not measured" if own.estimated else ""
+    found: dict[str, Quantity] = {
+        "pixel_nm": Quantity(
+            "pixel size", stated.pixel_nm, None, "nm",
+            stated.pixel_source if stated.pixel_nm else "",
+            note="" if stated.pixel_nm else "not in the file; --pixel-nm",
+        ),
+        "exposure_ms": Quantity(
+            "exposure", stated.exposure_ms, None, "ms", stated.source if stated.exposure_ms else "",
+            note="" if stated.exposure_ms else "not in the file",
+        ),
+        "offset_adu": Quantity(
+            "offset", float(np.median(np.asarray(camera.offset_adu))), own.offset_e * gain, "ADU",
+            source,
+        ),
+        "gain_adu_per_e": Quantity(
+            "gain", gain, own.gain * gain if own.estimated else None, "ADU/e-", source
+        ),
+        "read_noise_e": Quantity(
+            "read noise", noise, own.read_noise_e if own.estimated else None, "e- rms", source,
+            note=assumed,
+        ),
+        "sigma_px": Quantity(
+            "PSF width, sd", psf.sigma_px, psf.error_px, "px", f"{psf.spots} lone spots"
+        ),
+    }  # fmt: skip
+    few = "too few spots"
+    by = f"{molecules.spots:,} spots" if molecules else ""
+    values: tuple[float | None, ...] = (None,) * 3
+    errors: tuple[float | None, ...] = (None,) * 3
+    if molecules is not None:
+        counted = molecules.found
+        values = (counted.density_per_px2, counted.photons, counted.background_e)
+        errors = molecules.errors
+    for key, name, unit, value, error in (
+        ("density_per_px2", "molecules lit", "/px²/frame", values[0], errors[0]),
+        ("photons", "brightness", "e-/frame", values[1], errors[1]),
+        ("background_e", "background", "e-/px", values[2], errors[2]),
+    ):
+        note = "" if molecules else few
+        found[key] = Quantity(name, value, error, unit, by, note=note)
+    if molecules is not None and stated.pixel_nm:
+        area_um2 = (stated.pixel_nm / 1000) ** 2
+        found["density_per_um2"] = Quantity(
+            "molecules lit",
+            molecules.found.density_per_px2 / area_um2,
+            molecules.errors[0] / area_um2,
+            "/µm²/frame",
+            by,
+        )
+    found["on_frames"] = _shining(on_time)
+    if stated.exposure_ms and found["on_frames"].value is not None:
+        frames = found["on_frames"]
+        assert frames.value is not None  # noqa: S101 - for the type checker
+        found["on_ms"] = Quantity(
+            "on-time",
+            frames.value * stated.exposure_ms,
+            None if frames.error is None else frames.error * stated.exposure_ms,
+            "ms",
+            frames.source,
+            note="if frames follow without a pause",
+        )
+    return found
+
+
+def _shining(on_time: OnTime | None) -> Quantity:
+    """Say how long molecules shine, or why it is not known."""
+    name, unit = "on-time", "frames"
+    if on_time is None:
+        return Quantity(name, None, None, unit, "", note="fewer than four frames")
+    by = f"{on_time.tracks:,} tracks"
+    if math.isnan(on_time.frames):
+        return Quantity(
+            name, None, None, unit, by,
+            note=f"only {on_time.trials} times was a molecule seen in three frames running; its "
+            "on-time is short, about a frame, or the movie is",
+        )  # fmt: skip
+    if not math.isfinite(on_time.error):
+        return Quantity(
+            name, None, None, unit, by,
+            note=f"at least {on_time.at_least:.3g} frames: too few molecules were seen to go off",
+        )  # fmt: skip
+    return Quantity(name, on_time.frames, on_time.error, unit, by)
+
+
+def _with_training(quantities: dict[str, Quantity], networks: Networks) -> dict[str, Quantity]:
+    try:
+        seen = trained_ranges(networks)
+    except WeightsError:
+        return quantities
+    return {
+        key: replace(quantity, trained=seen[key]) if key in seen else quantity
+        for key, quantity in quantities.items()
+    }
+
+
+def _examples(spots: Spots, electrons: Array, sigma: tuple[float, float]) -> Array:
+    """Cut windows round clear spots of all brightnesses."""
+    reach = max(_EXAMPLE_REACH_PX, math.ceil(4 * max(sigma)))
+    column, row = np.rint(spots.x_px).astype(int), np.rint(spots.y_px).astype(int)
+    inside = (
+        (column >= reach)
+        & (column < electrons.shape[2] - reach)
+        & (row >= reach)
+        & (row < electrons.shape[1] - reach)
+    )
+    chosen = np.flatnonzero(inside)
+    chosen = chosen[np.argsort(spots.photons[chosen])]
+    if chosen.size > EXAMPLES:
+        chosen = chosen[np.linspace(0, chosen.size - 1, EXAMPLES).round().astype(int)]
+    size = 2 * reach + 1
+    windows = [
+        electrons[spots.frame[k], row[k] - reach :, column[k] - reach :][:size, :size]
+        for k in chosen
+    ]
+    return np.stack(windows) if windows else np.zeros((0, size, size))
+
+
+def _transfer(spots: Spots, electrons: Array, sigma: tuple[float, float], camera: Camera) -> Array:
+    """Bin the squares of what the fit leaves by the fitted level, quiet pixels only."""
+    fitted = spots.expected_e(sigma)
+    variance = camera.read_variance_e2(electrons.shape[1:])
+    quiet = np.broadcast_to(variance <= 3 * np.median(variance), fitted.shape)
+    level, square = fitted[quiet], (electrons - fitted)[quiet] ** 2
+    # Under spots the misfit of a PSF counts as noise; the middle half of each bin is free of it.
+    order = np.argsort(level)
+    rows = []
+    for part in _bins(level[order]):
+        here = order[part]
+        if here.size >= 200:
+            rows.append(
+                (
+                    float(level[here].mean()),
+                    float(square[here].mean()),
+                    float(square[here].std()) / math.sqrt(here.size),
+                )
+            )
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+
+
+def _bins(ordered: Array) -> Sequence[slice]:
+    """Cut sorted levels into bins: the dark half by count, the bright tail by level."""
+    edges = [0, *(int(q * ordered.size) for q in (0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99))]
+    edges += [int(q * ordered.size) for q in (0.995, 0.998, 1.0)]
+    return [slice(a, b) for a, b in pairwise(edges) if b > a]

@@ -1,0 +1,119 @@
+"""`sureloc inspect`: what a movie is like, and whether the shipped weights suit it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sureloc.calibrate.inspection import Inspection
+    from sureloc.networks.weights import Networks
+
+
+def inspect(
+    movie: Annotated[
+        Path, typer.Argument(help="TIFF or OME-TIFF stack, folder of TIFFs, OME-Zarr or ND2.")
+    ],
+    camera: Annotated[
+        Path | None,
+        typer.Option(
+            help="Camera file (YAML, .npz, Picasso .hdf5); estimated from the movie without it."
+        ),
+    ] = None,
+    pixel_nm: Annotated[
+        float | None,
+        typer.Option(min=1.0, help="Pixel size in the sample, nm; by default what the file says."),
+    ] = None,
+    exposure_ms: Annotated[
+        float | None,
+        typer.Option(min=1e-6, help="Exposure of a frame, ms; by default what the file says."),
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(help="Weights to compare with: name, .safetensors file or adapted folder."),
+    ] = "fast",
+    picture: Annotated[
+        Path | None, typer.Option(help="New PNG: frames, spots, noise and histograms.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same answer.")] = 0,
+) -> None:
+    """Say what a movie is like, with errors, and whether the weights were trained for it.
+
+    Pixel size, camera and exposure from the file; offset, gain, read noise, PSF width, molecules,
+    photons, background and on-time from the movie. Takes about half a minute.
+    """
+    from sureloc.networks.weights import load_weights
+    from sureloc.report.inspection import draw_inspection
+
+    found = inspect_file(movie, camera, pixel_nm, exposure_ms, load_weights(weights), seed)
+    if picture is not None:
+        from sureloc.io.output import new_file
+
+        if picture.suffix.lower() != ".png":
+            picture = picture.with_name(f"{picture.name}.png")
+        with new_file(picture) as partial:
+            draw_inspection(found, movie.name, partial)
+    show(found, movie.name, as_json=json)
+
+
+def inspect_file(
+    movie: Path,
+    camera: Path | None,
+    pixel_nm: float | None,
+    exposure_ms: float | None,
+    networks: Networks,
+    seed: int,
+) -> Inspection:
+    """Open a movie and its camera, and look at it."""
+    from sureloc.calibrate.inspection import Stated, inspect_movie
+    from sureloc.io.acquisition import read_acquisition
+    from sureloc.io.cameras import read_camera
+    from sureloc.io.movies import open_movie
+
+    used = None if camera is None else read_camera(camera)
+    with open_movie(movie) as opened:
+        said = read_acquisition(movie)
+        stated = Stated(
+            pixel_nm or opened.pixel_nm,
+            "given" if pixel_nm else "the file",
+            exposure_ms or said.exposure_ms,
+            said.camera,
+            "given" if exposure_ms else f"the file ({said.source})",
+        )
+        return inspect_movie(opened, used, stated, networks, seed)
+
+
+def show(inspection: Inspection, name: str, *, as_json: bool) -> None:
+    """Print an inspection as a table for people or as JSON for programs."""
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from sureloc.report.inspection import COLUMNS, as_record, table_rows
+
+    if as_json:
+        typer.echo(json.dumps(as_record(inspection), indent=2, ensure_ascii=False))
+        return
+    table = Table(title=Text(name), title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column, justify="right" if column == "value" else "left")
+    for row in table_rows(inspection):
+        style = "bold red" if row[-1].startswith("NOT") else ""
+        table.add_row(*(Text(cell, style=style) for cell in row))
+    console = Console()
+    console.print(table)
+    for note in inspection.notes:
+        console.print(Text(note))
+    if inspection.covered:
+        said = f"The weights {inspection.weights} were trained for such movies."
+    else:
+        said = (
+            f"The weights {inspection.weights} were not trained for such movies. "
+            "`sureloc adapt MOVIE --out FOLDER` trains them on."
+        )
+    console.print(Text(said))

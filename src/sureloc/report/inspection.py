@@ -1,0 +1,273 @@
+"""What a movie is like, in one picture and one table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from sureloc.calibrate.inspection import Inspection, Quantity
+from sureloc.report.charts import BLUE, GREY, INK, ORANGE
+from sureloc.report.image_axes import add_colour_bar, add_scale_bar
+from sureloc.simulate.recipe import FrameRecipe
+
+Array = npt.NDArray[np.float64]
+
+COLUMNS = ("quantity", "value", "unit", "from", "weights")
+
+
+def table_rows(inspection: Inspection) -> list[tuple[str, ...]]:
+    """Give the table for people: `COLUMNS` of every quantity."""
+    return [
+        (quantity.name, value_text(quantity), quantity.unit, _origin(quantity), _covers(quantity))
+        for quantity in inspection.quantities.values()
+    ]
+
+
+def value_text(quantity: Quantity) -> str:
+    """Give value and error with as many digits as the error leaves meaning."""
+    value, error = quantity.value, quantity.error
+    if value is None:
+        return "unknown"
+    if error is None or not error > 0:
+        return f"{value:.4g}"
+    digits = min(max(1 - math.floor(math.log10(error)), 0), 6)
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def _origin(quantity: Quantity) -> str:
+    return ": ".join(part for part in (quantity.source, quantity.note) if part)
+
+
+def _covers(quantity: Quantity) -> str:
+    if quantity.covered is None or quantity.trained is None:
+        return ""
+    low, high = quantity.trained
+    return f"{'covered' if quantity.covered else 'NOT COVERED'} ({low:.3g} to {high:.3g})"
+
+
+def as_record(inspection: Inspection) -> dict[str, Any]:
+    """Give an inspection as plain values, for JSON; what is unknown is None."""
+    on_time = inspection.on_time
+    return {
+        "shape": list(inspection.shape),
+        "looked_at": list(inspection.looked_at),
+        "weights": inspection.weights,
+        "covered": inspection.covered,
+        "quantities": {
+            key: _plain(asdict(quantity)) | {"covered": quantity.covered}
+            for key, quantity in inspection.quantities.items()
+        },
+        "on_time": None
+        if on_time is None
+        else _plain(
+            {
+                "trials": on_time.trials,
+                "went_on": on_time.went_on,
+                "tracks": on_time.tracks,
+                "chance": on_time.chance,
+                "at_least_frames": on_time.at_least,
+            }
+        ),
+        "camera": {
+            "name": inspection.camera_name,
+            "em_gain": inspection.camera.em_gain,
+            "excess_noise": inspection.camera.excess_noise,
+            "quantum_efficiency": inspection.camera.quantum_efficiency,
+            "saturation_adu": inspection.camera.saturation_adu,
+        },
+        "notes": list(inspection.notes),
+    }
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }
+
+
+def draw_inspection(inspection: Inspection, name: str, path: Path) -> None:
+    """Draw mean and sd of the frames, example spots, photon transfer and histograms as one PNG.
+
+    Args:
+        inspection: what was found.
+        name: of the movie, for the title.
+        path: the file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    figure = Figure(figsize=(14.0, 7.8), dpi=110, layout="constrained")
+    panels = figure.subplots(2, 4)
+    _frame(panels[0, 0], inspection.mean_adu, "mean of the frames", inspection)
+    _frame(panels[0, 1], inspection.sd_adu, "standard deviation over time", inspection)
+    _examples(panels[0, 2], inspection.examples_e)
+    _transfer(panels[0, 3], inspection)
+    _histogram(
+        panels[1, 0],
+        inspection.spot_photons,
+        "photo-electrons of a spot",
+        inspection.quantities["photons"],
+        log=True,
+    )
+    _histogram(
+        panels[1, 1],
+        inspection.background_e,
+        "background (photo-electrons per pixel)",
+        inspection.quantities["background_e"],
+    )
+    _survival(panels[1, 2], inspection)
+    _numbers(panels[1, 3], inspection)
+    rows, columns = inspection.looked_at[1:]
+    figure.suptitle(
+        f"{name}: {inspection.looked_at[0]} of {inspection.shape[0]:,} frames, "
+        f"{rows} x {columns} px in the middle",
+        fontsize=11,
+    )
+    figure.savefig(path)
+
+
+def _frame(axes: Axes, image: Array, title: str, inspection: Inspection) -> None:
+    low, high = np.percentile(image, (0.5, 99.7))
+    shown = axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
+    axes.set_xticks([])
+    axes.set_yticks([])
+    pixel_nm = inspection.quantities["pixel_nm"].value
+    if pixel_nm is not None and min(image.shape) >= 8:
+        rows, columns = image.shape
+        shown.set_extent(
+            (-0.5 * pixel_nm, (columns - 0.5) * pixel_nm, (rows - 0.5) * pixel_nm, -0.5 * pixel_nm)
+        )
+        add_scale_bar(axes, FrameRecipe(height=rows, width=columns, pixel_nm=pixel_nm))
+    add_colour_bar(axes, shown, "ADU")
+    axes.set_title(title, fontsize=10)
+
+
+def _examples(axes: Axes, windows: Array) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title("example spots, faint to bright", fontsize=10)
+    if not len(windows):
+        axes.text(0.5, 0.5, "no spots", ha="center", transform=axes.transAxes)
+        return
+    across = math.ceil(math.sqrt(len(windows)))
+    size = windows.shape[1]
+    sheet = np.full((-(-len(windows) // across) * (size + 1) - 1, across * (size + 1) - 1), np.nan)
+    for k, window in enumerate(windows):
+        row, column = divmod(k, across)
+        low, high = float(window.min()), float(window.max())
+        place = np.s_[row * (size + 1) :, column * (size + 1) :]
+        sheet[place][:size, :size] = (window - low) / max(high - low, 1e-9)
+    axes.imshow(sheet, cmap="gray", interpolation="nearest")
+
+
+def _transfer(axes: Axes, inspection: Inspection) -> None:
+    camera = inspection.camera
+    points = inspection.transfer[inspection.transfer[:, 0] > 0]
+    axes.set_title("noise left over by the fit", fontsize=10)
+    axes.set_xlabel("fitted level (photo-electrons)")
+    axes.set_ylabel("variance (electrons²)")
+    if not len(points):
+        return
+    axes.errorbar(points[:, 0], points[:, 1], points[:, 2], fmt="o", color=BLUE, markersize=4)
+    noise = inspection.value("read_noise_e")
+    line = np.geomspace(0.8 * points[0, 0], 1.2 * points[-1, 0], 50)
+    axes.plot(
+        line,
+        camera.excess_noise * line + noise**2,
+        color=INK,
+        linewidth=1.0,
+        label="camera: shot + read noise",
+    )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _histogram(
+    axes: Axes, values: Array, label: str, quantity: Quantity, *, log: bool = False
+) -> None:
+    axes.set_xlabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+    if not values.size:
+        return
+    low, high = np.percentile(values, (0.2, 99.8))
+    if log:
+        low, high = max(low, 1.0), max(high, low * 1.1, 2.0)
+        axes.set_xscale("log")
+        edges = np.geomspace(low, high, 40)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    else:
+        edges = np.linspace(low, max(high, low + 1e-6), 40)
+    axes.hist(values, list(edges), color=BLUE, alpha=0.75)
+    if quantity.value is not None and quantity.error is not None:
+        axes.axvspan(
+            quantity.value - quantity.error,
+            quantity.value + quantity.error,
+            color=ORANGE,
+            alpha=0.3,
+            linewidth=0,
+        )
+        axes.axvline(
+            quantity.value, color=ORANGE, linewidth=1.4, label=f"mean {value_text(quantity)}"
+        )
+        axes.legend(frameon=False, fontsize=8)
+
+
+def _survival(axes: Axes, inspection: Inspection) -> None:
+    """Draw how often a molecule goes on, by how long it has shone already."""
+    on_time, quantity = inspection.on_time, inspection.quantities["on_frames"]
+    axes.set_title(f"on-time: {value_text(quantity)} frames", fontsize=10)
+    axes.set_xlabel("frames that a molecule has shone")
+    axes.set_ylabel("share that goes on (%)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylim(0, 105)
+    if on_time is None or not on_time.ages.size:
+        axes.text(0.5, 0.5, "not measurable", ha="center", transform=axes.transAxes, color=GREY)
+        return
+    trials = on_time.trials_by_age
+    some = trials > 0
+    share = on_time.went_on_by_age[some] / trials[some]
+    # Agresti and Coull's 68 % error stays sensible where none or all go on.
+    middle = (on_time.went_on_by_age[some] + 0.5) / (trials[some] + 1)
+    error = np.sqrt(middle * (1 - middle) / (trials[some] + 1))
+    style: dict[str, Any] = {"fmt": "o", "color": BLUE, "markersize": 4, "linewidth": 1.1}
+    axes.errorbar(on_time.ages[some], 100 * share, 100 * error, **style)
+    if quantity.value:
+        own = math.exp(-1 / quantity.value)
+        level = own + (1 - own) * on_time.chance
+        axes.axhline(100 * level, color=ORANGE, linewidth=1.4, label="one on-time for all")
+        axes.legend(frameon=False, fontsize=8, loc="lower left")
+
+
+def _numbers(axes: Axes, inspection: Inspection) -> None:
+    axes.set_axis_off()
+    for k, quantity in enumerate(inspection.quantities.values()):
+        colour = "#b3261e" if quantity.covered is False else INK
+        y = 1.0 - k / max(len(inspection.quantities), 10)
+        # Plain text: a name from a file must not be read as a formula.
+        style: dict[str, Any] = {
+            "transform": axes.transAxes,
+            "fontsize": 8.5,
+            "va": "top",
+            "parse_math": False,
+        }
+        axes.text(0.0, y, quantity.name, color=colour, **style)
+        axes.text(0.45, y, f"{value_text(quantity)} {quantity.unit}", color=colour, **style)
+    said = "all covered by" if inspection.covered else "red: not covered by"
+    axes.set_title(f"{said} the weights {inspection.weights}", fontsize=10)

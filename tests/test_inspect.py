@@ -1,0 +1,261 @@
+"""Inspecting a movie: known values lie within the stated errors; on-times; what files say."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+from sureloc.calibrate.inspection import Quantity, Stated, inspect_movie
+from sureloc.calibrate.on_time import FrameSpots, estimate_on_time
+from sureloc.camera import Camera
+from sureloc.cli import app as cli
+from sureloc.errors import InputError, WeightsError
+from sureloc.io.acquisition import _micro_manager, _nd2, _nd2_text, _ome, read_acquisition
+from sureloc.io.cameras import write_camera
+from sureloc.localize.proposals import trained_ranges
+from sureloc.networks.weights import load_weights
+from sureloc.report.inspection import value_text
+from sureloc.simulate.kinetics import advance, first_state, photons_by_frame
+from sureloc.simulate.movie import simulate_movie
+from sureloc.simulate.recipe import BlinkingKinetics, Recipe
+
+SIDE, FRAMES, ON_FRAMES = 64, 60, 4.0
+
+
+# --- On-time ------------------------------------------------------------------------------------
+
+
+def shining(on_frames, seed, molecules=900, frames=90, side=100.0):
+    """Spots of molecules that blink, with the noise and the misses of a detector."""
+    rng = np.random.default_rng(seed)
+    kinetics = BlinkingKinetics(
+        kind="blinking", on_frames=on_frames, off_frames=80 * on_frames + 100
+    )
+    places = rng.uniform(0, side, (molecules, 2))
+
+    def brightness(count, source):
+        return source.lognormal(np.log(20.0), 0.3, count)
+
+    state = first_state(molecules, kinetics, brightness, rng)
+    _, times = advance(state, frames, kinetics, brightness, rng)
+    emitted = photons_by_frame(times, frames)
+    run = []
+    for frame in range(frames):
+        mine = emitted.frame == frame
+        significance = emitted.photons[mine] + rng.normal(size=mine.sum())
+        seen = significance > 4.5
+        error = 1.2 / np.maximum(significance[seen], 4.0)
+        place = places[emitted.molecule[mine]][seen] + error[:, None] * rng.normal(
+            size=(int(seen.sum()), 2)
+        )
+        run.append(FrameSpots(place[:, 0], place[:, 1], significance[seen]))
+    return run
+
+
+@pytest.mark.parametrize("on_frames", [1.0, 3.0, 8.0, 30.0])
+def test_on_times_are_found_within_their_stated_errors(on_frames):
+    z = []
+    for seed in range(8):
+        found = estimate_on_time([shining(on_frames, seed)], 1.2, np.random.default_rng(seed))
+        z.append((found.frames - on_frames) / found.error)
+    # 8 values: their mean scatters by 0.35 and their rms by 0.25. On-states of one frame that a
+    # short darkness follows are seen as one: 1 % of them here.
+    assert abs(np.mean(z)) < 1.1
+    assert 0.4 < np.sqrt(np.mean(np.square(z))) < 1.7
+
+
+def test_the_recordings_length_does_not_matter():
+    # A run of 12 frames cuts nearly every on-state of 20 frames; counting whole ones gives 6.
+    runs = [shining(20.0, 100 + k, frames=12) for k in range(12)]
+    found = estimate_on_time(runs, 1.2, np.random.default_rng(0))
+    assert abs(found.frames - 20.0) < 3 * found.error
+    assert found.error < 4.0
+    assert not found.fades_early
+
+
+def test_two_kinds_of_molecules_are_noticed():
+    short, long = shining(1.5, 1, molecules=3000), shining(40.0, 2, molecules=3000)
+    both = [
+        FrameSpots(*(np.concatenate([getattr(s, n) for s in pair]) for n in s_names))
+        for pair in zip(short, long, strict=True)
+        for s_names in [("x_px", "y_px", "significance")]
+    ]
+    assert estimate_on_time([both], 1.2, np.random.default_rng(0)).fades_early
+
+
+def test_what_cannot_be_measured_is_not_stated():
+    rng = np.random.default_rng(3)
+    alone = [FrameSpots(*rng.uniform(0, 100, (2, 20)), np.full(20, 20.0)) for _ in range(10)]
+    assert np.isnan(estimate_on_time([alone], 1.2, rng).frames)
+    still = [FrameSpots(np.arange(9) * 10.0, np.full(9, 5.0), np.full(9, 20.0))] * 12
+    found = estimate_on_time([still], 1.2, rng)
+    assert not np.isfinite(found.error)
+    assert found.at_least == found.trials / 3.0
+    none = np.zeros(0)
+    assert estimate_on_time([[FrameSpots(none, none, none)] * 5], 1.2, rng).trials == 0
+
+
+# --- Whole movies -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    recipe = Recipe(
+        frame={"height": SIDE, "width": SIDE},
+        psf={"sigma_px": 1.2},
+        scene={"kind": "uniform", "density_per_um2": 21.0},
+        kinetics={"kind": "blinking", "on_frames": ON_FRAMES, "off_frames": 20 * ON_FRAMES},
+        photons={"kind": "lognormal", "mean": 800.0, "sd": 240.0},
+        background={"kind": "constant", "photons_per_px": 10.0},
+        camera={
+            "kind": "scalar",
+            "offset_adu": 100.0,
+            "gain_adu_per_e": 2.2,
+            "variance_adu2": 12.0,
+        },
+    )
+    chunk = next(simulate_movie(recipe, FRAMES, 5, chunk_frames=FRAMES))
+    path = tmp_path_factory.mktemp("movie") / "movie.ome.tif"
+    plane = {"ExposureTime": [0.05] * FRAMES, "ExposureTimeUnit": ["s"] * FRAMES}
+    names = {"PhysicalSizeX": 0.1, "PhysicalSizeY": 0.1, "Plane": plane}
+    tifffile.imwrite(path, chunk.adu, metadata={"axes": "TYX", **names})
+    truth = chunk.truth
+    inside = (truth[["x_nm", "y_nm"]].to_numpy() / 100 + 0.5 < SIDE).all(1) & (
+        truth[["x_nm", "y_nm"]].to_numpy() / 100 > -0.5
+    ).all(1)
+    rows = truth[inside]
+    known = {
+        "sigma_px": 1.2,
+        "gain_adu_per_e": 2.2,
+        "offset_adu": 100.0,
+        "read_noise_e": np.sqrt(12.0) / 2.2,
+        "density_per_px2": len(rows) / (FRAMES * SIDE**2),
+        "photons": float(rows["photons"].mean()),
+        "background_e": 10.0,
+        "on_frames": ON_FRAMES,
+    }
+    return path, known
+
+
+def test_known_values_lie_within_the_stated_errors(simulated, tmp_path):
+    path, known = simulated
+    picture = tmp_path / "movie"
+    done = CliRunner().invoke(cli.app, ["inspect", str(path), "--json", "--picture", str(picture)])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.output)
+    for key, true in known.items():
+        quantity = found["quantities"][key]
+        assert abs(quantity["value"] - true) < 3 * quantity["error"], key
+    # Errors are small enough to be of use: those that a movie can tell.
+    for key, share in (("sigma_px", 0.03), ("density_per_px2", 0.2), ("on_frames", 0.3)):
+        assert found["quantities"][key]["error"] < share * known[key], key
+    assert found["quantities"]["pixel_nm"]["value"] == 100.0
+    assert found["quantities"]["exposure_ms"]["value"] == 50.0
+    on = found["quantities"]["on_frames"]["value"]
+    assert found["quantities"]["on_ms"]["value"] == pytest.approx(50.0 * on)
+    assert found["covered"] is True
+    assert found["shape"] == [FRAMES, SIDE, SIDE]
+    assert (tmp_path / "movie.png").stat().st_size > 30_000
+
+
+def test_a_given_camera_is_used_and_a_table_is_printed(simulated, tmp_path):
+    path, _ = simulated
+    write_camera(Camera(100.0, 2.2, 12.0), tmp_path / "camera.yaml")
+    options = ["--camera", str(tmp_path / "camera.yaml"), "--pixel-nm", "120"]
+    done = CliRunner().invoke(cli.app, ["inspect", str(path), *options])
+    assert done.exit_code == 0, done.output
+    assert "agrees with it" in " ".join(done.output.split())
+    assert "covered" in done.output
+    assert "120" in done.output
+    assert "2.2" in done.output
+
+
+def test_too_few_spots_are_said_and_not_guessed():
+    rng = np.random.default_rng(7)
+    adu = rng.poisson(20.0, (12, 48, 48)).astype(float)
+    y, x = np.mgrid[:48, :48]
+    for k in range(5):
+        shape = np.exp(-((x - 8 - 7 * k) ** 2 + (y - 20) ** 2) / (2 * 1.3**2))
+        adu[k] += rng.poisson(200.0 * shape)
+    movie = SimpleNamespace(shape=adu.shape, read=lambda a, b: adu[a:b].astype(np.uint16))
+    found = inspect_movie(movie, Camera(0.0, 1.0, 0.0), Stated(), load_weights("fast"))
+    assert found.quantities["photons"].value is None
+    assert any("too few to say" in note for note in found.notes)
+    with pytest.raises(InputError, match="too few spots"):
+        found.value("photons")
+
+
+def test_weights_say_what_they_cover():
+    networks = load_weights("fast")
+    seen = trained_ranges(networks)
+    assert seen["sigma_px"] == (0.8, 1.8)
+    assert seen["background_e"] == (0.0, 300.0)
+    width = Quantity("width", 2.2, 0.1, "px", "", trained=seen["sigma_px"])
+    assert width.covered is False
+    assert Quantity("width", 2.2, 0.1, "px", "").covered is None
+    silent = SimpleNamespace(card=networks.card.model_copy(update={"training": {}}))
+    with pytest.raises(WeightsError, match="does not say what they were trained on"):
+        trained_ranges(silent)
+
+
+def test_numbers_have_the_digits_that_their_errors_leave():
+    def text(value, error):
+        return value_text(Quantity("", value, error, "", ""))
+
+    assert text(99.273, 5.74) == "99.3 ± 5.7"
+    assert text(0.0065735, 0.00035586) == "0.00657 ± 0.00036"
+    assert text(1234.56, 40.0) == "1235 ± 40"
+    assert text(160.0, None) == "160"
+    assert text(None, None) == "unknown"
+
+
+# --- What files say -----------------------------------------------------------------------------
+
+
+def test_exposure_and_camera_are_read_from_ome(simulated):
+    assert read_acquisition(simulated[0]).exposure_ms == 50.0
+    text = (
+        '<OME xmlns="http://x"><Instrument><Detector Manufacturer="Hamamatsu" Model="C11440"/>'
+        '</Instrument><Image><Pixels><Plane ExposureTime="20" ExposureTimeUnit="ms"/></Pixels>'
+        "</Image></OME>"
+    )
+    found = _ome(text)
+    assert (found.camera, found.exposure_ms, found.source) == ("Hamamatsu C11440", 20.0, "OME")
+    assert _ome("<!DOCTYPE a>" + text).source == ""
+    assert _ome("<OME").source == ""
+    assert _ome(text.replace('"20"', '"-1"')).exposure_ms is None
+
+
+def test_exposure_and_camera_are_read_from_micro_manager():
+    found = _micro_manager([{"Core-Camera": "Andor", "Exposure-ms": 30.0}])
+    assert (found.camera, found.exposure_ms) == ("Andor", 30.0)
+    wrapped = {"Camera": {"PropVal": "Prime95B"}, "Exposure-ms": "12.5"}
+    found = _micro_manager(["no json", json.dumps({}), wrapped])
+    assert (found.camera, found.exposure_ms) == ("Prime95B", 12.5)
+    assert _micro_manager([3]).source == ""
+
+
+def test_exposure_and_camera_are_read_from_nd2_texts(tmp_path):
+    found = _nd2_text({"capturing": "Flash4.0, SN:101412\r\nSample 1:\r\n  Exposure: 100 ms"})
+    assert (found.camera, found.exposure_ms) == ("Flash4.0", 100.0)
+    found = _nd2_text({"description": "Camera Name: Andor Zyla\nExposure: 0.2 s"})
+    assert (found.camera, found.exposure_ms) == ("Andor Zyla", 200.0)
+    (tmp_path / "bad.nd2").write_bytes(b"no nd2")
+    assert _nd2(tmp_path / "bad.nd2").source == ""
+
+
+def test_files_that_say_nothing_give_an_empty_answer(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((9, 8, 8), np.uint16))
+    (tmp_path / "b.tif").write_bytes(b"no tiff")
+    (tmp_path / "folder").mkdir()
+    for name in ("a.tif", "b.tif", "folder"):
+        assert read_acquisition(tmp_path / name).source == ""
+    (tmp_path / "z.zarr" / "OME").mkdir(parents=True)
+    (tmp_path / "z.zarr" / "OME" / "METADATA.ome.xml").write_text(
+        '<OME><Plane ExposureTime="1"/></OME>'
+    )
+    assert read_acquisition(tmp_path / "z.zarr").exposure_ms == 1000.0
+    assert read_acquisition(tmp_path / "x.unknown").source == ""
