@@ -21,7 +21,10 @@ import typer
 from sureloc import __version__
 from sureloc.errors import InputError, SurelocError
 
-COMMANDS = ("demo", "simulate", "localize", "reproduce", "drift", "link", "filter")
+COMMANDS = (
+    *("demo", "simulate", "localize", "render", "resolution", "audit", "reproduce"),
+    *("drift", "link", "filter"),
+)
 GROUPS = ("train",)
 
 
