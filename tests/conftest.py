@@ -70,3 +70,41 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory) -> tuple[Path, Path, Path]:
+    """A run of a small movie of molecules that shine for three frames: folder, movie, camera."""
+    import tifffile
+    from scipy import special
+
+    from sureloc.report.localization import localize_file
+
+    folder = tmp_path_factory.mktemp("small")
+    rng = np.random.default_rng(11)
+    shape, number = (24, 24), 15
+
+    def share(position: float) -> np.ndarray:
+        edge = (np.arange(24)[:, None] + np.array([-0.5, 0.5]) - position) / 1.2
+        return np.diff(special.ndtr(edge), axis=1)[:, 0]
+
+    omega = np.full((number, *shape), 4.0)
+    for first in range(0, number, 3):
+        for k in range(4):  # one in each quarter, so that none overlap
+            x, y = rng.uniform(3.5, 8.5, 2) + 12 * np.array(divmod(k, 2))
+            omega[first : first + 3] += 900.0 * np.outer(share(y), share(x))
+    electrons = rng.poisson(omega)
+    adu = np.rint(100 + 2 * electrons + rng.normal(0, 3, electrons.shape)).astype(np.uint16)
+    tifffile.imwrite(folder / "movie.tif", adu, photometric="minisblack")
+    (folder / "camera.yaml").write_text(
+        "offset_adu: 100\ngain_adu_per_e: 2.0\nvariance_adu2: 9.0\n", encoding="utf-8"
+    )
+    localize_file(
+        folder / "movie.tif",
+        folder / "run",
+        camera=folder / "camera.yaml",
+        sigma_px=1.2,
+        pixel_nm=100.0,
+        workers=1,
+    )
+    return folder / "run", folder / "movie.tif", folder / "camera.yaml"

@@ -72,9 +72,7 @@ def test_gaussians_agree_with_a_histogram_of_their_samples(rng):
     x, y = rng.multivariate_normal(mean, cov, number).T
     sampled = histogram(x, y, canvas) / number
     sigma = np.sqrt(np.diag(cov))
-    drawn = gaussians(
-        mean[:1], mean[1:], sigma[:1], sigma[1:], canvas, cov_xy_nm2=cov[:1, 1]
-    )
+    drawn = gaussians(mean[:1], mean[1:], sigma[:1], sigma[1:], canvas, cov_xy_nm2=cov[:1, 1])
     sd = np.sqrt(np.maximum(drawn, 1e-6) / number)
     # 500 pixels of a multinomial: five sigmas are passed once in a thousand seeds. Columns are 0.4
     # sigmas wide, in which y's law is taken for a Gaussian: good to 2e-5 of the mass.
@@ -83,7 +81,11 @@ def test_gaussians_agree_with_a_histogram_of_their_samples(rng):
 
 def test_flux_is_the_weight_inside(rng):
     canvas = Canvas.between((0.0, 500.0), (0.0, 300.0), 7.0)
-    x, y, weight = rng.uniform(-100, 600, 3000), rng.uniform(-100, 400, 3000), rng.uniform(0, 2, 3000)
+    x, y, weight = (
+        rng.uniform(-100, 600, 3000),
+        rng.uniform(-100, 400, 3000),
+        rng.uniform(0, 2, 3000),
+    )
     inside = canvas.holds(x, y)
     assert histogram(x, y, canvas, weight).sum() == pytest.approx(weight[inside].sum(), rel=1e-12)
     # Gaussians 0.01 nm wide all but fall into one pixel; a few straddle the canvas's edge.
@@ -346,7 +348,10 @@ def command(*arguments, monkeypatch):
         (("RUN", "--out", "a.jpg"), "must end in"),
         (("RUN", "--out", "a.png", "--kind", "voronoi"), "kind is 'voronoi'"),
         (("RUN", "--out", "a.png", "--colour", "pink"), "colour is 'pink'"),
-        (("RUN", "--out", "a.png", "--kind", "posterior", "--colour", "time"), "draws have neither"),
+        (
+            ("RUN", "--out", "a.png", "--kind", "posterior", "--colour", "time"),
+            "draws have neither",
+        ),
         (("RUN", "--out", "a.png", "--zoom", "2", "--pixel-nm", "5"), "not both"),
         (("RUN", "--out", "a.png", "--zoom", "0"), "zoom is 0"),
         (("RUN", "--out", "a.tif", "--bits", "8"), "bits is 8"),
@@ -373,7 +378,9 @@ def test_wrong_input_is_refused_and_leaves_nothing(
     (tmp_path / "EMPTY").mkdir()
     run.rename(tmp_path / "RUN")
     write_thunderstorm(localizations(rng), tmp_path / "t.csv", 100.0, 120.0)
-    truth = pd.DataFrame({c.name: [0.0] for c in TRUTH_COLUMNS}).astype({"frame": int, "molecule": int})
+    truth = pd.DataFrame({c.name: [0.0] for c in TRUTH_COLUMNS}).astype(
+        {"frame": int, "molecule": int}
+    )
     write_table(truth, tmp_path / "truth.parquet", TRUTH_COLUMNS)
     (tmp_path / "broken.parquet").write_text("no table", encoding="utf-8")
     before = set(tmp_path.rglob("*"))

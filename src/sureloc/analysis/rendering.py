@@ -143,10 +143,14 @@ def gaussians(
     image = np.zeros(canvas.rows * canvas.columns)
     reach = np.ceil(REACH_SIGMAS * np.maximum(sx, sy)).astype(np.int64)
     near = (
-        (x > -reach - 1) & (x < canvas.columns + reach) & (y > -reach - 1) & (y < canvas.rows + reach)
+        (x > -reach - 1)
+        & (x < canvas.columns + reach)
+        & (y > -reach - 1)
+        & (y < canvas.rows + reach)
     )
-    # Rows of about equal width share one array of pixels; powers of two waste little.
-    size = np.where(near, 2 ** np.ceil(np.log2(np.maximum(reach, 1))), 0).astype(np.int64)
+    # Rows of about equal width share one array of pixels; steps of a quarter waste little.
+    steps = np.ceil(np.log(np.maximum(reach, 1)) / math.log(1.25))
+    size = np.where(near, np.ceil(1.25**steps), 0).astype(np.int64)
     for half in np.unique(size[near]):
         members = np.flatnonzero(size == half)
         step = max(1, _VALUES_AT_ONCE // int(2 * half + 1) ** 2)
@@ -187,6 +191,12 @@ def _add(
     high = low + 1.0 / sx[:, None]
     mass = special.ndtr(high) - special.ndtr(low)
     mass /= mass.sum(1, keepdims=True)
+    edge = np.concatenate([row - 0.5, row[:, -1:] + 0.5], axis=1)
+    if not slope.any():
+        along_y = np.diff(special.ndtr((edge - y[:, None]) / sy[:, None]), axis=1)
+        along_y /= along_y.sum(1, keepdims=True)
+        _add_values(image, canvas, row, column, along_y[:, :, None], weight[:, None] * mass)
+        return
     # Mean and variance of a normal variable that lies between low and high.
     pdf_low, pdf_high = (np.exp(-0.5 * e**2) / math.sqrt(2 * math.pi) for e in (low, high))
     held = np.maximum(mass, 1e-300)
@@ -196,10 +206,23 @@ def _add(
     y_mean = y[:, None] + slope[:, None] * sx[:, None] * mean
     rest = np.maximum(sy**2 - (slope * sx) ** 2, 0.0)[:, None]
     y_sd = np.sqrt(np.maximum(rest + (slope * sx)[:, None] ** 2 * inner, LEAST_SIGMA_PX**2))
-    edge = np.concatenate([row - 0.5, row[:, -1:] + 0.5], axis=1)
-    share = np.diff(special.ndtr((edge[:, :, None] - y_mean[:, None, :]) / y_sd[:, None, :]), axis=1)
+    share = np.diff(
+        special.ndtr((edge[:, :, None] - y_mean[:, None, :]) / y_sd[:, None, :]), axis=1
+    )
     share /= np.maximum(share.sum(1, keepdims=True), 1e-300)
-    value = share * (weight[:, None] * mass)[:, None, :]
+    _add_values(image, canvas, row, column, share, weight[:, None] * mass)
+
+
+def _add_values(
+    image: Array,
+    canvas: Canvas,
+    row: npt.NDArray[np.int64],
+    column: npt.NDArray[np.int64],
+    along_y: Array,
+    along_x: Array,
+) -> None:
+    """Add products of shares along y (n, rows, columns or 1) and masses along x (n, columns)."""
+    value = along_y * along_x[:, None, :]
     inside = ((row >= 0) & (row < canvas.rows))[:, :, None] & (
         (column >= 0) & (column < canvas.columns)
     )[:, None, :]
