@@ -1,4 +1,4 @@
-"""The audit passes honest tables, fails intervals 1.3 times too narrow, and says how often it errs."""
+"""The audit passes honest tables, fails intervals 1.3 times too narrow, and seldom errs."""
 
 from __future__ import annotations
 
@@ -151,24 +151,24 @@ def test_only_sure_rows_are_asked_and_bright_ones_stand_alone():
 
 
 def test_honest_tables_pass_and_false_alarms_are_rare():
-    items = [verdict(honest(seed), seed) for seed in range(30)]
-    # At most 1 % may fail even at 1.15 times; at 1 none of 30 does.
+    items = [verdict(honest(seed), seed) for seed in range(20)]
+    # At most 1 % may fail even at 1.15 times; at 1 none of 20 does.
     assert sum(item.outcome is Outcome.FAIL for item in items) == 0
-    assert sum(item.outcome is Outcome.PASS for item in items) >= 28
+    assert sum(item.outcome is Outcome.PASS for item in items) >= 19
     values, sd = np.array([(item.value, item.sd) for item in items]).T
     assert values.mean() == pytest.approx(1.0, abs=0.02)
-    # 30 values know their spread to 13 %.
-    assert values.std(ddof=1) == pytest.approx(sd.mean(), rel=0.4)
+    # 20 values know their spread to 16 %.
+    assert values.std(ddof=1) == pytest.approx(sd.mean(), rel=0.5)
 
 
 def test_errors_as_large_as_is_allowed_fail_no_more_often_than_stated():
-    items = [verdict(honest(seed, narrow=1.15), seed) for seed in range(30)]
-    assert sum(item.outcome is Outcome.FAIL for item in items) <= 2  # 1 %: 3 of 30 come in 3e-4
+    items = [verdict(honest(seed, narrow=1.15), seed) for seed in range(20)]
+    assert sum(item.outcome is Outcome.FAIL for item in items) <= 2  # 1 %: 3 of 20 come in 1e-3
 
 
 def test_intervals_too_narrow_by_a_third_fail():
-    items = [verdict(honest(seed, molecules=500, narrow=1.3), seed) for seed in range(12)]
-    assert sum(item.outcome is Outcome.FAIL for item in items) >= 11
+    items = [verdict(honest(seed, molecules=500, narrow=1.3), seed) for seed in range(8)]
+    assert sum(item.outcome is Outcome.FAIL for item in items) >= 7
     assert np.mean([item.value for item in items]) == pytest.approx(1.3, rel=0.03)
     assert "too narrow" in items[0].sentence
 
@@ -190,7 +190,7 @@ def test_wide_intervals_pass_and_are_called_wide():
 
 def test_few_pairs_cannot_tell():
     assert verdict(honest(1, molecules=5)).outcome is Outcome.OPEN
-    some = verdict(honest(8, molecules=30, narrow=1.05))
+    some = verdict(honest(8, molecules=30, narrow=1.15))
     assert some.outcome is Outcome.OPEN
     assert "too few pairs to tell" in some.sentence
 
@@ -264,7 +264,7 @@ def written(folder, table, **record):
 
 
 def test_an_honest_run_passes_on_one_page(tmp_path, monkeypatch, capsys):
-    run = written(tmp_path / NAME, honest(1, molecules=1200, frames=1500))
+    run = written(tmp_path / NAME, honest(1, molecules=700, frames=900))
     code = command("audit", run, "--out", tmp_path / "out", monkeypatch=monkeypatch)
     said = capsys.readouterr().out
     assert code == 0
@@ -282,7 +282,7 @@ def test_an_honest_run_passes_on_one_page(tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_whose_sigmas_were_shrunk_fails_with_exit_code_3(tmp_path, monkeypatch, capsys):
-    run = written(tmp_path / "run", honest(1, molecules=1200, frames=1500, narrow=1.3))
+    run = written(tmp_path / "run", honest(1, molecules=700, frames=900, narrow=1.3))
     assert command("audit", run, monkeypatch=monkeypatch) == 3
     assert "Fail: bright molecules" in capsys.readouterr().out
     assert (tmp_path / "run_audit" / "audit.html").exists()

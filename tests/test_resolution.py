@@ -12,8 +12,8 @@ import pytest
 
 from sureloc.analysis.rendering import Canvas, row_gaussians
 from sureloc.analysis.resolution import (
-    RingSums,
     Rings,
+    RingSums,
     correlation,
     crossing,
     curve_peak,

@@ -2,12 +2,12 @@
 
 A molecule that is seen twice, in two frames that follow each other or in two halves of the light of
 one frame, has two positions whose difference ought to be as large as both stated covariances say.
-With the squared difference in units of these, d^2, half of it is exponential with the mean r^2: r is
-how many times larger errors are than stated, 1 where intervals hold.
+With the squared difference in units of these, d^2, half of it is exponential with the mean r^2: r
+is how many times larger errors are than stated, 1 where intervals hold.
 
 Only pairs nearer than a gate are seen, and some of them are two molecules. Both are part of the
-likelihood: an exponential cut off at the gate, plus pairs that met by chance, of which every area in
-the gate has equally many. ALL pairs inside the gate count, since taking the nearest would choose
+likelihood: an exponential cut off at the gate, plus pairs that met by chance, of which every area
+in the gate has equally many. ALL pairs inside the gate count, since taking the nearest would choose
 small differences.
 """
 
@@ -45,7 +45,7 @@ _NORMAL_QUANTILE = float(special.ndtri(CONFIDENCE))
 class Outcome(Enum):
     """What an item says."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - no password
     FAIL = "fail"
     OPEN = "cannot tell"
 
@@ -111,7 +111,7 @@ def clear_rows(table: pd.DataFrame) -> pd.DataFrame:
         good &= table["trusted"].to_numpy(bool)
     if "p_exists" in table:
         good &= table["p_exists"].to_numpy(float) >= LEAST_PROBABILITY
-    return table[good].reset_index(drop=True)
+    return pd.DataFrame(table[good].reset_index(drop=True))
 
 
 def bright_and_alone(table: pd.DataFrame, apart_nm: float) -> pd.DataFrame:
@@ -138,9 +138,9 @@ def following_pairs(table: pd.DataFrame) -> Pairs:
     Args:
         table: rows with `frame`, positions, sigmas and, if known, `cov_xy_nm2`.
     """
-    by_frame = table.groupby("frame").indices
+    by_frame = _rows_by_frame(table)
     found = [
-        _near(table, np.asarray(rows), np.asarray(by_frame[frame + 1]))
+        _near(table, rows, by_frame[frame + 1])
         for frame, rows in by_frame.items()
         if frame + 1 in by_frame
     ]
@@ -153,14 +153,19 @@ def following_pairs(table: pd.DataFrame) -> Pairs:
 def split_pairs(first: pd.DataFrame, second: pd.DataFrame) -> Pairs:
     """Pair rows of two tables of the same frames; each frame is one group."""
     table = pd.concat([first, second], ignore_index=True)
-    others = {frame: rows + len(first) for frame, rows in second.groupby("frame").indices.items()}
+    others = _rows_by_frame(second)
     found = [
-        _near(table, np.asarray(rows), np.asarray(others[frame]))
-        for frame, rows in first.groupby("frame").indices.items()
+        _near(table, rows, others[frame] + len(first))
+        for frame, rows in _rows_by_frame(first).items()
         if frame in others
     ]
     one, _, squared = _joined(found)
     return Pairs(squared, table["frame"].to_numpy(np.int64)[one])
+
+
+def _rows_by_frame(table: pd.DataFrame) -> dict[int, Index]:
+    indices = table.groupby("frame").indices
+    return {int(str(frame)): np.asarray(rows, np.int64) for frame, rows in indices.items()}
 
 
 def _joined(found: list[tuple[Index, Index, Array]]) -> tuple[Index, Index, Array]:
@@ -260,9 +265,9 @@ def ratio_item(
 ) -> Item:
     """Judge pairs: fail, pass, or cannot tell.
 
-    It fails where errors exceed `ALLOWED_RATIO` times what is stated with 99 % confidence; it passes
-    where they cannot exceed `NOTICED_RATIO` times that with 99 % confidence, and does not fail; else
-    there are too few pairs. Groups of pairs are drawn anew for the confidence.
+    It fails where errors exceed `ALLOWED_RATIO` times what is stated with 99 % confidence; it
+    passes where they cannot exceed `NOTICED_RATIO` times that with 99 % confidence, and does not
+    fail; else there are too few pairs. Groups of pairs are drawn anew for the confidence.
 
     Args:
         name, question: of the item.
@@ -295,8 +300,9 @@ def ratio_item(
     else:
         outcome, judged = Outcome.PASS, "intervals hold"
     sentence = (
-        f"Differences are {value:.2f} times as large as stated (99 % sure: {low:.2f} to {high:.2f}; "
-        f"1 is right): {judged}. {number:,} pairs, {100 * (1 - share):.0f} % of them by chance."
+        f"Differences are {value:.2f} times as large as stated (99 % sure: {low:.2f} to "
+        f"{high:.2f}; 1 is right): {judged}. {number:,} pairs, "
+        f"{100 * (1 - share):.0f} % of them by chance."
     )
     allowed = 0.0, ALLOWED_RATIO
     return Item(
@@ -357,8 +363,8 @@ def split_light(
 
     A Poisson number of electrons is split by tossing a coin for each, which leaves two independent
     Poisson numbers. Read noise of variance v goes to both with the same sign and would tie them by
-    v / 4; a Gaussian of that variance, added to one and taken from the other, unties them. Each half
-    is then what a camera of read variance v / 2 would have seen of half of the light.
+    v / 4; a Gaussian of that variance, added to one and taken from the other, unties them. Each
+    half is then what a camera of read variance v / 2 would have seen of half of the light.
 
     Args:
         electrons: frames, photo-electrons, (..., rows, columns).

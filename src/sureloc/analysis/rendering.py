@@ -292,4 +292,4 @@ def mean_value(image: Array, weighted: Array) -> Array:
         weighted / image, NaN where the image is empty, (rows, columns).
     """
     empty = np.full(image.shape, np.nan)
-    return np.divide(weighted, image, out=empty, where=image > 0)
+    return np.asarray(np.divide(weighted, image, out=empty, where=image > 0))

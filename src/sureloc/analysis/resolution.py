@@ -8,9 +8,9 @@ localizations of a structure with the power spectrum S(q), blurred by a precisio
 
 and the resolution is 1 / q where the FRC falls below 1/7, that is where a = 1/3.
 
-The field is cut into square tiles of some thirty resolutions a side, and Fourier sums are taken over
-the rings of all tiles. The error bar comes from drawing tiles anew (bootstrap): they are many and
-all but independent, so that chance in molecules, positions and structure all count. Drawing
+The field is cut into square tiles of some thirty resolutions a side, and Fourier sums are taken
+over the rings of all tiles. The error bar comes from drawing tiles anew (bootstrap): they are many
+and all but independent, so that chance in molecules, positions and structure all count. Drawing
 localizations anew would put copies of one into both halves, or its noise twice into one.
 """
 
@@ -209,7 +209,7 @@ class Rings:
     def sums(self, values: npt.NDArray[np.floating]) -> Array:
         """Sum values over rings, (rings,)."""
         size = self.pixels.size
-        return np.bincount(self.of_pixel, values.ravel(), size + 1)[:size]
+        return np.asarray(np.bincount(self.of_pixel, values.ravel(), size + 1)[:size], np.float64)
 
 
 def tapered(side_px: int) -> Array:
@@ -292,7 +292,8 @@ def ring_sums(
     if not sums[0]:
         empty = np.zeros((0, splits, rings.pixels.size))
         return RingSums(empty, empty, empty, rings)
-    return RingSums(*(np.stack(part) for part in sums), rings)
+    product, first, second = (np.stack(part) for part in sums)
+    return RingSums(product, first, second, rings)
 
 
 def _halving(blocks: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
@@ -483,12 +484,16 @@ def _read(
     again = np.array(
         [
             _crossing_of(
-                sums.part(rng.integers(tiles, size=tiles), rng.integers(splits, size=splits))
+                sums.part(
+                    np.asarray(rng.integers(tiles, size=tiles)),
+                    np.asarray(rng.integers(splits, size=splits)),
+                )
             )
             for _ in range(resamples)
         ]
     )
-    by_split = np.array([_crossing_of(sums.part(None, np.array([k]))) for k in range(splits)])
+    single = np.arange(splits)[:, None]
+    by_split = np.array([_crossing_of(sums.part(None, one)) for one in single])
     low, high = _interval(at, again, tiles)
     two_sigma = crossing(frequency, smooth, noise)
     return replace(

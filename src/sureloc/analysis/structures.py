@@ -282,8 +282,8 @@ def _mean_over_structures(
     values = values[:, np.isfinite(values).mean(0) > 0.5]
     if values.shape[1] < 2:
         raise InputError(
-            f"Only {values.shape[1]} structure(s) could be measured; at least two are needed. Use a "
-            "longer movie, or allow other sizes."
+            f"Only {values.shape[1]} structure(s) could be measured; at least two are needed. Use "
+            "a longer movie, or allow other sizes."
         )
     picks = rng.integers(values.shape[1], size=(resamples, values.shape[1]))
     means = np.nanmean(values, axis=1)

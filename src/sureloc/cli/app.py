@@ -5,7 +5,7 @@ for a group of commands, a Typer application of that name). Those modules import
 inside the function, so that `sureloc --help` need not wait for torch.
 
 Exit codes: 0 done; 1 a result could not be written; 2 the input cannot be used; 3 `localize`
-finished, but its verdict is "do not trust".
+finished, but its verdict is "do not trust", or `audit` finished and the run failed it.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def write_tiff(
     if bits not in (16, 32):
         raise InputError(f"bits is {bits}; a TIFF can hold 16 (whole numbers) or 32 (exact).")
     stack = np.stack([image.astype(np.float64) for image in channels.values()])
-    factors = {name: 1.0 for name in channels}
+    factors = dict.fromkeys(channels, 1.0)
     if bits == 16:
         stack = np.nan_to_num(stack, nan=0.0)
         for index, name in enumerate(channels):

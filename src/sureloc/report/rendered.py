@@ -264,7 +264,7 @@ def _with_precision(found: Found) -> pd.DataFrame:
             f"{found.name} states no precision (sigma_x_nm, sigma_y_nm); take --kind histogram."
         )
     known = np.isfinite(table[["sigma_x_nm", "sigma_y_nm"]].to_numpy(float)).all(1)
-    return table[known].reset_index(drop=True)
+    return pd.DataFrame(table[known].reset_index(drop=True))
 
 
 def _drawn(table: pd.DataFrame, kind: str, canvas: Canvas, weight: Array | None) -> Array:

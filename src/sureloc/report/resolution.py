@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -26,7 +27,7 @@ from sureloc.analysis.resolution import (
     frc_resolution,
 )
 from sureloc.errors import InputError
-from sureloc.io.found import Edges, Found, inside, parse_roi, read_found
+from sureloc.io.found import Edges, inside, parse_roi, read_found
 from sureloc.io.output import check_new_folder, new_folder
 from sureloc.seeds import numpy_generator
 
@@ -86,12 +87,12 @@ def measure_resolution(
                 **counts,
             )
         )
-    results.append(_decorrelation(found, table, edges, rows, resamples, seed))
+    results.append(_decorrelation(table, edges, rows, resamples, seed))
     return results
 
 
 def _decorrelation(
-    found: Found, table: Any, edges: Edges, frc: Resolution, resamples: int, seed: int
+    table: pd.DataFrame, edges: Edges, frc: Resolution, resamples: int, seed: int
 ) -> Resolution:
     """Look at the picture that `sureloc render` draws, with pixels fine enough for it."""
     pixel = frc.nm / 6 if frc.found else USUAL_PIXEL_NM
