@@ -148,7 +148,7 @@ def test_ring_fits_are_not_biased_by_scatter(rng):
     for _ in range(60):
         angle = 2 * math.pi * rng.integers(8, size=80) / 8
         points = 53.0 * np.stack([np.cos(angle), np.sin(angle)], 1) + rng.normal(0, 18.0, (80, 2))
-        found.append(fit_ring(points + [300.0, -90.0], np.full(80, 18.0)))
+        found.append(fit_ring(points + np.array([300.0, -90.0]), np.full(80, 18.0)))
     radius = np.array([one.radius_nm for one in found])
     # 60 fits of 80 points: each is uncertain by about 18 / sqrt(80) = 2 nm, their mean by 0.3.
     assert radius.mean() == pytest.approx(53.0, abs=1.0)

@@ -589,21 +589,22 @@ def frc_of_draws(
         note = f"{len(found)} of {number} draws have one"
         return _none(FRC_DRAWS, len(draws), note)
     nm = np.array([one.nm for one in found])
-    between = float(np.var(nm, ddof=1))
-    within = float(np.mean([one.sd_nm**2 for one in found]))
+    # In frequencies, as single resolutions are: an interval never reaches below 0 nm.
+    at, between = float((1 / nm).mean()), float(np.var(1 / nm, ddof=1))
+    within = float(np.mean([(one.sd_nm / one.nm**2) ** 2 for one in found]))
     sd = math.sqrt(within + (1 + 1 / len(found)) * between)
     reach = float(special.stdtrit(max(found[0].tiles - 1, 1), 0.5 + LEVEL / 2)) * sd
     middle = found[int(np.argsort(nm)[len(nm) // 2])]
     return replace(
         middle,
         method=FRC_DRAWS,
-        nm=float(nm.mean()),
-        sd_nm=sd,
-        low_nm=max(float(nm.mean()) - reach, 0.0),
-        high_nm=float(nm.mean()) + reach,
+        nm=1 / at,
+        sd_nm=sd / at**2,
+        low_nm=1 / (at + reach),
+        high_nm=1 / max(at - reach, _LEAST_FREQUENCY),
         two_sigma_nm=float(np.mean([one.two_sigma_nm for one in found])),
         splits_sd_nm=float(np.mean([one.splits_sd_nm for one in found])),
-        draws_sd_nm=math.sqrt(between),
+        draws_sd_nm=math.sqrt(between) / at**2,
         rows=len(draws),
     )
 

@@ -29,7 +29,7 @@ Index = npt.NDArray[np.int64]
 NOISE = -1  # label of points in no cluster
 LEVEL = 0.95
 RESAMPLES = 500
-_CLIMBS = 200
+_FIRST_CLIMBS, _CLIMBS = 8, 200  # from every start, and from the best
 _LEAST_POINTS = 5  # of a structure in a draw, before it is fitted
 _NEAREST_ROW_SIGMAS = 6.0  # a draw's point further from every row takes the frame's median sigma
 
@@ -420,15 +420,16 @@ def fit_ruler(points: Array, scatter_nm: Array, spots: int) -> Ruler | None:
     for spacing in length / (spots - 1) * np.array([0.85, 1.0, (spots - 1) / max(spots - 2, 1)]):
         for shift in (-0.5, 0.0, 0.5) if spots > 2 else (0.0,):
             start = shift * spacing * axis, spacing * axis
-            best = min(best, _climbed(moved, scatter_nm, spots, *start), key=lambda one: one[0])
-    _, centre, step = best
+            climbed = _climbed(moved, scatter_nm, spots, *start, _FIRST_CLIMBS)
+            best = min(best, climbed, key=lambda one: one[0])
+    _, centre, step = _climbed(moved, scatter_nm, spots, *best[1:], _CLIMBS)
     angle = math.degrees(math.atan2(step[1], step[0])) % 180.0
     x, y = (float(v) for v in middle + centre)
     return Ruler((x, y), angle, float(np.hypot(*step)))
 
 
 def _climbed(
-    points: Array, scatter_nm: Array, spots: int, centre: Array, step: Array
+    points: Array, scatter_nm: Array, spots: int, centre: Array, step: Array, climbs: int
 ) -> tuple[float, Array, Array]:
     """Climb to the likeliest ruler from a start; give minus its log-likelihood, middle and step.
 
@@ -438,7 +439,7 @@ def _climbed(
     index = np.arange(spots) - 0.5 * (spots - 1)
     inverse = 1.0 / scatter_nm[:, None] ** 2
     cost = math.inf
-    for _ in range(_CLIMBS):
+    for _ in range(climbs):
         at = centre + index[:, None] * step
         log = -0.5 * ((points[:, None, :] - at) ** 2).sum(2) * inverse
         total = special.logsumexp(log, axis=1)
