@@ -326,6 +326,29 @@ def test_tables_alone_are_drawn_too(tmp_path, rng):
     assert tifffile.imread(tmp_path / "u.tif").sum() == 3
 
 
+def test_a_table_of_a_run_remembers_its_pixel_size_without_the_folder(tmp_path, rng):
+    origin = {"pixel_nm": 110.0, "draws": 8, "movie": "movie.tif"}
+    for folder in (tmp_path, tmp_path / "drift"):
+        folder.mkdir(exist_ok=True)
+        write_table(
+            localizations(rng), folder / "localizations.parquet", LOCALIZATION_COLUMNS, origin
+        )
+    write_table(draw_table(rng), tmp_path / "drift" / "draws.parquet", DRAW_COLUMNS, origin)
+    alone, folder = read_found(tmp_path / "localizations.parquet"), read_found(tmp_path / "drift")
+    assert (alone.pixel_nm, folder.pixel_nm) == (110.0, 110.0)
+    assert (folder.number, alone.number) == (8, 0)
+    assert folder.frames <= 50
+    # Edges lie between camera pixels, half a pixel before a centre.
+    assert (alone.field_nm[0][0] + 55.0) % 110.0 == pytest.approx(0.0, abs=1e-9)
+    assert read_found(tmp_path / "drift", 90.0).pixel_nm == 90.0
+
+
+def test_a_broken_record_is_refused(run):
+    (run / "run.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match="record"):
+        read_found(run)
+
+
 def test_regions_are_read_in_pixels_and_nanometres(run):
     found = read_found(run)
     assert parse_roi("10:12,4:7", found) == ((350.0, 650.0), (950.0, 1150.0))

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from sureloc.errors import InputError
 from sureloc.io.results import DRAWS, LOCALIZATIONS, RUN
-from sureloc.io.tables import read_table, read_thunderstorm
+from sureloc.io.tables import read_provenance, read_table, read_thunderstorm
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS, Column
 
 Edges = tuple[tuple[float, float], tuple[float, float]]
@@ -54,9 +54,9 @@ class Found:
     @property
     def frames(self) -> int:
         """Frames from the first to the last that is known to have been looked at."""
-        shape = self.record.get("movie", {}).get("shape")
+        shape = movie_shape(self.record)
         if shape:
-            return int(shape[0])
+            return shape[0]
         frame = self.table["frame"]
         return int(frame.max() - frame.min()) + 1 if len(frame) else 0
 
@@ -72,6 +72,13 @@ class Found:
                 f"localize` wrote, with {DRAWS} in it."
             )
         return self.draws
+
+
+def movie_shape(record: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """Give frames, rows and columns that a run localized, None where its record does not say it."""
+    movie = record.get("movie")
+    shape = movie.get("shape") if isinstance(movie, Mapping) else None
+    return (int(shape[0]), int(shape[1]), int(shape[2])) if shape else None
 
 
 def read_found(path: str | Path, pixel_nm: float | None = None) -> Found:
@@ -104,21 +111,33 @@ def read_found(path: str | Path, pixel_nm: float | None = None) -> Found:
         if "sigma_xy_nm" in table:
             table = table.assign(sigma_x_nm=table["sigma_xy_nm"], sigma_y_nm=table["sigma_xy_nm"])
         return _found(path.name, table, None, pixel_nm, {})
-    return _found(path.name, _parquet(path, POSITIONS), None, pixel_nm, {})
+    record = _provenance(path)
+    return _found(path.name, _parquet(path, POSITIONS), None, _pixel(pixel_nm, record), record)
 
 
 def _read_run(folder: Path, pixel_nm: float | None) -> Found:
     table = _parquet(folder / LOCALIZATIONS, POSITIONS)
     draws = read_table(folder / DRAWS, DRAW_COLUMNS) if (folder / DRAWS).is_file() else None
-    record: dict[str, Any] = {}
+    record = _provenance(folder / LOCALIZATIONS)
     if (folder / RUN).is_file():
         try:
-            record = dict(json.loads((folder / RUN).read_text(encoding="utf-8")))
+            record |= dict(json.loads((folder / RUN).read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, ValueError) as error:
             raise InputError(f"The record {folder / RUN} cannot be read ({error}).") from error
+    return _found(folder.name, table, draws, _pixel(pixel_nm, record), record)
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    """Give what a table remembers of its making, nothing where it was not written by sureloc."""
+    try:
+        return read_provenance(path)
+    except InputError:
+        return {}
+
+
+def _pixel(given: float | None, record: Mapping[str, Any]) -> float | None:
     stated = record.get("pixel_nm")
-    used = pixel_nm if pixel_nm is not None else float(stated) if stated else None
-    return _found(folder.name, table, draws, used, record)
+    return given if given is not None else float(stated) if stated else None
 
 
 def _parquet(path: Path, needed: tuple[Column, ...]) -> pd.DataFrame:
@@ -146,15 +165,15 @@ def _found(
 
 def _field_of(record: Mapping[str, Any], pixel_nm: float | None) -> Edges | None:
     """Give the edges of the part of the camera frame that a run localized."""
-    shape = record.get("movie", {}).get("shape")
-    if not shape or pixel_nm is None:
+    shape = movie_shape(record)
+    if shape is None or pixel_nm is None:
         return None
     first_row = first_column = 0
     if record.get("roi"):
         rows, columns = str(record["roi"]).split(",")
         first_row, first_column = (int(part.split(":")[0] or 0) for part in (rows, columns))
     low = [(first - 0.5) * pixel_nm for first in (first_column, first_row)]
-    size = [int(shape[2]) * pixel_nm, int(shape[1]) * pixel_nm]
+    size = [shape[2] * pixel_nm, shape[1] * pixel_nm]
     return (low[0], low[0] + size[0]), (low[1], low[1] + size[1])
 
 

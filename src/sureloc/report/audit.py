@@ -34,7 +34,7 @@ from sureloc.analysis.audit import (
 from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
 from sureloc.errors import InputError
 from sureloc.io.cameras import read_camera
-from sureloc.io.found import Found, read_found
+from sureloc.io.found import Found, movie_shape, read_found
 from sureloc.io.movies import Movie, open_movie, parse_frames, parse_region
 from sureloc.io.output import check_new_folder, new_folder
 from sureloc.localize.movie import Options, localize, prepare, spread_frames
@@ -237,8 +237,8 @@ def _part(whole: Movie, found: Found) -> Movie:
     roi, frames = found.record.get("roi"), found.record.get("frames")
     rows, columns = parse_region(str(roi), whole.full_shape) if roi else (None, None)
     part = whole.select(rows, columns, parse_frames(str(frames), whole.frames) if frames else None)
-    stated = found.record.get("movie", {}).get("shape")
-    if stated and list(part.shape) != list(stated):
+    stated = movie_shape(found.record)
+    if stated is not None and part.shape != stated:
         raise InputError(
             f"The movie has {part.frames} frames of {part.height} x {part.width} px, but the run "
             f"{found.name} localized {stated[0]} of {stated[1]} x {stated[2]} px; give the movie "
