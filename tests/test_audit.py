@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from scipy import special
 
 from sureloc.analysis.audit import (
     GATE,
@@ -314,35 +313,30 @@ def test_electron_multiplication_is_not_split(tmp_path):
     assert "multiplication" in page_of(audit)
 
 
-def bright_movie(number, rng):
-    """Frames of 24 x 24 px with one bright molecule in each quarter, so that none overlap."""
-
-    def share(position):
-        edge = (np.arange(24)[:, None] + np.array([-0.5, 0.5]) - position) / 1.2
-        return np.diff(special.ndtr(edge), axis=1)[:, 0]
-
-    omega = np.full((number, 24, 24), 4.0)
-    for frame in omega:
-        for quarter in range(4):
-            x, y = rng.uniform(3.5, 8.5, 2) + 12 * np.array(divmod(quarter, 2))
-            frame += 900.0 * np.outer(share(y), share(x))
-    electrons = rng.poisson(omega)
-    return np.rint(100 + 2 * electrons + rng.normal(0, 3, omega.shape)).astype(np.uint16)
-
-
-def test_both_halves_of_a_movies_light_are_localized_and_agree_as_stated(tmp_path, rng):
-    tifffile.imwrite(tmp_path / "m.tif", bright_movie(10, rng), photometric="minisblack")
-    record = {
-        "movie": {"shape": [10, 24, 24]},
-        "assumed": {
-            "sigma_px": [1.2, 1.2],
-            "median_offset_adu": 100.0,
-            "median_gain_adu_per_e": 2.0,
-            "median_variance_adu2": 9.0,
-        },
-    }
+def test_both_halves_of_a_movies_light_are_asked_with_the_runs_camera(tmp_path, monkeypatch, rng):
+    """Localizing itself is replaced by positions that err as they state: it takes half a minute."""
+    electrons = rng.poisson(50.0, (30, 24, 24))
+    adu = np.rint(100 + 2 * electrons + rng.normal(0, 3, electrons.shape)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "m.tif", adu, photometric="minisblack")
+    assumed = {"sigma_px": [1.2, 1.2]}
+    for name, value in (("offset_adu", 100.0), ("gain_adu_per_e", 2.0), ("variance_adu2", 9.0)):
+        assumed[f"median_{name}"] = value
+    record = {"movie": {"shape": [30, 24, 24]}, "assumed": assumed}
     run = written(tmp_path / "run", honest(1, molecules=60), **record)
-    split = audit_run(run, movie=tmp_path / "m.tif", frames=10).items[2]
-    assert 30 <= split.number <= 45  # 40 molecules, of which few may be doubted
-    # r is known to 1 / (2 sqrt(40)) = 8 %; wrongly split light or noise would give 1.4 or 0.7.
-    assert 0.72 < split.value < 1.3
+    halves = []
+
+    def localized(adu, camera, found, workers, seed):
+        halves.append(camera.electrons(adu))
+        at = 300.0 + np.random.default_rng(seed).normal(0, 8.0, (30, 2))
+        table = pd.DataFrame({"frame": np.arange(30), "x_nm": at[:, 0], "y_nm": at[:, 1]})
+        return table.assign(sigma_x_nm=8.0, sigma_y_nm=8.0)
+
+    monkeypatch.setattr("sureloc.report.audit._localized", localized)
+    split = audit_run(run, movie=tmp_path / "m.tif", frames=30).items[2]
+    assert split.number == 30
+    # 30 pairs: r is known to 1 / (2 sqrt(30)) = 9 %.
+    assert 0.7 < split.value < 1.35
+    one, two = halves
+    assert np.abs(one + two - (adu - 100.0) / 2).max() <= 0.51
+    assert one.mean() == pytest.approx(25.0, rel=0.02)
+    assert abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) < 0.03  # 17,280 pixels: 0.008
