@@ -5,7 +5,8 @@ for a group of commands, a Typer application of that name). Those modules import
 inside the function, so that `sureloc --help` need not wait for torch.
 
 Exit codes: 0 done; 1 a result could not be written; 2 the input cannot be used; 3 `localize`
-finished, but its verdict is "do not trust", or `adapt` did, but its weights got worse.
+finished, but its verdict is "do not trust", `audit` did, but the run failed it, or `adapt` did, but
+its weights got worse.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from sureloc import __version__
 from sureloc.errors import InputError, SurelocError
 
 COMMANDS = (
-    *("demo", "simulate", "localize", "reproduce", "convert", "drift", "link", "filter"),
+    *("demo", "simulate", "localize", "reproduce", "convert"),
+    *("drift", "link", "filter", "render", "resolution", "audit"),
     *("calibrate_camera", "inspect", "adapt"),  # a command's dashes are underscores here
 )
 GROUPS = ("train",)

@@ -177,6 +177,7 @@ def frame_density(
     zoom: int,
     pixel_nm: float,
     rows: tuple[int, int] | None = None,
+    kernel_px: float = KERNEL_SIGMA,
 ) -> tuple[npt.NDArray[np.int64], Array, Array]:
     """Give the posterior mean and variance of one frame's KDE where it is not zero.
 
@@ -187,6 +188,7 @@ def frame_density(
         zoom: super-resolution pixels per camera pixel and axis.
         pixel_nm: camera pixel size, nm.
         rows: (first, last + 1) rows of the super-resolution image that are asked for, or all.
+        kernel_px: standard deviation of the KDE, super-resolution pixels; 0 counts emitters.
 
     Returns:
         Flat pixel indices of those rows, and mean and variance (over draws, with number - 1 in the
@@ -196,9 +198,10 @@ def frame_density(
     height, width = last - first, shape[1] * zoom
     x = (draws["x_nm"].to_numpy() / pixel_nm + 0.5) * zoom - 0.5
     y = (draws["y_nm"].to_numpy() / pixel_nm + 0.5) * zoom - 0.5
-    near = (np.rint(y) >= first - _REACH) & (np.rint(y) < last + _REACH)
-    column, along_x = _kernel(x[near])
-    row, along_y = _kernel(y[near])
+    reach = max(1, math.ceil(_REACH * kernel_px))
+    near = (np.rint(y) >= first - reach) & (np.rint(y) < last + reach)
+    column, along_x = _kernel(x[near], kernel_px)
+    row, along_y = _kernel(y[near], kernel_px)
     row = row - first
     value = along_y[:, :, None] * along_x[:, None, :]
     inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[
@@ -215,8 +218,13 @@ def frame_density(
     return pixels, mean, np.maximum(square - mean**2, 0.0) * correction
 
 
-def _kernel(position: Array) -> tuple[npt.NDArray[np.int64], Array]:
+def _kernel(position: Array, sigma_px: float) -> tuple[npt.NDArray[np.int64], Array]:
+    if sigma_px == 0:
+        # As `numpy.histogram` does, a pixel holds its lower edge.
+        nearest = np.floor(position + 0.5).astype(np.int64)
+        return nearest[:, None], np.ones((position.size, 1))
     nearest = np.rint(position).astype(np.int64)
-    pixel = nearest[:, None] + np.arange(-_REACH, _REACH + 1)
-    edge = pixel[:, :1] - 0.5 + np.arange(2 * _REACH + 2) - position[:, None]
-    return pixel, np.diff(special.ndtr(edge / KERNEL_SIGMA), axis=1)
+    reach = math.ceil(_REACH * sigma_px)
+    pixel = nearest[:, None] + np.arange(-reach, reach + 1)
+    edge = pixel[:, :1] - 0.5 + np.arange(2 * reach + 2) - position[:, None]
+    return pixel, np.diff(special.ndtr(edge / sigma_px), axis=1)

@@ -42,9 +42,10 @@ class Picture:
         name: file name without extension.
         title: what it shows, for people.
         unit: of its values.
-        image: values, (rows, columns), at most `LARGEST_PX` a side.
+        image: values, (rows, columns), at most `LARGEST_PX` a side; or red, green and blue,
+            (rows, columns, 3), of which the colour map says what they mean.
         pixel_nm: size of its pixels, nm.
-        colours: name of a colour map, or "trust" for yes and no.
+        colours: a colour map or its name, or "trust" for yes and no.
         low, high: values at the ends of the colour map.
         contrast: how these were chosen, for people.
     """
@@ -54,7 +55,7 @@ class Picture:
     unit: str
     image: Array
     pixel_nm: float
-    colours: str
+    colours: str | matplotlib.colors.Colormap
     low: float
     high: float
     contrast: str
@@ -62,6 +63,8 @@ class Picture:
     @property
     def colour_map(self) -> matplotlib.colors.Colormap:
         """The colour map itself."""
+        if isinstance(self.colours, matplotlib.colors.Colormap):
+            return self.colours
         if self.colours == "trust":
             return ListedColormap(list(TRUST_COLOURS))
         return matplotlib.colormaps[self.colours]
@@ -213,7 +216,7 @@ def draw_picture(picture: Picture, path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    rows, columns = picture.image.shape
+    rows, columns = picture.image.shape[:2]
     width = min(max(_HEIGHT_IN * columns / rows, 4.0), 16.0)
     figure = Figure(
         figsize=(width + 1.6, _HEIGHT_IN), dpi=150, layout="constrained", facecolor=DARK

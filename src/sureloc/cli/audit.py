@@ -1,0 +1,66 @@
+"""`sureloc audit`: are a run's uncertainties those of its movie?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+FAILED = 3  # exit code of an audit that was made, but that the run failed
+
+
+def audit(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN",
+            help="Folder of a run; or a table (.parquet, .csv), of which less can be asked.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="New folder for audit.html and audit.json; RUN_audit if left."),
+    ] = None,
+    movie: Annotated[
+        Path | None,
+        typer.Option(help="The movie of the run: its light is halved and localized twice."),
+    ] = None,
+    camera: Annotated[
+        Path | None,
+        typer.Option(help="Camera file of the movie; without it what the run's record says."),
+    ] = None,
+    camera_pixel_nm: Annotated[
+        float | None, typer.Option(help="Camera pixel size, nm, where the table does not say it.")
+    ] = None,
+    frames: Annotated[
+        int, typer.Option(min=5, help="Frames of the movie to halve, spread over it.")
+    ] = 60,
+    workers: Annotated[int, typer.Option(help="Threads; results do not depend on them.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same answers.")] = 0,
+) -> None:
+    """Ask a run, without any truth, whether its error bars hold, and write one page of answers.
+
+    Exit code 3 means that the audit was made and that the run failed it.
+    """
+    from sureloc.analysis.audit import Outcome
+    from sureloc.io.output import check_new_folder
+    from sureloc.report.audit import audit_run, write_audit
+
+    folder = source.with_name(f"{source.stem}_audit") if out is None else out
+    check_new_folder(folder)
+    result = audit_run(
+        source,
+        movie=movie,
+        camera=camera,
+        camera_pixel_nm=camera_pixel_nm,
+        frames=frames,
+        workers=workers,
+        seed=seed,
+    )
+    write_audit(result, folder)
+    for item in result.items:
+        typer.echo(f"{item.outcome.value}: {item.name}. {item.sentence}")
+    typer.echo(f"{result.sentence}\nreport: {folder / 'audit.html'}")
+    if result.outcome is Outcome.FAIL:
+        raise typer.Exit(FAILED)

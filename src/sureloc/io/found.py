@@ -1,0 +1,232 @@
+"""What was found, as a user points to it: the folder of a run, or a table alone.
+
+A run's folder brings posterior draws, its record and the camera's field of view; a Parquet table
+or a ThunderSTORM CSV brings rows only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from sureloc.errors import InputError
+from sureloc.io.results import DRAWS, LOCALIZATIONS, RUN
+from sureloc.io.tables import read_provenance, read_table, read_thunderstorm
+from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS, Column
+
+Edges = tuple[tuple[float, float], tuple[float, float]]
+
+POSITIONS = tuple(c for c in LOCALIZATION_COLUMNS if c.name in ("frame", "x_nm", "y_nm"))
+_RANGE = r"\s*(-?[\d.]+)\s*:\s*(-?[\d.]+)\s*"
+_ROI = re.compile(rf"^{_RANGE},{_RANGE}(nm)?\s*$")
+
+
+@dataclass(frozen=True)
+class Found:
+    """Localizations and what is known about them.
+
+    Attributes:
+        name: of the folder or file, for titles.
+        table: `frame`, `x_nm`, `y_nm` and whatever else the table holds; every row is finite.
+        draws: posterior draws (`sureloc.table.DRAW_COLUMNS`), or None.
+        number: how many draws there are, 0 without.
+        pixel_nm: camera pixel size, nm, or None where nothing says it.
+        field_nm: x and y of the outer edges of what was localized, nm.
+        record: the run's record; empty for a table alone.
+    """
+
+    name: str
+    table: pd.DataFrame
+    draws: pd.DataFrame | None
+    number: int
+    pixel_nm: float | None
+    field_nm: Edges
+    record: Mapping[str, Any]
+
+    @property
+    def frames(self) -> int:
+        """Frames from the first to the last that is known to have been looked at."""
+        shape = movie_shape(self.record)
+        if shape:
+            return shape[0]
+        frame = self.table["frame"]
+        return int(frame.max() - frame.min()) + 1 if len(frame) else 0
+
+    def needs_draws(self) -> pd.DataFrame:
+        """Give the draws.
+
+        Raises:
+            InputError: there are none.
+        """
+        if self.draws is None or self.number < 2:
+            raise InputError(
+                f"{self.name} has no table of posterior draws; give the folder that `sureloc "
+                f"localize` wrote, with {DRAWS} in it."
+            )
+        return self.draws
+
+
+def movie_shape(record: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """Give frames, rows and columns that a run localized, None where its record does not say it."""
+    movie = record.get("movie")
+    shape = movie.get("shape") if isinstance(movie, Mapping) else None
+    return (int(shape[0]), int(shape[1]), int(shape[2])) if shape else None
+
+
+def read_found(path: str | Path, pixel_nm: float | None = None) -> Found:
+    """Read a run's folder, a Parquet table or a ThunderSTORM CSV.
+
+    Args:
+        path: the folder or file.
+        pixel_nm: camera pixel size, nm; needed by CSV files, whose origin is a pixel's corner.
+
+    Raises:
+        InputError: there is no such folder or file, or it is none of these.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if not (path / LOCALIZATIONS).is_file():
+            raise InputError(
+                f"The folder {path} holds no {LOCALIZATIONS}; give a folder that `sureloc "
+                "localize` wrote, or a table (.parquet, .csv)."
+            )
+        return _read_run(path, pixel_nm)
+    if not path.is_file():
+        raise InputError(f"There is no file or folder {path}; give a run's folder or a table.")
+    if path.suffix.lower() == ".csv":
+        if pixel_nm is None:
+            raise InputError(
+                f"The table {path} counts from a pixel's corner and does not say how large a pixel "
+                "is; give the camera's pixel size with --camera-pixel-nm."
+            )
+        table = read_thunderstorm(path, pixel_nm)
+        if "sigma_xy_nm" in table:
+            table = table.assign(sigma_x_nm=table["sigma_xy_nm"], sigma_y_nm=table["sigma_xy_nm"])
+        return _found(path.name, table, None, pixel_nm, {})
+    record = _provenance(path)
+    return _found(path.name, _parquet(path, POSITIONS), None, _pixel(pixel_nm, record), record)
+
+
+def _read_run(folder: Path, pixel_nm: float | None) -> Found:
+    table = _parquet(folder / LOCALIZATIONS, POSITIONS)
+    draws = read_table(folder / DRAWS, DRAW_COLUMNS) if (folder / DRAWS).is_file() else None
+    record = _provenance(folder / LOCALIZATIONS)
+    if (folder / RUN).is_file():
+        try:
+            record |= dict(json.loads((folder / RUN).read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            raise InputError(f"The record {folder / RUN} cannot be read ({error}).") from error
+    return _found(folder.name, table, draws, _pixel(pixel_nm, record), record)
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    """Give what a table remembers of its making, nothing where it was not written by sureloc."""
+    try:
+        return read_provenance(path)
+    except InputError:
+        return {}
+
+
+def _pixel(given: float | None, record: Mapping[str, Any]) -> float | None:
+    stated = record.get("pixel_nm")
+    return given if given is not None else float(stated) if stated else None
+
+
+def _parquet(path: Path, needed: tuple[Column, ...]) -> pd.DataFrame:
+    """Read all columns of a table that has the ones needed, in the convention."""
+    read_table(path, needed)
+    return pd.DataFrame(pq.read_table(path).to_pandas())
+
+
+def _found(
+    name: str,
+    table: pd.DataFrame,
+    draws: pd.DataFrame | None,
+    pixel_nm: float | None,
+    record: Mapping[str, Any],
+) -> Found:
+    finite = np.isfinite(table[["x_nm", "y_nm"]].to_numpy(float)).all(1)
+    table = table[finite].reset_index(drop=True)
+    number = 0
+    if draws is not None:
+        stated = record.get("draws")
+        number = int(stated) if stated else int(draws["draw"].max()) + 1 if len(draws) else 0
+    field = _field_of(record, pixel_nm) or _bounds(table, pixel_nm)
+    return Found(name, table, draws, number, pixel_nm, field, record)
+
+
+def _field_of(record: Mapping[str, Any], pixel_nm: float | None) -> Edges | None:
+    """Give the edges of the part of the camera frame that a run localized."""
+    shape = movie_shape(record)
+    if shape is None or pixel_nm is None:
+        return None
+    first_row = first_column = 0
+    if record.get("roi"):
+        rows, columns = str(record["roi"]).split(",")
+        first_row, first_column = (int(part.split(":")[0] or 0) for part in (rows, columns))
+    low = [(first - 0.5) * pixel_nm for first in (first_column, first_row)]
+    size = [shape[2] * pixel_nm, shape[1] * pixel_nm]
+    return (low[0], low[0] + size[0]), (low[1], low[1] + size[1])
+
+
+def _bounds(table: pd.DataFrame, pixel_nm: float | None) -> Edges:
+    """Give edges around all rows, at whole camera pixels if their size is known."""
+    step, first = (pixel_nm, -0.5 * pixel_nm) if pixel_nm else (1.0, 0.0)
+    edges = []
+    for axis in ("x_nm", "y_nm"):
+        values = table[axis].to_numpy(float)
+        low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)
+        below = np.floor((low - first) / step)
+        above = max(np.floor((high - first) / step) + 1, below + 1)
+        edges.append((first + below * step, first + above * step))
+    return edges[0], edges[1]
+
+
+def parse_roi(text: str | None, found: Found) -> Edges:
+    """Give x and y of the edges of the part that a user asked for, nm.
+
+    Args:
+        text: "y0:y1,x0:x1" in camera pixels as for `sureloc localize`, or the same in nanometres
+            with "nm" behind it; None takes everything.
+        found: where it is cut from.
+
+    Raises:
+        InputError: the text is something else, or the camera's pixel size is not known.
+    """
+    if text is None:
+        return found.field_nm
+    match = _ROI.match(text)
+    try:
+        numbers = [float(match[k]) for k in range(1, 5)] if match else []
+    except ValueError:
+        numbers = []
+    if match is None or not numbers or numbers[0] >= numbers[1] or numbers[2] >= numbers[3]:
+        raise InputError(
+            f"The region is {text!r}; give rows and columns as y0:y1,x0:x1 in camera pixels, such "
+            "as 10:40,20:60, or in nanometres, such as '1000:4000,2000:6000nm'."
+        )
+    y0, y1, x0, x1 = numbers
+    if match[5]:
+        return (x0, x1), (y0, y1)
+    if found.pixel_nm is None:
+        raise InputError(
+            f"Nothing says how large a camera pixel of {found.name} is; give --camera-pixel-nm, or "
+            f"the region in nanometres: '{text}nm'."
+        )
+    pixel = found.pixel_nm
+    return ((x0 - 0.5) * pixel, (x1 - 0.5) * pixel), ((y0 - 0.5) * pixel, (y1 - 0.5) * pixel)
+
+
+def inside(table: pd.DataFrame, edges: Edges) -> pd.DataFrame:
+    """Give the rows between edges, lower ones included."""
+    (x0, x1), (y0, y1) = edges
+    x, y = table["x_nm"], table["y_nm"]
+    return table[(x >= x0) & (x < x1) & (y >= y0) & (y < y1)].reset_index(drop=True)

@@ -1,0 +1,396 @@
+"""The audit of a run: its questions asked, and one page with the answers.
+
+The page is one HTML file that needs nothing else; text from users and files is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from html import escape
+from importlib import metadata, resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from sureloc.analysis.audit import (
+    CONFIDENCE,
+    Item,
+    Outcome,
+    bright_and_alone,
+    chi2_item,
+    clear_rows,
+    following_pairs,
+    ratio_item,
+    split_light,
+    split_pairs,
+)
+from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
+from sureloc.errors import InputError
+from sureloc.io.cameras import read_camera
+from sureloc.io.found import Found, movie_shape, read_found
+from sureloc.io.movies import Movie, open_movie, parse_frames, parse_region
+from sureloc.io.output import check_new_folder, new_folder
+from sureloc.localize.movie import Options, localize, prepare, spread_frames
+from sureloc.localize.saturation import saturated
+from sureloc.networks.weights import load_weights
+from sureloc.seeds import numpy_generator
+
+SPLIT_FRAMES = 60
+APART_SIGMAS = 5.0  # images further apart than this many PSF widths do not overlap
+USUAL_PSF_NM = 130.0
+_CLASS_OF = {Outcome.PASS: "trust", Outcome.OPEN: "care", Outcome.FAIL: "refuse"}
+
+
+@dataclass(frozen=True)
+class Audit:
+    """All answers about one run.
+
+    Attributes:
+        name: of the run or table.
+        items: the answers.
+        record: what it was made from.
+    """
+
+    name: str
+    items: tuple[Item, ...]
+    record: Mapping[str, str]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Fail where one item fails, pass where one passes and none fails, else cannot tell."""
+        outcomes = {item.outcome for item in self.items}
+        if Outcome.FAIL in outcomes:
+            return Outcome.FAIL
+        return Outcome.PASS if Outcome.PASS in outcomes else Outcome.OPEN
+
+    @property
+    def sentence(self) -> str:
+        """The whole audit in one sentence."""
+        number = {one: sum(item.outcome is one for item in self.items) for one in Outcome}
+        failed = ", ".join(item.name for item in self.items if item.outcome is Outcome.FAIL)
+        if failed:
+            return f"Fail: {failed}."
+        if number[Outcome.OPEN]:
+            return (
+                f"{number[Outcome.PASS]} of {len(self.items)} items pass, none fails; "
+                f"{number[Outcome.OPEN]} cannot tell."
+            )
+        return f"Pass: all {len(self.items)} items."
+
+
+def audit_run(
+    source: str | Path,
+    *,
+    movie: str | Path | None = None,
+    camera: str | Path | None = None,
+    camera_pixel_nm: float | None = None,
+    frames: int = SPLIT_FRAMES,
+    workers: int = 1,
+    seed: int = 0,
+) -> Audit:
+    """Ask a run, or a table alone, whether its uncertainties are those of its movie.
+
+    Args:
+        source: folder of a run, Parquet table or ThunderSTORM CSV.
+        movie: the movie that was localized, to split its light; without it, that is left out.
+        camera: its camera file; without it, what the run's record says.
+        camera_pixel_nm: camera pixel size, nm, where the source does not say it.
+        frames: how many frames are split and localized twice.
+        workers: threads; results do not depend on them.
+        seed: the same seed gives the same answers.
+
+    Raises:
+        InputError: the source, movie or camera cannot be used.
+    """
+    found = read_found(source, camera_pixel_nm)
+    sure = clear_rows(found.table)
+    apart_nm = APART_SIGMAS * _psf_nm(found)
+    alone = clear_rows(bright_and_alone(found.table, apart_nm))
+    items = [
+        ratio_item(
+            "bright molecules in frames that follow each other",
+            "Molecules that shine on: do two frames place them as near to each other as stated?",
+            following_pairs(alone),
+            numpy_generator(seed, "audit", "bright"),
+        ),
+        ratio_item(
+            "all trusted molecules in frames that follow each other",
+            "The same, faint and crowded ones included.",
+            following_pairs(sure),
+            numpy_generator(seed, "audit", "all"),
+        ),
+        _split_item(found, movie, camera, frames, workers, seed),
+        chi2_item(found.table, numpy_generator(seed, "audit", "chi2")),
+    ]
+    record = {
+        "source": found.name,
+        "rows": f"{len(found.table):,}, of which {len(sure):,} are trusted and likely",
+        "movie": "not given" if movie is None else str(movie),
+        "seed": str(seed),
+        "version of sureloc": metadata.version("sureloc"),
+    }
+    return Audit(found.name, tuple(items), record)
+
+
+def _psf_nm(found: Found) -> float:
+    widths = found.record.get("assumed", {}).get("sigma_px")
+    if widths and found.pixel_nm:
+        return float(np.mean(widths)) * found.pixel_nm
+    return USUAL_PSF_NM
+
+
+# --- Two halves of the light --------------------------------------------------------------------
+
+
+class _Frames:
+    """Chosen frames in memory, as `sureloc.localize.movie.Frames` wants them."""
+
+    def __init__(self, adu: npt.NDArray[Any]) -> None:
+        self._adu = adu
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        frames, rows, columns = self._adu.shape
+        return frames, rows, columns
+
+    def read(self, first: int, last: int) -> npt.NDArray[Any]:
+        return self._adu[first:last]
+
+
+def _split_item(
+    found: Found,
+    movie: str | Path | None,
+    camera: str | Path | None,
+    frames: int,
+    workers: int,
+    seed: int,
+) -> Item:
+    name = "two halves of the light"
+    question = (
+        "Every photo-electron of a frame goes to one of two halves: do both halves place the "
+        "molecules as near to each other as they state?"
+    )
+    if movie is None:
+        sentence = "Not asked: the movie was not given (--movie)."
+        return Item(name, question, Outcome.OPEN, sentence)
+    with open_movie(Path(movie)) as whole:
+        part = _part(whole, found)
+        used = _camera(found, camera, part, whole.full_shape)
+        if used.em_gain > 1:
+            sentence = (
+                "Not asked: after electron multiplication, electrons cannot be told one by one."
+            )
+            return Item(name, question, Outcome.OPEN, sentence)
+        numbers = spread_frames(part.frames, frames)
+        adu = np.concatenate([part.read(k, k + 1) for k in numbers])
+    halves = split_movie(adu, used, numpy_generator(seed, "audit", "coins"))
+    half_camera = camera_of_half(used)
+    first, second = (
+        clear_rows(_localized(half, half_camera, found, workers, seed + k))
+        for k, half in enumerate(halves)
+    )
+    return ratio_item(
+        name, question, split_pairs(first, second), numpy_generator(seed, "audit", "split")
+    )
+
+
+def split_movie(
+    adu: npt.NDArray[Any], camera: Camera, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Split frames in ADU into halves of the light; saturated pixels stay so in both.
+
+    Args:
+        adu: frames, (frames, rows, columns).
+        camera: what took them; `camera_of_half` is the one of the halves.
+        rng: source of the coins.
+    """
+    variance = camera.read_variance_e2((adu.shape[1], adu.shape[2]))
+    lost = saturated(adu, camera)
+    one, two = (
+        np.rint(camera.adu(half)).astype(np.int32)
+        for half in split_light(camera.electrons(adu), variance, rng)
+    )
+    if camera.saturation_adu is not None:
+        for half in (one, two):
+            half[lost] = camera.saturation_adu
+    return one, two
+
+
+def camera_of_half(camera: Camera) -> Camera:
+    """Give the camera that would have taken one half: half of the read variance.
+
+    The whole's rounding is part of what is halved; the half's own comes on top by itself.
+    """
+    variance = (np.asarray(camera.variance_adu2) + ROUNDING_VARIANCE_ADU2) / 2
+    return replace(camera, variance_adu2=variance if variance.ndim else float(variance))
+
+
+def _part(whole: Movie, found: Found) -> Movie:
+    """Select what the run had localized."""
+    roi, frames = found.record.get("roi"), found.record.get("frames")
+    rows, columns = parse_region(str(roi), whole.full_shape) if roi else (None, None)
+    part = whole.select(rows, columns, parse_frames(str(frames), whole.frames) if frames else None)
+    stated = movie_shape(found.record)
+    if stated is not None and part.shape != stated:
+        raise InputError(
+            f"The movie has {part.frames} frames of {part.height} x {part.width} px, but the run "
+            f"{found.name} localized {stated[0]} of {stated[1]} x {stated[2]} px; give the movie "
+            "that it was made from."
+        )
+    return part
+
+
+def _camera(found: Found, camera: str | Path | None, part: Movie, full: tuple[int, int]) -> Camera:
+    """Give the camera: the file named, the file that the run names, or what the run assumed."""
+    named = found.record.get("camera")
+    if camera is None and named and named != "given" and Path(str(named)).exists():
+        camera = str(named)
+    if camera is not None:
+        used = read_camera(Path(camera))
+        if used.shape is not None and used.shape != part.shape[1:]:
+            used.check_shape(full)
+            used = used.crop(part.rows, part.columns)
+        return used
+    assumed = found.record.get("assumed", {})
+    if "median_gain_adu_per_e" not in assumed:
+        raise InputError(
+            f"Nothing says which camera took the movie of {found.name}; give its file with "
+            "--camera."
+        )
+    return Camera(
+        float(assumed["median_offset_adu"]),
+        float(assumed["median_gain_adu_per_e"]),
+        float(assumed["median_variance_adu2"]),
+    )
+
+
+def _localized(
+    adu: npt.NDArray[Any], camera: Camera, found: Found, workers: int, seed: int
+) -> pd.DataFrame:
+    widths = found.record.get("assumed", {}).get("sigma_px")
+    options = Options(
+        pixel_nm=found.pixel_nm or 100.0,
+        sigma_px=float(np.mean(widths)) if widths else None,
+        draws=2,
+        seed=seed,
+        workers=workers,
+    )
+    networks = load_weights("fast", "cpu")
+    movie = _Frames(adu)
+    assumptions = prepare(movie, camera, options, networks)
+    tables = [rows.table for rows in localize(movie, assumptions, options, networks)]
+    return pd.concat(tables, ignore_index=True)
+
+
+# --- The page -----------------------------------------------------------------------------------
+
+
+def write_audit(audit: Audit, out: Path) -> None:
+    """Write a new folder with audit.html and audit.json.
+
+    Raises:
+        InputError: the folder cannot be used.
+        OutputError: a file cannot be written; nothing is left.
+    """
+    check_new_folder(out)
+    with new_folder(out) as folder:
+        text = json.dumps(as_record(audit), indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / "audit.json").write_text(text + "\n", encoding="utf-8")
+        (folder / "audit.html").write_text(page_of(audit), encoding="utf-8")
+
+
+def as_record(audit: Audit) -> dict[str, Any]:
+    """Give an audit as JSON knows it; None for numbers that there are not."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Outcome):
+            return value.value
+        if isinstance(value, tuple):
+            return [plain(one) for one in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {
+        "name": audit.name,
+        "outcome": audit.outcome.value,
+        "sentence": audit.sentence,
+        "false_alarms_per_item": round(1 - CONFIDENCE, 10),
+        "items": [{k: plain(v) for k, v in asdict(item).items()} for item in audit.items],
+        "record": dict(audit.record),
+    }
+
+
+def page_of(audit: Audit) -> str:
+    """Give the audit as one HTML page."""
+    page = resources.files("sureloc.report")
+    return Template((page / "page.html").read_text(encoding="utf-8")).substitute(
+        title=escape(f"{audit.name}: audit by sureloc"),
+        style=(page / "page.css").read_text(encoding="utf-8"),
+        script="",
+        body="\n".join(_sections(audit)),
+    )
+
+
+def _sections(audit: Audit) -> Sequence[str]:
+    items = [
+        f'<section class="verdict {_CLASS_OF[item.outcome]}">'
+        f"<strong>{escape(item.outcome.value.capitalize())}: {escape(item.name)}</strong>"
+        f"<p>{escape(item.question)}</p>{_scale(item)}<p>{escape(item.sentence)}</p></section>"
+        for item in audit.items
+    ]
+    rows = "".join(
+        f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>"
+        for key, value in audit.record.items()
+    )
+    return [
+        f"<h1>Audit of {escape(audit.name)}</h1>",
+        f'<section class="verdict {_CLASS_OF[audit.outcome]}">'
+        f"<strong>{escape(audit.sentence)}</strong></section>",
+        *items,
+        "<section><h2>How to read this</h2><p>No truth is needed: the run is asked whether it "
+        "agrees with itself as well as it states. The dot is what was measured, the line where it "
+        f"is with {100 * CONFIDENCE:.0f} % confidence to each side, the green band what is "
+        f"allowed. An item fails only where the whole line lies outside: on a run whose numbers "
+        f"are right, that happens in at most {100 * (1 - CONFIDENCE):.0f} of 100 audits an item. "
+        "It passes only where it would have noticed errors 1.3 times as large as stated.</p><p>A "
+        "pass says that positions repeat within their stated error. It does not see what is the "
+        "same in every frame: an offset of all positions, two molecules always taken for one, or "
+        "molecules that were missed.</p></section>",
+        f"<section><h2>How it came about</h2><table>{rows}</table></section>",
+    ]
+
+
+def _scale(item: Item) -> str:
+    """Draw an item's number on a scale from 0.5 to 2; nothing where it has none."""
+    if not math.isfinite(item.value):
+        return ""
+    width, height, left = 560.0, 54.0, 10.0
+
+    def place(value: float) -> float:
+        share = math.log(min(max(value, 0.5), 2.0) / 0.5) / math.log(4.0)
+        return left + share * (width - 2 * left)
+
+    low, high = (place(v) for v in item.allowed)
+    ticks = "".join(
+        f'<line x1="{place(t):.1f}" x2="{place(t):.1f}" y1="32" y2="37" stroke="#5f6368"/>'
+        f'<text x="{place(t):.1f}" y="50" font-size="12" text-anchor="middle" fill="#5f6368">'
+        f"{t:g}</text>"
+        for t in (0.5, 0.7, 1.0, 1.3, 2.0)
+    )
+    return (
+        f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" role="img" '
+        f'style="max-width: 100%" aria-label="{item.value:.2f}, allowed '
+        f'{item.allowed[0]:g} to {item.allowed[1]:g}">'
+        f'<rect x="{low:.1f}" y="6" width="{high - low:.1f}" height="26" fill="#bfe0cb"/>'
+        f'<line x1="{left:g}" x2="{width - left:g}" y1="32" y2="32" stroke="#5f6368"/>{ticks}'
+        f'<line x1="{place(1.0):.1f}" x2="{place(1.0):.1f}" y1="6" y2="32" stroke="#2e7d4f"/>'
+        f'<line x1="{place(item.low):.1f}" x2="{place(item.high):.1f}" y1="19" y2="19" '
+        'stroke="#202124" stroke-width="2.5"/>'
+        f'<circle cx="{place(item.value):.1f}" cy="19" r="5" fill="#202124"/></svg>'
+    )

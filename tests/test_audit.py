@@ -1,0 +1,342 @@
+"""The audit passes honest tables, fails intervals 1.3 times too narrow, and seldom errs."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from sureloc.analysis.audit import (
+    GATE,
+    Outcome,
+    Pairs,
+    _ratios_of_resamples,
+    bright_and_alone,
+    chi2_item,
+    clear_rows,
+    error_over_stated,
+    following_pairs,
+    ratio_item,
+    split_light,
+    split_pairs,
+)
+from sureloc.camera import Camera
+from sureloc.cli import app as cli
+from sureloc.errors import InputError
+from sureloc.io.tables import write_table
+from sureloc.report.audit import audit_run, camera_of_half, page_of, split_movie
+from sureloc.table import LOCALIZATION_COLUMNS
+
+NAME = "<b>run & co"
+
+
+def honest(seed, molecules=250, frames=300, side=6000.0, narrow=1.0):
+    """Molecules that shine for a few frames; sigmas are divided by `narrow` after the fact."""
+    rng = np.random.default_rng(seed)
+    length = 1 + rng.geometric(0.5, molecules)
+    start = rng.integers(0, frames - 20, molecules)
+    of = np.repeat(np.arange(molecules), length)
+    step = np.arange(of.size) - np.repeat(np.cumsum(length) - length, length)
+    place = rng.uniform(0, side, (molecules, 2))[of]
+    sigma, rho = rng.uniform(5, 20, (of.size, 2)), rng.uniform(-0.5, 0.5, of.size)
+    unit = rng.normal(size=(of.size, 2))
+    unit[:, 1] = rho * unit[:, 0] + np.sqrt(1 - rho**2) * unit[:, 1]
+    at = place + sigma * unit
+    table = pd.DataFrame({c.name: np.zeros(of.size) for c in LOCALIZATION_COLUMNS})
+    return table.assign(
+        frame=start[of] + step,
+        x_nm=at[:, 0],
+        y_nm=at[:, 1],
+        sigma_x_nm=sigma[:, 0] / narrow,
+        sigma_y_nm=sigma[:, 1] / narrow,
+        cov_xy_nm2=rho * sigma.prod(1) / narrow**2,
+        photons=rng.lognormal(7, 0.5, of.size),
+        p_exists=0.99,
+        chi2=rng.normal(1.0, 0.2, of.size),
+        trusted=True,
+        reason="",
+    )
+
+
+def verdict(table, seed=0, resamples=60):
+    pairs = following_pairs(clear_rows(table))
+    return ratio_item("name", "question", pairs, np.random.default_rng(seed), resamples)
+
+
+# --- The law of differences ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ratio", [0.8, 1.0, 1.5])
+def test_the_gate_and_chance_pairs_do_not_bias_the_ratio(ratio):
+    rng = np.random.default_rng(2)
+    half = rng.exponential(ratio**2, 40_000)
+    half = half[half < GATE**2 / 2]
+    chance = rng.uniform(0, GATE**2 / 2, 10_000)
+    found, share = error_over_stated(2 * np.concatenate([half, chance]))
+    # sd of r: r / (2 sqrt(n)) = 0.25 %, somewhat more with chance pairs to be told apart.
+    assert found == pytest.approx(ratio, rel=0.02)
+    assert share == pytest.approx(half.size / (half.size + 10_000), abs=0.02)
+
+
+def test_a_gate_that_is_forgotten_would_bias_the_ratio():
+    rng = np.random.default_rng(2)
+    half = rng.exponential(2.5**2, 40_000)
+    half = half[half < GATE**2 / 2]
+    assert math.sqrt(half.mean()) < 0.85 * 2.5
+    assert error_over_stated(2 * half)[0] == pytest.approx(
+        2.04, rel=0.2
+    )  # the largest it looks for
+
+
+def test_resamples_are_fits_to_copies_of_groups():
+    rng = np.random.default_rng(5)
+    squared = 2 * rng.exponential(1.0, 300)
+    squared = squared[squared < GATE**2]
+    pairs = Pairs(squared, rng.integers(90, size=squared.size))
+    mine = _ratios_of_resamples(pairs, 1.0, 0.9, np.random.default_rng(3), 4)
+    number = np.unique(pairs.group).size
+    counts = np.random.default_rng(3).multinomial(number, np.full(number, 1 / number), 4)
+    of_pair = np.unique(pairs.group, return_inverse=True)[1]
+    theirs = [error_over_stated(np.repeat(squared, one[of_pair]))[0] for one in counts]
+    assert mine == pytest.approx(theirs, rel=5e-3)  # bins, and when climbing ends
+
+
+def test_pairs_are_all_within_the_gate_and_grouped_by_molecule():
+    table = pd.DataFrame(
+        {
+            "frame": [0, 1, 2, 1, 5, 6],
+            "x_nm": [0.0, 10.0, 20.0, 500.0, 0.0, 30.0],
+            "y_nm": 0.0,
+            "sigma_x_nm": 10.0,
+            "sigma_y_nm": 10.0,
+        }
+    )
+    pairs = following_pairs(table)
+    assert sorted(pairs.squared) == pytest.approx([0.5, 0.5, 4.5])
+    assert len(set(pairs.group)) == 2  # the chain of three frames is one molecule
+    other = table.assign(cov_xy_nm2=60.0, y_nm=[0, 8, 0, 0, 0, 0])
+    inverse = np.linalg.inv(2 * np.array([[100.0, 60.0], [60.0, 100.0]]))
+    wanted = np.array([10.0, 8.0]) @ inverse @ np.array([10.0, 8.0])
+    assert following_pairs(other).squared.min() == pytest.approx(wanted)
+
+
+def test_halves_are_paired_in_their_frame_only():
+    one = pd.DataFrame(
+        {"frame": [0, 1], "x_nm": 0.0, "y_nm": 0.0, "sigma_x_nm": 1.0, "sigma_y_nm": 1.0}
+    )
+    two = one.assign(x_nm=[1.0, 2.0])
+    pairs = split_pairs(one, two)
+    assert sorted(pairs.squared) == pytest.approx([0.5, 2.0])
+    assert set(pairs.group) == {0, 1}
+
+
+def test_only_sure_rows_are_asked_and_bright_ones_stand_alone():
+    table = honest(1, molecules=40)
+    table.loc[0, "trusted"] = False
+    table.loc[1, "p_exists"] = 0.5
+    table.loc[2, "sigma_x_nm"] = np.nan
+    assert len(clear_rows(table)) == len(table) - 3
+    pair = table.head(3).assign(frame=7, x_nm=[0.0, 300.0, 5000.0], y_nm=0.0, photons=1.0)
+    assert list(bright_and_alone(pair, 400.0)["x_nm"]) == [5000.0]
+    with pytest.raises(InputError, match="sigma_y_nm"):
+        clear_rows(table.drop(columns="sigma_y_nm"))
+
+
+# --- Passing, failing, and how often wrongly ----------------------------------------------------
+
+
+def test_honest_tables_pass_and_false_alarms_are_rare():
+    items = [verdict(honest(seed), seed) for seed in range(14)]
+    # At most 1 % may fail even at 1.15 times; at 1 none of 14 does.
+    assert sum(item.outcome is Outcome.FAIL for item in items) == 0
+    assert sum(item.outcome is Outcome.PASS for item in items) >= 13
+    values, sd = np.array([(item.value, item.sd) for item in items]).T
+    assert values.mean() == pytest.approx(1.0, abs=0.02)
+    # 14 values know their spread to 19 %.
+    assert values.std(ddof=1) == pytest.approx(sd.mean(), rel=0.6)
+
+
+def test_errors_as_large_as_is_allowed_fail_no_more_often_than_stated():
+    items = [verdict(honest(seed, narrow=1.15), seed) for seed in range(14)]
+    assert sum(item.outcome is Outcome.FAIL for item in items) <= 2  # 1 %: 3 of 14 come in 4e-4
+
+
+def test_intervals_too_narrow_by_a_third_fail():
+    items = [verdict(honest(seed, molecules=500, narrow=1.3), seed) for seed in range(8)]
+    assert sum(item.outcome is Outcome.FAIL for item in items) >= 7
+    assert np.mean([item.value for item in items]) == pytest.approx(1.3, rel=0.03)
+    assert "too narrow" in items[0].sentence
+
+
+def test_dense_tables_with_many_chance_pairs_are_judged_right():
+    dense = honest(4, molecules=1500, side=3000.0)
+    item = verdict(dense)
+    assert item.outcome is Outcome.PASS
+    assert item.value == pytest.approx(1.0, abs=4 * item.sd)
+    narrow = verdict(honest(4, molecules=1500, side=3000.0, narrow=1.3))
+    assert narrow.outcome is Outcome.FAIL
+
+
+def test_wide_intervals_pass_and_are_called_wide():
+    item = verdict(honest(1, molecules=800, narrow=0.6))
+    assert item.outcome is Outcome.PASS
+    assert "wider than they need be" in item.sentence
+
+
+def test_few_pairs_cannot_tell():
+    assert verdict(honest(1, molecules=5)).outcome is Outcome.OPEN
+    some = verdict(honest(8, molecules=30, narrow=1.25))
+    assert some.outcome is Outcome.OPEN
+    assert "too few pairs to tell" in some.sentence
+
+
+@pytest.mark.parametrize(
+    ("mean", "outcome"), [(1.0, Outcome.PASS), (1.4, Outcome.FAIL), (0.7, Outcome.FAIL)]
+)
+def test_chi2_is_judged_on_both_sides(mean, outcome):
+    table = honest(3)
+    table["chi2"] = table["chi2"] * mean
+    item = chi2_item(table, np.random.default_rng(0))
+    assert item.outcome is outcome
+    assert item.value == pytest.approx(mean, rel=0.05)
+    assert chi2_item(table.head(3), np.random.default_rng(0)).outcome is Outcome.OPEN
+    assert chi2_item(table[["frame"]], np.random.default_rng(0)).outcome is Outcome.OPEN
+
+
+# --- Halves of the light ------------------------------------------------------------------------
+
+
+def test_halves_are_independent_and_each_is_half_of_the_light(rng):
+    variance = np.array([[0.0, 4.0], [9.0, 1.0]])
+    rate = np.array([[3.0, 20.0], [60.0, 200.0]])
+    number = 60_000
+    frames = rng.poisson(rate, (number, 2, 2)) + rng.normal(size=(number, 2, 2)) * np.sqrt(variance)
+    one, two = split_light(frames, variance, rng)
+    assert np.allclose(one + two, frames)
+    # Moments of 60,000 values: means to 4 sigmas, variances and covariances likewise.
+    expected = rate / 2 + variance / 2
+    for half in (one, two):
+        assert np.abs(half.mean(0) - rate / 2).max() < 4 * math.sqrt(expected.max() / number)
+        assert half.var(0) == pytest.approx(expected, rel=0.03)
+    tie = ((one - one.mean(0)) * (two - two.mean(0))).mean(0)
+    assert np.abs(tie / expected).max() < 4 / math.sqrt(number)
+
+
+def test_a_half_camera_reads_a_half_and_saturation_stays(rng):
+    camera = Camera(100.0, 2.0, np.full((4, 5), 9.0), saturation_adu=4095)
+    half = camera_of_half(camera)
+    shape = (4, 5)
+    # Half of the whole's variance, and the rounding of the half itself.
+    wanted = camera.read_variance_e2(shape) / 2 + 1 / 12 / 4
+    assert np.allclose(half.read_variance_e2(shape), wanted)
+    adu = np.full((3, 4, 5), 300, np.uint16)
+    adu[1, 2, 3] = 4095
+    one, two = split_movie(adu, camera, rng)
+    assert one[1, 2, 3] == two[1, 2, 3] == 4095
+    assert np.abs(half.electrons(one) + half.electrons(two) - 100).max() < 4095
+    rest = np.ones(adu.shape, bool)
+    rest[1, 2, 3] = False
+    total = half.electrons(one) + half.electrons(two)
+    assert np.abs(total[rest] - 100.0).max() <= 0.51  # two roundings of half an ADU each
+
+
+# --- Command and page ---------------------------------------------------------------------------
+
+
+def command(*arguments, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sureloc", *map(str, arguments)])
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    return leaving.value.code
+
+
+def written(folder, table, **record):
+    folder.mkdir()
+    write_table(table, folder / "localizations.parquet", LOCALIZATION_COLUMNS)
+    content = {"pixel_nm": 100.0, "assumed": {"sigma_px": [1.2, 1.2]}, **record}
+    (folder / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def test_an_honest_run_passes_on_one_page(tmp_path, monkeypatch, capsys):
+    run = written(tmp_path / NAME, honest(1, molecules=700, frames=900))
+    code = command("audit", run, "--out", tmp_path / "out", monkeypatch=monkeypatch)
+    said = capsys.readouterr().out
+    assert code == 0
+    assert "pass: bright molecules" in said
+    assert "3 of 4 items pass, none fails; 1 cannot tell." in said
+    page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+    assert "<b>" not in page
+    assert "&lt;b&gt;run &amp; co" in page
+    assert "http" not in page.replace("http-equiv", "")
+    record = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert record["outcome"] == "pass"
+    assert record["false_alarms_per_item"] == 0.01
+    assert [item["outcome"] for item in record["items"]] == ["pass", "pass", "cannot tell", "pass"]
+    assert record["items"][2]["value"] is None
+
+
+def test_a_run_whose_sigmas_were_shrunk_fails_with_exit_code_3(tmp_path, monkeypatch, capsys):
+    run = written(tmp_path / "run", honest(1, molecules=700, frames=900, narrow=1.3))
+    assert command("audit", run, monkeypatch=monkeypatch) == 3
+    assert "Fail: bright molecules" in capsys.readouterr().out
+    assert (tmp_path / "run_audit" / "audit.html").exists()
+    # Nothing is overwritten.
+    assert command("audit", run, monkeypatch=monkeypatch) == 2
+
+
+def test_what_fits_nothing_is_refused(tmp_path, monkeypatch, capsys):
+    tifffile.imwrite(tmp_path / "m.tif", np.zeros((3, 16, 16), np.uint16), photometric="minisblack")
+    run = written(tmp_path / "run", honest(1, molecules=40), movie={"shape": [4, 16, 16]})
+    out = ("--out", tmp_path / "out", "--movie", tmp_path / "m.tif")
+    assert command("audit", run, *out, monkeypatch=monkeypatch) == 2
+    assert "localized 4 of 16 x 16 px" in capsys.readouterr().err
+    other = written(tmp_path / "other", honest(1, molecules=40))
+    assert command("audit", other, *out, monkeypatch=monkeypatch) == 2
+    assert "--camera" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_electron_multiplication_is_not_split(tmp_path):
+    tifffile.imwrite(tmp_path / "m.tif", np.zeros((3, 16, 16), np.uint16), photometric="minisblack")
+    (tmp_path / "c.yaml").write_text(
+        "offset_adu: 100\ngain_adu_per_e: 20\nvariance_adu2: 9\nem_gain: 200\n", encoding="utf-8"
+    )
+    run = written(tmp_path / "run", honest(1, molecules=40), movie={"shape": [3, 16, 16]})
+    audit = audit_run(run, movie=tmp_path / "m.tif", camera=tmp_path / "c.yaml")
+    assert audit.items[2].outcome is Outcome.OPEN
+    assert "multiplication" in page_of(audit)
+
+
+def test_both_halves_of_a_movies_light_are_asked_with_the_runs_camera(tmp_path, monkeypatch, rng):
+    """Localizing itself is replaced by positions that err as they state: it takes half a minute."""
+    electrons = rng.poisson(50.0, (30, 24, 24))
+    adu = np.rint(100 + 2 * electrons + rng.normal(0, 3, electrons.shape)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "m.tif", adu, photometric="minisblack")
+    assumed = {"sigma_px": [1.2, 1.2]}
+    for name, value in (("offset_adu", 100.0), ("gain_adu_per_e", 2.0), ("variance_adu2", 9.0)):
+        assumed[f"median_{name}"] = value
+    record = {"movie": {"shape": [30, 24, 24]}, "assumed": assumed}
+    run = written(tmp_path / "run", honest(1, molecules=60), **record)
+    halves = []
+
+    def localized(adu, camera, found, workers, seed):
+        halves.append(camera.electrons(adu))
+        at = 300.0 + np.random.default_rng(seed).normal(0, 8.0, (30, 2))
+        table = pd.DataFrame({"frame": np.arange(30), "x_nm": at[:, 0], "y_nm": at[:, 1]})
+        return table.assign(sigma_x_nm=8.0, sigma_y_nm=8.0)
+
+    monkeypatch.setattr("sureloc.report.audit._localized", localized)
+    split = audit_run(run, movie=tmp_path / "m.tif", frames=30).items[2]
+    assert split.number == 30
+    # 30 pairs: r is known to 1 / (2 sqrt(30)) = 9 %.
+    assert 0.7 < split.value < 1.35
+    one, two = halves
+    assert np.abs(one + two - (adu - 100.0) / 2).max() <= 0.51
+    assert one.mean() == pytest.approx(25.0, rel=0.02)
+    assert abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) < 0.03  # 17,280 pixels: 0.008

@@ -1,0 +1,419 @@
+"""Pictures of tables keep what physics keeps: flux, centroid, width; and files keep the numbers."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+
+from sureloc.analysis.rendering import (
+    Canvas,
+    gaussians,
+    histogram,
+    mean_value,
+    posterior_image,
+    row_gaussians,
+)
+from sureloc.cli import app as cli
+from sureloc.errors import InputError
+from sureloc.io.found import parse_roi, read_found
+from sureloc.io.movies import open_movie
+from sureloc.io.rendered import write_tiff
+from sureloc.io.tables import write_table, write_thunderstorm
+from sureloc.report.rendered import render_file, value_map
+from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS, TRUTH_COLUMNS
+
+
+def moments(image, canvas):
+    """Flux, mean (x, y) and covariance of an image, nm, measured at the pixels' centres."""
+    x = canvas.left_nm + (np.arange(canvas.columns) + 0.5) * canvas.pixel_nm
+    y = canvas.top_nm + (np.arange(canvas.rows) + 0.5) * canvas.pixel_nm
+    flux = image.sum()
+    mx, my = (image.sum(0) @ x) / flux, (image.sum(1) @ y) / flux
+    xx, yy = image.sum(0) @ (x - mx) ** 2 / flux, image.sum(1) @ (y - my) ** 2 / flux
+    xy = (y - my) @ image @ (x - mx) / flux
+    return flux, (mx, my), np.array([[xx, xy], [xy, yy]])
+
+
+# --- Laws ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pixel", [1.0, 4.0, 10.0])
+@pytest.mark.parametrize("correlation", [0.0, 0.7, -0.95])
+def test_a_gaussian_keeps_mass_mean_and_covariance(pixel, correlation):
+    canvas = Canvas.between((-203.0, 197.0), (-101.0, 299.0), pixel)
+    sx, sy, x, y = 9.0, 14.0, 3.3, 88.1
+    cov = correlation * sx * sy
+    one = (np.array([v]) for v in (x, y, sx, sy))
+    image = gaussians(*one, canvas, np.array([2.5]), np.array([cov]))
+    flux, mean, found = moments(image, canvas)
+    assert flux == pytest.approx(2.5, rel=1e-12)
+    # Sheppard: pixels of width p add p^2 / 12. What lies beyond five sigmas is put back inside,
+    # which takes 1e-5 of the variance; p = sigma leaves Sheppard's own error of 1e-4.
+    assert mean == pytest.approx((x, y), abs=2e-3 * pixel)
+    extra = pixel**2 / 12
+    assert found[0, 0] == pytest.approx(sx**2 + extra, rel=3e-4)
+    assert found[1, 1] == pytest.approx(sy**2 + extra, rel=3e-4)
+    # A column shares one mean of y: its own width takes slope * p^2 / 12 from the covariance.
+    lost = cov / sx**2 * pixel**2 / 12
+    assert found[0, 1] == pytest.approx(cov, abs=abs(lost) + 1e-3 * sx * sy)
+
+
+def test_gaussians_agree_with_a_histogram_of_their_samples(rng):
+    canvas = Canvas.between((0.0, 200.0), (0.0, 160.0), 8.0)
+    mean, cov = np.array([90.0, 70.0]), np.array([[400.0, -250.0], [-250.0, 300.0]])
+    number = 400_000
+    x, y = rng.multivariate_normal(mean, cov, number).T
+    sampled = histogram(x, y, canvas) / number
+    sigma = np.sqrt(np.diag(cov))
+    drawn = gaussians(mean[:1], mean[1:], sigma[:1], sigma[1:], canvas, cov_xy_nm2=cov[:1, 1])
+    sd = np.sqrt(np.maximum(drawn, 1e-6) / number)
+    # 500 pixels of a multinomial: five sigmas are passed once in a thousand seeds. Columns are 0.4
+    # sigmas wide, in which y's law is taken for a Gaussian: good to 2e-5 of the mass.
+    assert (np.abs(sampled - drawn) < 5 * sd + 2e-5).all()
+
+
+def test_flux_is_the_weight_inside(rng):
+    canvas = Canvas.between((0.0, 500.0), (0.0, 300.0), 7.0)
+    x, y, weight = (
+        rng.uniform(-100, 600, 3000),
+        rng.uniform(-100, 400, 3000),
+        rng.uniform(0, 2, 3000),
+    )
+    inside = canvas.holds(x, y)
+    assert histogram(x, y, canvas, weight).sum() == pytest.approx(weight[inside].sum(), rel=1e-12)
+    # Gaussians 0.01 nm wide all but fall into one pixel; a few straddle the canvas's edge.
+    narrow = np.full(3000, 0.01)
+    image = gaussians(x, y, narrow, narrow, canvas, weight)
+    assert image.sum() == pytest.approx(weight[inside].sum(), abs=2.0)
+    # Far from every edge nothing is lost whatever the width.
+    far = (x > 100) & (x < 400) & (y > 100) & (y < 200)
+    wide = np.full(int(far.sum()), 15.0)
+    assert gaussians(x[far], y[far], wide, wide, canvas, weight[far]).sum() == pytest.approx(
+        weight[far].sum(), rel=1e-12
+    )
+
+
+def test_a_histogram_is_numpys(rng):
+    canvas = Canvas.between((-30.0, 170.0), (20.0, 120.0), 10.0)
+    x, y = rng.uniform(-50, 200, 500).round(), rng.uniform(0, 140, 500).round()  # many on edges
+    inside = (x < 170) & (y < 120)  # numpy's last pixel also holds its upper edge
+    theirs, _, _ = np.histogram2d(
+        y[inside], x[inside], (np.linspace(20, 120, 11), np.linspace(-30, 170, 21))
+    )
+    assert np.array_equal(histogram(x, y, canvas), theirs)
+
+
+def draw_table(rng, frames=30, number=8, molecules=6):
+    """Draws whose molecules jump between pixels and are sometimes absent."""
+    place = rng.uniform(0, 100, (frames, molecules, 2))
+    parts = []
+    for draw in range(number):
+        there = rng.uniform(size=(frames, molecules)) < 0.8
+        at = place + rng.normal(0, 6, place.shape)
+        frame = np.broadcast_to(np.arange(frames)[:, None], there.shape)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "draw": draw,
+                    "frame": frame[there],
+                    "x_nm": at[there][:, 0],
+                    "y_nm": at[there][:, 1],
+                    "photons": 500.0,
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_the_posterior_mean_is_the_mean_of_the_draws_histograms(rng):
+    draws, canvas = draw_table(rng), Canvas.between((-10.0, 90.0), (5.0, 95.0), 10.0)
+    mean, sd = posterior_image(draws, 8, canvas)
+    images = np.stack(
+        [
+            histogram(one["x_nm"].to_numpy(), one["y_nm"].to_numpy(), canvas)
+            for _, one in draws.groupby("draw")
+        ]
+    )
+    assert np.allclose(mean, images.mean(0), atol=1e-12)
+    # The sd adds frames' variances: which draw of a frame meets which of the next is arbitrary.
+    by_frame = np.zeros((30, 8, *canvas.shape))
+    for (frame, draw), one in draws.groupby(["frame", "draw"]):
+        by_frame[frame, draw] = histogram(one["x_nm"].to_numpy(), one["y_nm"].to_numpy(), canvas)
+    assert np.allclose(sd**2, by_frame.var(1, ddof=1).sum(0), atol=1e-12)
+
+
+def test_a_kernel_spreads_the_posterior_mean_and_keeps_its_mass(rng):
+    draws, canvas = draw_table(rng), Canvas.between((-100.0, 200.0), (-100.0, 200.0), 5.0)
+    sharp, _ = posterior_image(draws, 8, canvas)
+    soft, _ = posterior_image(draws, 8, canvas, kernel_px=2.0)
+    # The kernel ends at four sigmas, where 1.3e-4 of its mass is left.
+    assert soft.sum() == pytest.approx(sharp.sum(), rel=2e-4)
+    wider = moments(soft, canvas)[2] - moments(sharp, canvas)[2]
+    assert wider[0, 0] == pytest.approx(10.0**2, rel=0.02)
+
+
+def test_mean_value_is_the_weighted_mean_and_nothing_where_nothing_is():
+    image, weighted = np.array([[2.0, 0.0]]), np.array([[6.0, 0.0]])
+    value = mean_value(image, weighted)
+    assert value[0, 0] == 3.0
+    assert np.isnan(value[0, 1])
+
+
+def test_colours_of_values_can_be_told_apart_without_red_or_green():
+    # Equal luminance (so that brightness is free for counts), and blue against yellow's axis.
+    rgb = value_map()(np.linspace(0, 1, 9))[:, :3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ [0.2126, 0.7152, 0.0722]
+    assert luminance.max() / luminance.min() < 1.6
+    blueness = rgb[:, 2] - 0.5 * (rgb[:, 0] + rgb[:, 1])
+    assert (np.diff(blueness) < 0).all()
+
+
+# --- Wrong input --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pixel", "width", "message"),
+    [(0.0, 100.0, "larger than 0"), (0.001, 100.0, "--roi"), (10.0, -5.0, "0 pixels|x 0")],
+)
+def test_impossible_canvases_are_refused(pixel, width, message):
+    with pytest.raises(InputError, match=message):
+        Canvas.between((0.0, width), (0.0, 100.0), pixel)
+
+
+def test_impossible_covariances_are_refused():
+    canvas = Canvas.between((0.0, 10.0), (0.0, 10.0), 1.0)
+    one = np.ones(1)
+    with pytest.raises(InputError, match="covariance 2"):
+        gaussians(one, one, one, one, canvas, None, 2 * one)
+    with pytest.raises(InputError, match="0 or larger"):
+        gaussians(one, one, -one, one, canvas)
+
+
+def test_a_single_draw_has_no_standard_deviation(rng):
+    with pytest.raises(InputError, match="two or more"):
+        posterior_image(draw_table(rng, number=1), 1, Canvas.between((0, 10), (0, 10), 1.0))
+
+
+# --- Files --------------------------------------------------------------------------------------
+
+
+def localizations(rng, rows=400):
+    table = pd.DataFrame({c.name: np.zeros(rows) for c in LOCALIZATION_COLUMNS})
+    sigma = rng.uniform(5, 15, (rows, 2))
+    return table.assign(
+        frame=rng.integers(0, 50, rows),
+        x_nm=rng.uniform(500, 2500, rows),
+        y_nm=rng.uniform(400, 1800, rows),
+        sigma_x_nm=sigma[:, 0],
+        sigma_y_nm=sigma[:, 1],
+        cov_xy_nm2=0.3 * sigma.prod(1),
+        trusted=rng.uniform(size=rows) < 0.7,
+        reason="",
+    )
+
+
+@pytest.fixture
+def run(tmp_path, rng):
+    """A folder as `sureloc localize` leaves it, as far as rendering looks."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_table(localizations(rng), folder / "localizations.parquet", LOCALIZATION_COLUMNS)
+    write_table(draw_table(rng), folder / "draws.parquet", DRAW_COLUMNS)
+    record = {
+        "pixel_nm": 100.0,
+        "draws": 8,
+        "roi": "4:24,2:32",
+        "movie": {"name": "m.tif", "shape": [60, 20, 30]},
+    }
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder
+
+
+def test_a_tiff_opens_as_an_image_with_pixel_size_and_true_values(run, tmp_path):
+    out = tmp_path / "image.tif"
+    said = render_file(run, out, pixel_nm=5.0)
+    assert "400 x 600 px of 5 nm" in said
+    found = read_found(run)
+    assert found.field_nm == ((150.0, 3150.0), (350.0, 2350.0))
+    canvas = Canvas.between(*found.field_nm, 5.0)
+    with tifffile.TiffFile(out) as tif:
+        image = tif.asarray()
+        assert image.dtype == np.float32
+        assert np.allclose(image, row_gaussians(found.table, canvas), atol=1e-6)
+        assert tif.imagej_metadata["unit"] == "nm"
+        about = json.loads(tif.imagej_metadata["Info"])
+    assert about["centre_of_first_pixel_nm"] == {"x": 152.5, "y": 352.5}
+    assert about["sureloc"]["kind"] == "gaussian"
+    with pytest.raises(InputError, match="exists already"):
+        render_file(run, out)
+
+
+def test_the_pixel_size_of_a_tiff_is_read_back(tmp_path):
+    canvas = Canvas.between((0.0, 200.0), (0.0, 160.0), 4.0)
+    write_tiff(tmp_path / "a.tif", {"a": np.ones(canvas.shape)}, canvas, 16, {})
+    with open_movie(tmp_path / "a.tif") as movie:
+        assert movie.pixel_nm == pytest.approx(4.0, rel=1e-5)
+
+
+def test_16_bit_keeps_counts_and_scales_densities(run, tmp_path):
+    render_file(run, tmp_path / "counts.tif", kind="histogram", zoom=4, bits=16)
+    counts = tifffile.imread(tmp_path / "counts.tif")
+    assert counts.dtype == np.uint16
+    assert counts.sum() == len(read_found(run).table)
+    render_file(run, tmp_path / "density.tif", zoom=4, bits=16)
+    with tifffile.TiffFile(tmp_path / "density.tif") as tif:
+        factor = json.loads(tif.imagej_metadata["Info"])["factor"]["localizations per pixel"]
+        density = tif.asarray()
+    assert density.max() == 65535
+    assert density.sum() / factor == pytest.approx(counts.sum(), rel=1e-3)
+
+
+def test_posterior_images_come_in_twos(run, tmp_path):
+    said = render_file(run, tmp_path / "p.tif", kind="posterior", pixel_nm=10, roi="0:90,0:90nm")
+    assert "p_sd.tif" in said
+    mean, sd = (tifffile.imread(tmp_path / name) for name in ("p.tif", "p_sd.tif"))
+    draws = read_found(run).draws
+    canvas = Canvas.between((0.0, 90.0), (0.0, 90.0), 10.0)
+    wanted = posterior_image(draws, 8, canvas)
+    assert np.allclose(mean, wanted[0], atol=1e-6)
+    assert np.allclose(sd, wanted[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("colour", ["intensity", "time", "precision", "trust"])
+def test_coloured_pictures_are_written_and_values_kept(run, tmp_path, colour):
+    if colour == "trust":  # one is enough: pictures take a second each
+        render_file(run, tmp_path / "a.png", colour=colour, zoom=3)
+        with Image.open(tmp_path / "a.png") as png:
+            assert min(png.size) > 600
+    render_file(run, tmp_path / "a.tif", colour=colour, zoom=3, kind="histogram")
+    image = tifffile.imread(tmp_path / "a.tif")
+    if colour == "intensity":
+        assert image.ndim == 2
+        return
+    counts, value = image
+    table = read_found(run).table
+    true = {
+        "time": table["frame"].mean(),
+        "precision": np.sqrt((table["sigma_x_nm"] ** 2 + table["sigma_y_nm"] ** 2) / 2).mean(),
+        "trust": table["trusted"].mean(),
+    }[colour]
+    assert np.nansum(counts * value) / counts.sum() == pytest.approx(true, rel=1e-4)
+
+
+def test_tables_alone_are_drawn_too(tmp_path, rng):
+    table = localizations(rng)
+    write_thunderstorm(table, tmp_path / "t.csv", 100.0, 120.0)
+    found = read_found(tmp_path / "t.csv", 100.0)
+    assert np.allclose(found.table["x_nm"], table["x_nm"], atol=1e-4)
+    mean = np.sqrt((table["sigma_x_nm"] ** 2 + table["sigma_y_nm"] ** 2) / 2)
+    assert np.allclose(found.table["sigma_x_nm"], mean, atol=1e-4)
+    render_file(tmp_path / "t.csv", tmp_path / "t.tif", camera_pixel_nm=100.0)
+    # Gaussians at the edge of the bounding box lose up to half of themselves.
+    assert tifffile.imread(tmp_path / "t.tif").sum() == pytest.approx(400, rel=0.02)
+    truth = pd.DataFrame({c.name: np.arange(3.0) * 100 for c in TRUTH_COLUMNS}).astype(
+        {"frame": int, "molecule": int}
+    )
+    write_table(truth, tmp_path / "truth.parquet", TRUTH_COLUMNS)
+    render_file(tmp_path / "truth.parquet", tmp_path / "u.tif", kind="histogram", pixel_nm=20)
+    assert tifffile.imread(tmp_path / "u.tif").sum() == 3
+
+
+def test_a_table_of_a_run_remembers_its_pixel_size_without_the_folder(tmp_path, rng):
+    origin = {"pixel_nm": 110.0, "draws": 8, "movie": "movie.tif"}
+    for folder in (tmp_path, tmp_path / "drift"):
+        folder.mkdir(exist_ok=True)
+        write_table(
+            localizations(rng), folder / "localizations.parquet", LOCALIZATION_COLUMNS, origin
+        )
+    write_table(draw_table(rng), tmp_path / "drift" / "draws.parquet", DRAW_COLUMNS, origin)
+    alone, folder = read_found(tmp_path / "localizations.parquet"), read_found(tmp_path / "drift")
+    assert (alone.pixel_nm, folder.pixel_nm) == (110.0, 110.0)
+    assert (folder.number, alone.number) == (8, 0)
+    assert folder.frames <= 50
+    # Edges lie between camera pixels, half a pixel before a centre.
+    assert (alone.field_nm[0][0] + 55.0) % 110.0 == pytest.approx(0.0, abs=1e-9)
+    assert read_found(tmp_path / "drift", 90.0).pixel_nm == 90.0
+
+
+def test_a_broken_record_is_refused(run):
+    (run / "run.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match="record"):
+        read_found(run)
+
+
+def test_regions_are_read_in_pixels_and_nanometres(run):
+    found = read_found(run)
+    assert parse_roi("10:12,4:7", found) == ((350.0, 650.0), (950.0, 1150.0))
+    assert parse_roi("10:12.5,4:7nm", found) == ((4.0, 7.0), (10.0, 12.5))
+    for wrong in ("10:12", "a:b,c:d", "12:10,0:5", "1.2.3:4,0:5", ""):
+        with pytest.raises(InputError, match="region"):
+            parse_roi(wrong, found)
+
+
+def command(*arguments, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sureloc", *map(str, arguments)])
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    return leaving.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("RUN", "--out", "a.jpg"), "must end in"),
+        (("RUN", "--out", "a.png", "--kind", "voronoi"), "kind is 'voronoi'"),
+        (("RUN", "--out", "a.png", "--colour", "pink"), "colour is 'pink'"),
+        (
+            ("RUN", "--out", "a.png", "--kind", "posterior", "--colour", "time"),
+            "draws have neither",
+        ),
+        (("RUN", "--out", "a.png", "--zoom", "2", "--pixel-nm", "5"), "not both"),
+        (("RUN", "--out", "a.png", "--zoom", "0"), "zoom is 0"),
+        (("RUN", "--out", "a.tif", "--bits", "8"), "bits is 8"),
+        (("NOTHING", "--out", "a.png"), "no file or folder"),
+        (("EMPTY", "--out", "a.png"), "holds no localizations"),
+        (("t.csv", "--out", "a.png"), "--camera-pixel-nm"),
+        (("truth.parquet", "--out", "a.png"), "--pixel-nm"),
+        (("truth.parquet", "--out", "a.png", "--pixel-nm", "9"), "--kind histogram"),
+        (("truth.parquet", "--out", "a.png", "--pixel-nm", "9", "--roi", "1:2,1:2"), "1:2,1:2nm"),
+        (
+            ("truth.parquet", "--out", "a.png", "--pixel-nm", "9", "--kind", "posterior"),
+            "no table of posterior draws",
+        ),
+        (
+            ("broken.parquet", "--out", "a.png", "--pixel-nm", "9"),
+            "cannot be read",
+        ),
+    ],
+)
+def test_wrong_input_is_refused_and_leaves_nothing(
+    run, tmp_path, rng, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
+    run.rename(tmp_path / "RUN")
+    write_thunderstorm(localizations(rng), tmp_path / "t.csv", 100.0, 120.0)
+    truth = pd.DataFrame({c.name: [0.0] for c in TRUTH_COLUMNS}).astype(
+        {"frame": int, "molecule": int}
+    )
+    write_table(truth, tmp_path / "truth.parquet", TRUTH_COLUMNS)
+    (tmp_path / "broken.parquet").write_text("no table", encoding="utf-8")
+    before = set(tmp_path.rglob("*"))
+    assert command("render", *arguments, monkeypatch=monkeypatch) == 2
+    assert message in capsys.readouterr().err
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_table_without_rows_makes_an_empty_picture(tmp_path, rng):
+    write_table(localizations(rng).head(0), tmp_path / "a.parquet", LOCALIZATION_COLUMNS)
+    render_file(tmp_path / "a.parquet", tmp_path / "a.png", pixel_nm=0.5, colour="precision")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    assert math.isclose(read_found(tmp_path / "a.parquet").frames, 0)

@@ -1,0 +1,333 @@
+"""Resolution by its closed form, with error bars that hold, and none where there is only noise."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sureloc.analysis.rendering import Canvas, row_gaussians
+from sureloc.analysis.resolution import (
+    Rings,
+    RingSums,
+    correlation,
+    crossing,
+    curve_peak,
+    decorrelation_resolution,
+    frame_blocks,
+    frc_of_draws,
+    frc_resolution,
+    ring_sums,
+    smoothed,
+    tiling_of,
+)
+from sureloc.cli import app as cli
+from sureloc.errors import InputError
+from sureloc.io.tables import write_table
+from sureloc.report.resolution import measure_resolution
+from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
+
+SIDE_NM = 4000.0
+FIELD = ((0.0, SIDE_NM), (0.0, SIDE_NM))
+
+
+def sites(seed, number=200, rows=3000, sigma=10.0, frames=600, side=SIDE_NM):
+    """Localizations of point-like sites: their power spectrum is 1 / number at every frequency."""
+    rng = np.random.default_rng(seed)
+    place = rng.uniform(0, side, (number, 2))[rng.integers(number, size=rows)]
+    at = place + rng.normal(0, sigma, (rows, 2))
+    return pd.DataFrame(
+        {
+            "frame": rng.integers(frames, size=rows),
+            "x_nm": at[:, 0],
+            "y_nm": at[:, 1],
+            "sigma_x_nm": sigma,
+            "sigma_y_nm": sigma,
+        }
+    )
+
+
+def closed_form(rows, number, sigma):
+    """1 / q where (rows / number) exp(-4 pi^2 sigma^2 q^2) = 1/3, that is where FRC = 1/7."""
+    return 2 * math.pi * sigma / math.sqrt(math.log(3 * rows / number))
+
+
+def noise(seed, rows=2500):
+    rng = np.random.default_rng(seed)
+    at = rng.uniform(0, SIDE_NM, (rows, 2))
+    return pd.DataFrame({"frame": rng.integers(600, size=rows), "x_nm": at[:, 0], "y_nm": at[:, 1]})
+
+
+# --- Rings and curves ---------------------------------------------------------------------------
+
+
+def test_rings_count_every_pair_of_twins_once():
+    side = 32
+    rings = Rings.of(side, 5.0)
+    radius = np.hypot(np.fft.fftfreq(side, 1 / side)[:, None], np.fft.fftfreq(side, 1 / side)[None])
+    full = np.array([(np.rint(radius) == k).sum() for k in range(side // 2)])
+    assert rings.pixels[0] == 0
+    assert np.array_equal(2 * rings.pixels[1:], full[1:])
+    assert np.allclose(rings.frequency_per_nm[1:], np.arange(1, 16) / (side * 5.0), rtol=0.25)
+
+
+def test_halves_from_one_transform_are_the_halves(rng):
+    table = sites(1, rows=400)
+    tiling = tiling_of(FIELD, 200.0)
+    x, y = table["x_nm"].to_numpy(), table["y_nm"].to_numpy()
+    block = frame_blocks(table["frame"].to_numpy(), 2)
+    sums = ring_sums(x, y, block, tiling, 1, np.random.default_rng(3))
+    first = block == (0 if np.random.default_rng(3).permutation([True, False])[0] else 1)
+    from sureloc.analysis.rendering import histogram
+    from sureloc.analysis.resolution import tapered
+
+    window, total = tapered(tiling.side_px), np.zeros((3, tiling.side_px // 2))
+    for tile in range(tiling.rows * tiling.columns):
+        here, f = tiling.tile_of(x, y) == tile, []
+        if here.sum() < 5:
+            continue
+        for half in (first, ~first):
+            image = histogram(x[here & half], y[here & half], tiling.canvas(tile))
+            mean = (image * window).sum() / window.sum()
+            f.append(np.fft.rfft2((image - mean) * window))
+        parts = ((f[0] * f[1].conj()).real, np.abs(f[0]) ** 2, np.abs(f[1]) ** 2)
+        total += np.stack([sums.rings.sums(part) for part in parts])
+    for mine, theirs in zip((sums.product, sums.first, sums.second), total, strict=True):
+        assert np.allclose(mine.sum((0, 1)), theirs, rtol=1e-3, atol=1e-3 * theirs.max())
+
+
+def test_equal_halves_agree_fully_and_unrelated_ones_not(rng):
+    rings = Rings.of(64, 5.0)
+    f = rng.normal(size=(2, 50, 32)) ** 2 * 100
+    assert np.allclose(correlation(RingSums(f[:1], f[:1], f[:1], rings)), 1.0)
+    x, y = rng.uniform(0, SIDE_NM, (2, 3000))
+    sums = ring_sums(x, y, rng.integers(20, size=3000), tiling_of(FIELD, 40.0), 1, rng)
+    curve, n = correlation(sums), len(sums.product) * sums.rings.pixels
+    # Noise: mean 0 and standard deviation 1 / sqrt(2 n), the window making pixels a little less
+    # independent (it adds 30 % at most); 40 rings know their spread to 11 %.
+    z = curve[5:45] * np.sqrt(2 * n[5:45])
+    assert abs(z.mean()) < 4 * 1.3 / math.sqrt(40)
+    assert 0.7 < z.std() < 1.7
+
+
+def test_a_crossing_is_interpolated_and_must_last():
+    frequency = np.arange(10.0)
+    curve = np.array([1, 1, 1, 1, 0.1, 0.9, 0.5, 0.0, 0.0, 0.0])
+    flat = np.full(10, 0.25)
+    assert crossing(frequency, curve, flat) == pytest.approx(6.5)  # one ring below is no crossing
+    assert crossing(frequency, np.ones(10), flat) == math.inf
+    assert crossing(frequency, np.zeros(10), flat) == 3.0
+
+
+def test_smoothing_keeps_parabolas_and_quietens_noise(rng):
+    t = np.linspace(0, 1, 200)
+    assert np.allclose(smoothed(1 - t**2)[10:-10], (1 - t**2)[10:-10])
+    assert smoothed(rng.normal(size=4000)).std() < 0.3
+
+
+# --- Fourier ring correlation -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "sigma"), [(3000, 10.0), (2000, 14.0)])
+def test_frc_is_its_closed_form_and_its_interval_holds_over_seeds(rows, sigma):
+    true = closed_form(rows, 200, sigma)
+    results = [
+        frc_resolution(
+            sites(seed, rows=rows, sigma=sigma),
+            FIELD,
+            np.random.default_rng(seed),
+            splits=3,
+            resamples=60,
+        )
+        for seed in range(8)
+    ]
+    nm = np.array([one.nm for one in results])
+    sd = np.array([one.sd_nm for one in results])
+    # The mean of eight: 4 sigmas of chance, and 2 % for smoothing, taper and whole pixels.
+    assert nm.mean() == pytest.approx(true, abs=4 * nm.std(ddof=1) / math.sqrt(8) + 0.02 * true)
+    # The spread of eight values is known to 27 %: 0.4 to 2 are three sigmas on the low side.
+    assert 0.4 < nm.std(ddof=1) / sd.mean() < 2.0
+    held = sum(one.low_nm <= true <= one.high_nm for one in results)
+    assert held >= 5  # a binomial of .95 is below 5 of 8 once in two thousand
+
+
+def test_pure_noise_has_no_resolution():
+    results = [
+        frc_resolution(noise(seed), FIELD, np.random.default_rng(seed), splits=4)
+        for seed in range(6)
+    ]
+    assert [one.found for one in results] == [False] * 6
+    assert "no resolution" in results[0].sentence
+
+
+def test_draws_are_blurred_twice():
+    table, draws = sites(3, rows=4000), []
+    rng = np.random.default_rng(5)
+    for number in range(4):
+        moved = table[["x_nm", "y_nm"]] + rng.normal(0, 10.0, (len(table), 2))
+        draws.append(moved.assign(draw=number, frame=table["frame"], photons=1.0))
+    result = frc_of_draws(pd.concat(draws), 4, FIELD, rng, resamples=60)
+    true = closed_form(4000, 200, 10.0 * math.sqrt(2))
+    assert result.nm == pytest.approx(true, abs=3 * result.sd_nm)
+    assert result.sd_nm < 0.1 * true
+    assert result.low_nm < result.nm - result.sd_nm < result.nm < result.high_nm
+    rows = frc_resolution(table, FIELD, rng, resamples=60)
+    assert result.nm / rows.nm == pytest.approx(math.sqrt(2), rel=0.08)
+
+
+def test_a_blink_of_many_frames_is_no_resolution():
+    """A molecule that shines for ten frames would agree with itself if frames were split singly."""
+    rng = np.random.default_rng(8)
+    start, place = rng.integers(0, 2000, 300), rng.uniform(0, SIDE_NM, (300, 2))
+    at = np.repeat(place, 10, axis=0) + rng.normal(0, 8.0, (3000, 2))
+    frame = (start[:, None] + np.arange(10)).ravel()
+    table = pd.DataFrame({"frame": frame, "x_nm": at[:, 0], "y_nm": at[:, 1]})
+    assert not frc_resolution(table, FIELD, rng, splits=4).found
+    assert frc_resolution(table, FIELD, rng, splits=4, blocks=3000).found
+
+
+def test_blocks_follow_time_and_hold_equally_many_rows(rng):
+    frame = np.sort((rng.uniform(size=5000) ** 2 * 1000).astype(np.int64))  # crowded at the start
+    block = frame_blocks(frame, 10)
+    assert (np.diff(block) >= 0).all()
+    assert all(len(set(block[frame == f])) == 1 for f in np.unique(frame)[::50])
+    assert np.bincount(block).min() > 350
+    with pytest.raises(InputError, match="one frame"):
+        frame_blocks(np.zeros(9, np.int64), 10)
+
+
+@pytest.mark.parametrize("option", [{"blocks": 1}, {"splits": 0}, {"resamples": 3}])
+def test_impossible_counts_are_refused(option):
+    with pytest.raises(InputError, match=next(iter(option))):
+        frc_resolution(noise(1), FIELD, np.random.default_rng(0), **option)
+
+
+def test_few_rows_have_no_resolution():
+    result = frc_resolution(noise(1, rows=9), FIELD, np.random.default_rng(0))
+    assert "9 rows are too few" in result.sentence
+
+
+# --- Decorrelation ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", [0.1, 0.2])
+def test_decorrelation_finds_where_a_picture_was_cut_off(rng, cut):
+    n = 384
+    q = np.hypot(np.fft.fftfreq(n)[:, None], np.fft.rfftfreq(n)[None])
+    image = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(n, n))) * (q < cut), (n, n))
+    image = image + 0.02 * rng.normal(size=(n, n))
+    result = decorrelation_resolution(image, 5.0, rng, resamples=20)
+    # Rings are 1 / 128 of a pixel's inverse wide: 4 % and 2 % of the cut-off, half of it each way.
+    assert result.nm == pytest.approx(5.0 / cut, rel=0.04)
+    assert result.low_nm <= 5.0 / cut <= result.high_nm
+
+
+def test_white_noise_and_nothing_have_no_decorrelation_resolution(rng):
+    white = decorrelation_resolution(rng.normal(size=(256, 256)), 5.0, rng, resamples=10)
+    assert not white.found
+    assert not decorrelation_resolution(np.zeros((256, 256)), 5.0, rng).found
+
+
+def test_decorrelation_follows_the_width_of_drawn_spots(rng):
+    canvas = Canvas.between((0.0, 2000.0), (0.0, 2000.0), 6.0)
+    sizes = []
+    for sigma in (10.0, 20.0):
+        table = noise(4).assign(sigma_x_nm=sigma, sigma_y_nm=sigma)
+        image = row_gaussians(table, canvas)
+        sizes.append(decorrelation_resolution(image, 6.0, rng, resamples=10).nm)
+    assert sizes[1] / sizes[0] == pytest.approx(2.0, rel=0.05)
+
+
+def test_a_peak_must_be_fallen_from():
+    assert curve_peak(np.array([0.1, 0.5, 0.4, 0.3])) == 1
+    assert curve_peak(np.array([0.1, 0.2, 0.3, 0.4])) == 0
+    assert curve_peak(np.array([0.1, 0.5, 0.4, 0.6])) == 1  # the last value only rises
+    assert curve_peak(np.array([0.5, 0.4, 0.3])) == 0
+
+
+# --- Command ------------------------------------------------------------------------------------
+
+
+def command(*arguments, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sureloc", *map(str, arguments)])
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    return leaving.value.code
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run as far as `sureloc resolution` looks: rows and draws of sites, and the record."""
+    run, rng = tmp_path / "run", np.random.default_rng(6)
+    run.mkdir()
+    known = sites(2)
+    table = pd.DataFrame({c.name: np.zeros(len(known)) for c in LOCALIZATION_COLUMNS})
+    table = table.assign(**{name: known[name] for name in known}, trusted=True, reason="")
+    write_table(table, run / "localizations.parquet", LOCALIZATION_COLUMNS)
+    draws = [
+        (known[["x_nm", "y_nm"]] + rng.normal(0, 10.0, (len(known), 2))).assign(
+            draw=number, frame=known["frame"], photons=1.0
+        )
+        for number in range(3)
+    ]
+    write_table(pd.concat(draws), run / "draws.parquet", DRAW_COLUMNS)
+    record = {"pixel_nm": 100.0, "draws": 3, "movie": {"shape": [600, 40, 40]}}
+    (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    return run
+
+
+def test_the_command_says_draws_and_writes(folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    code = command(
+        *("resolution", folder, "--out", out, "--splits", 3, "--resamples", 40),
+        monkeypatch=monkeypatch,
+    )
+    said = capsys.readouterr().out
+    assert code == 0
+    assert "FRC of the rows, 1/7: " in said
+    assert "FRC of the draws, 1/7: " in said
+    assert "decorrelation of the picture: " in said
+    assert (out / "resolution.png").stat().st_size > 10_000
+    rows, draws, _ = json.loads((out / "resolution.json").read_text())["resolutions"]
+    true = closed_form(3000, 200, 10.0)
+    assert rows["nm"] == pytest.approx(true, abs=4 * rows["sd_nm"])
+    assert draws["draws_sd_nm"] > 0
+    assert len(rows["curve"]) == len(rows["frequency_per_nm"])
+
+
+def test_the_same_seed_gives_the_same_numbers(folder):
+    options = {"splits": 2, "resamples": 20, "trusted_only": True, "roi": "0:25,0:25"}
+    one, two = (measure_resolution(folder, **options) for _ in range(2))
+    assert [r.nm for r in one] == [r.nm for r in two]
+    assert one[0].rows < 1500
+
+
+def test_noise_is_said_to_be_noise(tmp_path, monkeypatch, capsys):
+    table = noise(2)
+    table = table.assign(**{c.name: 0.0 for c in LOCALIZATION_COLUMNS if c.name not in table})
+    table = table.assign(trusted=True, reason="", sigma_x_nm=12.0, sigma_y_nm=12.0)
+    write_table(table, tmp_path / "noise.parquet", LOCALIZATION_COLUMNS)
+    code = command(
+        *("resolution", tmp_path / "noise.parquet", "--out", tmp_path / "out"),
+        monkeypatch=monkeypatch,
+    )
+    assert code == 0
+    assert capsys.readouterr().out.count("no resolution") == 2
+    assert (tmp_path / "out" / "resolution.png").exists()
+
+
+def test_a_table_without_trust_cannot_be_cut_by_it(tmp_path):
+    from sureloc.io.tables import write_thunderstorm
+
+    write_thunderstorm(
+        sites(1, rows=60).assign(photons=1.0, background_photons=1.0),
+        tmp_path / "t.csv",
+        100.0,
+        120.0,
+    )
+    with pytest.raises(InputError, match="which rows are trusted"):
+        measure_resolution(tmp_path / "t.csv", camera_pixel_nm=100.0, trusted_only=True)
