@@ -27,9 +27,15 @@ from sureloc.report.charts import (
     rows_chart,
 )
 from sureloc.report.frames import example_png
-from sureloc.report.pictures import Picture, png_bytes, scale_bar
+from sureloc.report.molecules import Molecules, molecules_section
+from sureloc.report.pictures import Picture, indexed_png, scale_bar
 
+PAGE_PX = 1120  # a picture's side in the page, whose text is no wider
 NOISY = 3.0  # times the median read noise
+SCRIPTS = (
+    *("rows.js", "filters.js", "view.js", "raster.js", "downloads.js"),
+    *("molecules.js", "controls.js", "splits.js", "start.js"),
+)
 _CLASS_OF = {Trust.TRUST: "trust", Trust.CARE: "care", Trust.REFUSE: "refuse"}
 
 
@@ -41,6 +47,7 @@ class ReportContent:
         name: of the movie, for the title.
         verdict, tally, images, assumptions: results of the run.
         pictures: the images for people, by `sureloc.report.pictures.pictures_of`.
+        molecules: the rows, to be looked at one by one.
         first_row, first_column, first_frame: where the localized part lies in the movie.
         facts: further lines for the table of numbers, such as the comparison with a truth.
         record: what else belongs to the record: versions, options, times.
@@ -52,6 +59,7 @@ class ReportContent:
     images: ImageSums
     assumptions: Assumptions
     pictures: Sequence[Picture]
+    molecules: Molecules
     first_row: int
     first_column: int
     first_frame: int
@@ -73,7 +81,7 @@ def write_report(path: Path, content: ReportContent) -> None:
     text = Template(asset("page.html")).substitute(
         title=escape(f"{content.name}: sureloc"),
         style=asset("page.css"),
-        script=asset("page.js"),
+        script="\n".join(['"use strict";', *(asset(name) for name in SCRIPTS)]),
         body="\n".join(_sections(content)),
     )
     path.write_text(text, encoding="utf-8")
@@ -87,6 +95,7 @@ def _sections(content: ReportContent) -> Iterable[str]:
         f"<strong>{escape(verdict.sentence)}</strong></section>"
     )
     yield f"<section>{_facts(content)}</section>"
+    yield molecules_section(content.molecules, content.name)
     yield f"<section><h2>Reconstruction and its uncertainty</h2>{_slider(content)}</section>"
     yield "<section><h2>How precise, and against what is possible</h2>"
     yield precision_chart(tally)
@@ -226,7 +235,7 @@ def _camera(content: ReportContent) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    return _embedded(png_bytes(picture.image, picture.colour_map, picture.low, picture.high))
+    return _embedded(indexed_png(picture, PAGE_PX))
 
 
 def _embedded(png: bytes) -> str:
