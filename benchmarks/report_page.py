@@ -91,7 +91,7 @@ def content_of(table: pd.DataFrame, name: str, side_px: int, frames: int) -> Rep
     images.widefield_e += 1000 * rng.random(shape)
     images.chi2 += frames * rng.normal(1, 0.1, shape)
     images.frames = frames
-    prior = ScenePrior(0.01, PhotonPrior.log_normal(1200, 0.8), 20.0, 2.0)
+    prior = ScenePrior(0.01, PhotonPrior.log_normal(1200.0, 0.8), 20.0, 2.0)
     camera = Camera(offset_adu=100.0, gain_adu_per_e=2.0, variance_adu2=9.0)
     learned = LearnedPrior(prior, np.full(shape, 20.0), np.zeros((1, 3)), 100.0)
     assumptions = Assumptions(

@@ -33,6 +33,7 @@ INTERVAL_ZERO = 2000  # code of an end that lies on the position; 0 is an end th
 SHAPE_LEVELS = 250  # sigma_x^2 as a share of sigma_x^2 + sigma_y^2
 _SMALL_SIGMA = 0.1  # quantile of sigma by which the step of positions is chosen
 _LEAST_STEPS = 12.0  # of a position in a small sigma
+_SMALLEST_SHARE = 1e-6  # of the largest value; smaller ones are not told apart
 _NEEDED = (
     *("frame", "x_nm", "y_nm", "sigma_x_nm", "sigma_y_nm", "photons", "sigma_photons"),
     *("background_photons", "p_exists", "x_lo95_nm", "x_hi95_nm", "y_lo95_nm", "y_hi95_nm"),
@@ -151,7 +152,8 @@ def position_step_nm(sigma: Array) -> float:
 def bin_edges(values: Array, step: float) -> Array:
     """Give edges of bins that hold all finite values, about `step` wide relative to themselves.
 
-    Edges are numbers of at most four digits, so that a filter can be named exactly.
+    Edges are numbers of at most four digits, so that a filter can be named exactly. What is below a
+    millionth of the largest value shares one bin.
 
     Args:
         values: any shape; those that are not finite need no bin.
@@ -161,10 +163,11 @@ def bin_edges(values: Array, step: float) -> Array:
     positive = finite[finite > 0]
     if positive.size == 0:
         positive = np.ones(1)
-    low, high = float(positive.min()), float(positive.max())
+    high = float(positive.max())
+    low = max(float(positive.min()), _SMALLEST_SHARE * high)
     number = int(np.ceil(np.log(high / low) / step)) + 3
     edges = np.unique([float(f"{e:.4g}") for e in low * np.exp(step * np.arange(-1, number))])
-    if finite.size and finite.min() <= 0:
+    if finite.size and finite.min() < edges[0]:
         edges = np.concatenate([[finite.min()], edges])
     return np.asarray(edges, float)
 

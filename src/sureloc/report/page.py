@@ -17,7 +17,7 @@ import numpy as np
 
 from sureloc.localize.images import ImageSums
 from sureloc.localize.movie import Assumptions
-from sureloc.localize.tally import Tally
+from sureloc.localize.tally import ExampleFrame, Tally
 from sureloc.localize.verdict import Trust, Verdict
 from sureloc.report.charts import (
     chi2_chart,
@@ -26,7 +26,7 @@ from sureloc.report.charts import (
     prior_chart,
     rows_chart,
 )
-from sureloc.report.frames import example_png
+from sureloc.report.frames import LEAST_RADIUS_PX, example_pngs
 from sureloc.report.molecules import Molecules, molecules_section
 from sureloc.report.pictures import Picture, indexed_png, scale_bar
 
@@ -116,13 +116,7 @@ def _sections(content: ReportContent) -> Iterable[str]:
     )
     yield "<section><h2>Frames to look at</h2>"
     for example in tally.examples:
-        image = _embedded(example_png(example, tally.pixel_nm))
-        caption = f"Frame {example.frame} ({example.why}); {len(example.table)} localizations"
-        yield (
-            f'<figure><img class="chart" src="{image}" alt="{escape(caption)}">'
-            f"<figcaption>{escape(caption)}. Circles: two stated standard deviations, dotted where "
-            "enlarged to 0.35 px to be seen; red ones are not trusted.</figcaption></figure>"
-        )
+        yield _example(example, tally.pixel_nm)
     yield "</section>"
     yield f"<section><h2>What was assumed</h2>{_assumed(content)}</section>"
     rows = "".join(
@@ -130,6 +124,20 @@ def _sections(content: ReportContent) -> Iterable[str]:
         for key, value in content.record.items()
     )
     yield f"<section><h2>How it came about</h2><table>{rows}</table></section>"
+
+
+def _example(example: ExampleFrame, pixel_nm: float) -> str:
+    name = f"Frame {example.frame} ({example.why}); {len(example.table):,} localizations"
+    panels = "".join(
+        f'<div><img class="chart" src="{_embedded(png)}" '
+        f'alt="{escape(f"Frame {example.frame}, {title}")}"></div>'
+        for title, png in example_pngs(example, pixel_nm)
+    )
+    return (
+        f'<figure><figcaption>{escape(name)}. Circles: two stated standard deviations, dotted '
+        f"where enlarged to {LEAST_RADIUS_PX:g} px to be seen; those with a cross (red) are not "
+        f'trusted.</figcaption><div class="row">{panels}</div></figure>'
+    )
 
 
 def _facts(content: ReportContent) -> str:

@@ -30,7 +30,7 @@ PERCENTILE = 99.5
 EMPTY = 1e-3  # emitters per pixel below this are background
 LARGEST_PX = 1600  # a picture's side; larger images are averaged down
 SCREEN_PX = 800  # a side as people see it whole; single molecules must be bright there
-TRUST_COLOURS = ("#b3472b", "#27506b")
+TRUST_COLOURS = ("#f4a582", "#27506b")  # as far apart in lightness as in colour
 _HEIGHT_IN = 8.0
 
 
@@ -148,7 +148,7 @@ def pictures_of(images: ImageSums, overview: Overview) -> Iterator[Picture]:
     trust, trust_nm = overview.trusted
     yield Picture(
         "trust",
-        "Where the result can be trusted (blue) and where not (red)",
+        "Where the result can be trusted (dark blue) and where not (light red)",
         "do not trust | trust",
         np.round(trust),
         trust_nm,
