@@ -27,7 +27,7 @@ from sureloc.localize.verdict import Trust, Verdict
 from sureloc.physics.priors import PhotonPrior, ScenePrior
 from sureloc.report.molecules import Molecules
 from sureloc.report.page import ReportContent, write_report
-from sureloc.report.pictures import pictures_of
+from sureloc.report.pictures import Overview, averaged_down, pictures_of
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
 
 LIMIT_MB = 20.0
@@ -60,7 +60,9 @@ def made_up_rows(number: int, side_px: int, frames: int, seed: int = 0) -> pd.Da
             "photons": photons,
             "sigma_photons": 0.08 * photons * rng.lognormal(0, 0.3, number),
             "background_photons": 20 + 8 * np.sin(x / 9000) * np.cos(y / 7000),
-            "p_exists": np.where(certain, rng.uniform(0.98, 1, number), rng.uniform(0.5, 1, number)),
+            "p_exists": np.where(
+                certain, rng.uniform(0.98, 1, number), rng.uniform(0.5, 1, number)
+            ),
             "crlb_x_nm": sx,
             "crlb_y_nm": sy,
             "chi2": rng.normal(1, 0.1, number),
@@ -86,8 +88,8 @@ def content_of(table: pd.DataFrame, name: str, side_px: int, frames: int) -> Rep
     shape = (side_px, side_px)
     edges = np.arange(8 * side_px + 1) * 12.5 - 50
     images = ImageSums(shape, 8, 100.0)
-    images.mean += np.histogram2d(table["y_nm"], table["x_nm"], [edges, edges])[0]
-    images.variance += 0.3 * images.mean
+    mean = np.histogram2d(table["y_nm"], table["x_nm"], [edges, edges])[0]
+    sd = np.sqrt(0.3 * mean)
     images.widefield_e += 1000 * rng.random(shape)
     images.chi2 += frames * rng.normal(1, 0.1, shape)
     images.frames = frames
@@ -101,7 +103,10 @@ def content_of(table: pd.DataFrame, name: str, side_px: int, frames: int) -> Rep
         Trust.CARE, "Trust with care: made up.", 1.0, 0.85, 0.9, rng.random(shape) < 0.9
     )
     molecules = Molecules(table, len(table), 100.0, 130.0, 2.25, (0, 0, *shape))
-    pictures = tuple(pictures_of(images, verdict.mask))
+    trusted = verdict.mask.astype(float).repeat(8, axis=0).repeat(8, axis=1)
+    ratio = np.divide(sd, mean, out=np.zeros_like(sd), where=mean > 0)
+    overview = Overview(*(averaged_down(one, 12.5) for one in (mean, sd, ratio, trusted)))
+    pictures = tuple(pictures_of(images, overview))
     tally = _tally(table, shape, frames)
     return ReportContent(
         *(name, verdict, tally, images, assumptions, pictures, molecules, 0, 0, 0),
@@ -146,18 +151,28 @@ def measure(path: Path) -> None:
         browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(path.resolve().as_uri())
-        page.wait_for_function("performance.getEntriesByName('molecules-shown').length > 0")
-        shown = page.evaluate("performance.getEntriesByName('molecules-shown')[0].startTime")
-        timed = """(deed) => { const begin = performance.now(); eval(deed);
-                   return performance.now() - begin; }"""
-        filtered = page.evaluate(timed, "viewer.filter({...NO_LIMITS, trustedOnly: true})")
-        drawn = page.evaluate(timed, "viewer.drawAnew()")
-        closer = page.evaluate(timed, "viewer.zoom(8); viewer.drawAnew()")
-        hovered = page.evaluate(timed, "viewer.chooseNear(300, 300, 'mouse')")
+        page.locator("#molecules").wait_for(timeout=120_000)
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        read, unpacked, shown = page.evaluate(
+            "['read', 'unpacked', 'shown'].map("
+            "(name) => performance.getEntriesByName(`molecules-${name}`)[0].startTime / 1000)"
+        )
+        filtered, drawn, closer, pointed = (
+            page.evaluate(
+                f"() => {{ const t = performance.now(); {deed}; return performance.now() - t; }}"
+            )
+            for deed in (
+                "viewer.filter({ ...NO_LIMITS, trustedOnly: true })",
+                "viewer.drawAnew()",
+                "viewer.zoom(8); viewer.drawAnew()",
+                "viewer.chooseNear(300, 300, 'mouse')",
+            )
+        )
         browser.close()
     print(
-        f"first picture after {shown / 1000:.2f} s; filtering {filtered:.0f} ms; drawing the whole "
-        f"field {drawn:.0f} ms, an eighth of its width {closer:.0f} ms; pointing {hovered:.0f} ms"
+        f"page read after {read:.2f} s, unpacked {unpacked:.2f} s, first picture {shown:.2f} s; "
+        f"filtering {filtered:.0f} ms; drawing the whole field "
+        f" {drawn:.0f} ms, an eighth of its width {closer:.0f} ms; pointing {pointed:.0f} ms"
     )
 
 

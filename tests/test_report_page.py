@@ -1,4 +1,4 @@
-"""What the report holds: rows packed without loss that matters, in words and colours all can read."""
+"""What the report holds: rows packed without loss that matters, and colours that all can read."""
 
 from __future__ import annotations
 

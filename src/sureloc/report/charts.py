@@ -176,8 +176,8 @@ def _figure(width: float = _NARROW_IN, height: float = 3.0) -> tuple[Figure, Axe
     axes.tick_params(colors=MUTED, labelsize=8)
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
-    axes.xaxis.label.set_size(9)
-    axes.yaxis.label.set_size(9)
+    axes.xaxis.label.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
     return figure, axes
 
 

@@ -26,8 +26,8 @@ function listenToPointers(viewer) {
     // Where nothing is left to zoom out of, the wheel scrolls the page.
     if (event.deltaY > 0 && viewer.seesAll()) return;
     event.preventDefault();
-    const lines = event.deltaMode === 1 ? 16 : 1;
-    const delta = Math.max(-300, Math.min(300, event.deltaY * lines));
+    const unit = event.deltaMode === 1 ? 16 : 1; // lines or pixels
+    const delta = Math.max(-300, Math.min(300, event.deltaY * unit));
     const { x, y } = place(event);
     viewer.zoom(Math.exp(-delta / 300), x, y);
   }, { passive: false });
@@ -149,7 +149,9 @@ function listenToFilters(viewer) {
   }
   const apply = () => viewer.filter(limitsOf(sliders));
   const restart = () => {
-    for (const [id, { end }] of Object.entries(sliders)) at(id).value = at(id)[end === "low" ? "min" : "max"];
+    for (const [id, { low, high, end }] of Object.entries(sliders)) {
+      at(id).value = end === "low" ? low : high;
+    }
     at("trusted-only").checked = false;
     limitsOf(sliders);
   };

@@ -46,9 +46,9 @@ function drawScaleBar(context, view) {
   const top = view.height - 20;
   context.fillStyle = "#fff";
   context.strokeStyle = "#000";
-  context.lineWidth = 0.5;
-  context.fillRect(left, top, bar.px, 4);
+  context.lineWidth = 2;
   context.strokeRect(left, top, bar.px, 4);
+  context.fillRect(left, top, bar.px, 4);
   context.font = "14px system-ui, sans-serif";
   context.textAlign = "center";
   context.lineWidth = 3;

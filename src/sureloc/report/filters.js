@@ -54,7 +54,8 @@ function summaryOf(rows, kept) {
     bin === 0 ? 0 : binMiddle(probabilities, bin));
   const sigmas = new Uint32Array(rows.reading.sigma.edges.length + 1);
   let expected = 0;
-  for (const i of kept) {
+  for (let k = 0; k < kept.length; k++) {
+    const i = kept[k];
     doubts[rows.codes.doubt[i]]++;
     expected += middles[rows.codes.p_exists[i]];
     sigmas[rows.codes.sigma[i]]++;

@@ -10,11 +10,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
+from PIL import Image
 
 from sureloc.localize.tally import ExampleFrame
 
 TRUSTED, DOUBTED = "#4cc9f0", "#ff5d5d"
 PERCENTILES = (1.0, 99.7)
+COLOURS = 64  # of a panel
 LEAST_RADIUS_PX = 0.35  # a precise emitter's circle would not be seen otherwise
 
 
@@ -45,9 +47,16 @@ def example_pngs(example: ExampleFrame, pixel_nm: float) -> Iterator[tuple[str, 
         figure.colorbar(shown, ax=axes, shrink=0.8, label=unit)
         if image is example.electrons:
             _add_circles(axes, example.table, pixel_nm)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-        yield title, buffer.getvalue()
+        yield title, _png_of_few_colours(figure)
+
+
+def _png_of_few_colours(figure: Figure) -> bytes:
+    """Give a figure as PNG with a palette: noise in full colours would fill the page."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    small = io.BytesIO()
+    Image.open(buffer).convert("RGB").quantize(COLOURS).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def _add_circles(axes: Axes, table: pd.DataFrame, pixel_nm: float) -> None:

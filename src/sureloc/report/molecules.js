@@ -16,7 +16,7 @@ class MoleculeViewer {
     this.about = about;
     this.limits = { ...NO_LIMITS };
     this.kept = keptRows(rows, this.limits);
-    this.colours = Uint8Array.from(atob(about.colours), (letter) => letter.charCodeAt(0));
+    this.colours = bytesOf(about.colours);
     this.picture = at("picture");
     this.marks = at("marks");
     this.chosen = null;
@@ -165,7 +165,7 @@ class MoleculeViewer {
     if (found.trusted === found.kept) at("doubts").replaceChildren(textElement("li", "none"));
     const query = queryOf(rows, this.limits);
     at("query").textContent = query && `table.query("${query}")`;
-    at("query").hidden = !query;
+    at("query-part").hidden = !query;
     at("save-csv").disabled = found.kept === 0;
   }
 
@@ -202,7 +202,8 @@ function rowsInView(rows, kept, view, most) {
   const found = [];
   for (let k = 0; k < kept.length; k++) {
     const i = kept[k];
-    if (Math.abs(rows.x[i] - view.x) > halfWidth || Math.abs(rows.y[i] - view.y) > halfHeight) continue;
+    if (Math.abs(rows.x[i] - view.x) > halfWidth) continue;
+    if (Math.abs(rows.y[i] - view.y) > halfHeight) continue;
     found.push(i);
     if (found.length > most) return null;
   }
@@ -266,10 +267,12 @@ function drawMark(context, rows, view, i) {
 
 // A box over the 95 % intervals, at least so large that it is seen.
 function drawChosen(context, rows, view, i) {
-  const x = intervalOf(rows, "x", i);
-  const y = intervalOf(rows, "y", i);
-  const [left, right] = spanOnScreen(xOnScreen(view, x.low), xOnScreen(view, x.high), xOnScreen(view, rows.x[i]));
-  const [top, bottom] = spanOnScreen(yOnScreen(view, y.low), yOnScreen(view, y.high), yOnScreen(view, rows.y[i]));
+  const span = (axis, onScreen) => {
+    const { low, high } = intervalOf(rows, axis, i);
+    return spanOnScreen(onScreen(view, low), onScreen(view, high), onScreen(view, rows[axis][i]));
+  };
+  const [left, right] = span("x", xOnScreen);
+  const [top, bottom] = span("y", yOnScreen);
   context.setLineDash(rows.codes.doubt[i] === 0 ? [] : [5, 4]);
   context.beginPath();
   context.rect(left, top, right - left, bottom - top);

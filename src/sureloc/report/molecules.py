@@ -60,8 +60,6 @@ def molecules_section(molecules: Molecules, name: str) -> str:
     return Template(page).substitute(
         sample=_sample_note(molecules.rows),
         step=escape(f"{packed.step_nm:g}"),
-        query_note=" The same rows in Python, from a table read with <code>pandas.read_parquet"
-        "</code>:",
         about=json_for_script(about),
         data=packed.data,
     )
@@ -91,7 +89,7 @@ def _sample_note(rows: int) -> str:
         return ""
     return (
         f" <strong>This page holds one in {stride} of the {rows:,} localizations, spread evenly; "
-        "all counts in this part are of these.</strong>"
+        "counts and downloads of this part are of these.</strong>"
     )
 
 

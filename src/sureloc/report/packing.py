@@ -25,7 +25,9 @@ from sureloc.report.image_axes import round_length
 Array = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.uint32]
 
-MOST_ROWS = 1_000_000  # of a longer table every second, third, ... row is shown, which the page says
+MOST_ROWS = (
+    1_000_000  # of a longer table every second, third, ... row is shown, which the page says
+)
 SIGMA_STEP, PHOTONS_STEP, BACKGROUND_STEP, ERROR_STEP = 0.01, 0.005, 0.02, 0.05
 PROBABILITY_EDGES = np.arange(201) / 200
 INTERVAL_STEP = 0.08  # of an interval's end from the position, in sigmas
@@ -177,8 +179,9 @@ def bins(values: Array, edges: Array) -> Codes:
 
     A value at or above the last edge belongs to the bin above it.
     """
-    codes = np.searchsorted(edges, values, side="right")
-    return np.where(np.isfinite(values), codes, 0).astype(np.uint32)
+    codes: Codes = np.searchsorted(edges, values, side="right").astype(np.uint32)
+    codes[~np.isfinite(values)] = 0
+    return codes
 
 
 def json_for_script(content: object) -> str:

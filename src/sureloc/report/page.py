@@ -30,7 +30,7 @@ from sureloc.report.frames import LEAST_RADIUS_PX, example_pngs
 from sureloc.report.molecules import Molecules, molecules_section
 from sureloc.report.pictures import Picture, indexed_png, scale_bar
 
-PAGE_PX = 1120  # a picture's side in the page, whose text is no wider
+PAGE_PX = 900  # a side of the pictures in the page; the molecules are there for closer looks
 NOISY = 3.0  # times the median read noise
 SCRIPTS = (
     *("rows.js", "filters.js", "view.js", "raster.js", "downloads.js"),
@@ -134,7 +134,7 @@ def _example(example: ExampleFrame, pixel_nm: float) -> str:
         for title, png in example_pngs(example, pixel_nm)
     )
     return (
-        f'<figure><figcaption>{escape(name)}. Circles: two stated standard deviations, dotted '
+        f"<figure><figcaption>{escape(name)}. Circles: two stated standard deviations, dotted "
         f"where enlarged to {LEAST_RADIUS_PX:g} px to be seen; those with a cross (red) are not "
         f'trusted.</figcaption><div class="row">{panels}</div></figure>'
     )
@@ -146,7 +146,9 @@ def _facts(content: ReportContent) -> str:
         "localizations": f"{tally.rows:,}",
         "trusted": f"{100 * verdict.trusted_rows:.1f} %",
         "frames": f"{content.images.frames:,}",
-        "median precision": f"{tally.precision.median:.1f} nm" if tally.rows else "none",
+        "median precision along an axis": f"{tally.precision.median:.1f} nm"
+        if tally.rows
+        else "none",
         "median precision / bound": f"{tally.ratio.median:.2f}" if tally.rows else "none",
         "fit (chi2, 1 is right)": f"{verdict.mean_chi2:.2f}",
         **content.facts,
@@ -190,7 +192,7 @@ def _slider(content: ReportContent) -> str:
         f'<img src="{_picture(first)}" alt="{escape(first.title)}">{seconds}'
         f'<div class="scale" style="width: {share:.2f}%">{escape(label)}</div>'
         '<div class="edge"></div></div><div class="tools">'
-        '<label>left | right <input type="range" min="0" max="100" value="50" '
+        '<label class="grow">left | right <input type="range" min="0" max="100" value="50" '
         'aria-label="where the two images meet"></label>'
         f"{choices}</div>"
         f'<div class="keys"><div class="key">{escape(first.title)}: 0 to {first.high:.3g} '

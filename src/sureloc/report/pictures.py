@@ -272,7 +272,10 @@ def indexed_png(picture: Picture, largest_px: int) -> bytes:
         picture: the picture.
         largest_px: a side at most; larger pictures are averaged down.
     """
-    image, _ = averaged_down(picture.image, picture.pixel_nm, largest_px)
+    whole = Image.fromarray(picture.image.astype(np.float32))
+    factor = min(1.0, largest_px / max(whole.size))
+    size = (max(1, round(factor * whole.width)), max(1, round(factor * whole.height)))
+    image = np.asarray(whole.resize(size, Image.Resampling.BOX), float)
     share = (image - picture.low) / (picture.high - picture.low)
     levels = np.clip(np.floor(256 * share), 0, 255).astype(np.uint8)
     colours = picture.colour_map(np.linspace(0.0, 1.0, 256))[:, :3]

@@ -1,8 +1,10 @@
 // Raster: rows drawn as Gaussians of their own sigma into a picture of densities.
 
 const REACH = 3; // sigmas
-const SHARP = 0.7; // px; a sigma below is one point between four pixels
-const BRIGHT = 0.995; // share of the lit pixels that the colours tell apart
+const SHARP = 0.7; // device px; a sigma below is one point between four pixels
+const LEAST_SPOT_PX = 1; // sigma of a spot, CSS px, at least, while there are not more than
+const FEW_ROWS = 50000; // rows; more fill the picture anyhow
+const BRIGHT = 0.98; // share of the lit pixels that the colours tell apart
 const MOST_SAMPLES = 20000;
 
 // Density of the kept rows, localizations per square micrometre, (height, width) device pixels.
@@ -15,13 +17,15 @@ function densityOf(rows, kept, view, ratio) {
   const top = view.y - (view.height / 2) * view.scale;
   const mass = 1e6 / nm ** 2;
   const widths = sigmaTables(rows, nm);
-  for (const i of kept) {
+  const least = kept.length > FEW_ROWS ? 0 : LEAST_SPOT_PX * ratio;
+  for (let k = 0; k < kept.length; k++) {
+    const i = kept[k];
     // Pixel k reaches from k to k + 1; kernels count from pixel centres.
     const x = (rows.x[i] - left) / nm - 0.5;
     const y = (rows.y[i] - top) / nm - 0.5;
     const sigma = widths.sigma[rows.codes.sigma[i]];
-    const sx = sigma * widths.alongX[rows.codes.shape[i]];
-    const sy = sigma * widths.alongY[rows.codes.shape[i]];
+    const sx = Math.max(least, sigma * widths.alongX[rows.codes.shape[i]]);
+    const sy = Math.max(least, sigma * widths.alongY[rows.codes.shape[i]]);
     const rx = REACH * sx + 1;
     const ry = REACH * sy + 1;
     if (x < -rx || y < -ry || x > width + rx || y > height + ry) continue;
@@ -37,10 +41,11 @@ function sigmaTables(rows, nm) {
   const levels = rows.about.shape_levels;
   const least = 0.5 / levels;
   const axis = (share) => Math.sqrt(2 * Math.max(share, least));
+  const tabled = (length, value) => Float64Array.from({ length }, (_, k) => value(k));
   return {
-    sigma: Float64Array.from({ length: edges.length + 1 }, (_, k) => (binMiddle(edges, k) || 0) / nm),
-    alongX: Float64Array.from({ length: levels + 1 }, (_, k) => axis(k / levels)),
-    alongY: Float64Array.from({ length: levels + 1 }, (_, k) => axis(1 - k / levels)),
+    sigma: tabled(edges.length + 1, (bin) => (binMiddle(edges, bin) || 0) / nm),
+    alongX: tabled(levels + 1, (level) => axis(level / levels)),
+    alongY: tabled(levels + 1, (level) => axis(1 - level / levels)),
   };
 }
 
@@ -96,6 +101,9 @@ function colouredPicture({ width, height, values }, high, colours) {
 
 function packedColours(colours) {
   const bytes = new Uint8ClampedArray(1024);
-  for (let k = 0; k < 256; k++) bytes.set([colours[3 * k], colours[3 * k + 1], colours[3 * k + 2], 255], 4 * k);
+  for (let k = 0; k < 256; k++) {
+    bytes.set(colours.subarray(3 * k, 3 * k + 3), 4 * k);
+    bytes[4 * k + 3] = 255;
+  }
   return new Uint32Array(bytes.buffer);
 }

@@ -2,8 +2,8 @@
 // Written by sureloc.report.packing, which says what the codes mean.
 
 async function unpackRows(about, base64) {
-  const packed = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const packed = new Blob([bytesOf(base64)]).stream();
+  const stream = packed.pipeThrough(new DecompressionStream("deflate"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
   const rows = { count: about.rows, about, codes: {}, reading: {} };
   let start = 0;
@@ -17,12 +17,20 @@ async function unpackRows(about, base64) {
   return rows;
 }
 
+function bytesOf(base64) {
+  const letters = atob(base64);
+  const bytes = new Uint8Array(letters.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = letters.charCodeAt(i);
+  return bytes;
+}
+
 function unpackColumn(bytes, start, count, column) {
   const Kind = { 1: Uint8Array, 2: Uint16Array }[column.bytes] || Uint32Array;
   const codes = new Kind(count);
   for (let plane = 0; plane < column.bytes; plane++) {
     const from = start + plane * count;
-    for (let i = 0; i < count; i++) codes[i] += bytes[from + i] * 2 ** (8 * plane);
+    const unit = 2 ** (8 * plane);
+    for (let i = 0; i < count; i++) codes[i] += bytes[from + i] * unit;
   }
   // The array's own type wraps sums round, as the differences did (three bytes by hand).
   const mask = column.bytes === 3 ? 0xffffff : 0xffffffff;
@@ -34,7 +42,10 @@ function unpackColumn(bytes, start, count, column) {
 
 function positions(rows, axis) {
   const { origin, step } = rows.reading[axis];
-  return Float64Array.from(rows.codes[axis], (code) => origin + code * step);
+  const codes = rows.codes[axis];
+  const nm = new Float64Array(codes.length);
+  for (let i = 0; i < nm.length; i++) nm[i] = origin + codes[i] * step;
+  return nm;
 }
 
 // The middle of the bin that a value lies in; NaN where there is no value.

@@ -14,7 +14,9 @@ async function showMolecules() {
     return;
   }
   state.textContent = "Unpacking the molecules ...";
+  performance.mark("molecules-read");
   const rows = await unpackRows(about, at("molecules-data").textContent);
+  performance.mark("molecules-unpacked");
   at("molecules").hidden = false;
   state.hidden = true;
   window.viewer = new MoleculeViewer(rows, about);

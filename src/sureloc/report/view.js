@@ -6,8 +6,11 @@ const BAR_SHARE = 0.28; // of the width, at most
 const MARGIN = 1.03;
 
 function fittedView(field, width, height) {
-  const scale = MARGIN * Math.max((field.right - field.left) / width, (field.bottom - field.top) / height);
-  return { x: (field.left + field.right) / 2, y: (field.top + field.bottom) / 2, scale, width, height };
+  const across = (field.right - field.left) / width;
+  const down = (field.bottom - field.top) / height;
+  const x = (field.left + field.right) / 2;
+  const y = (field.top + field.bottom) / 2;
+  return { x, y, scale: MARGIN * Math.max(across, down), width, height };
 }
 
 function xOnScreen(view, nm) {
@@ -74,5 +77,8 @@ function plain(value, digits) {
 
 function fixed(value, decimals) {
   if (!Number.isFinite(value)) return "unknown";
-  return value.toLocaleString("en-GB", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  return value.toLocaleString("en-GB", {
+    minimumFractionDigits: decimals,
+    maximumFractionDigits: decimals,
+  });
 }
