@@ -505,6 +505,20 @@ def test_pointing_at_a_molecule_gives_its_numbers(page, table):
     assert told["trusted"] == ("yes" if row["trusted"] else f"no: {row['reason']}")
 
 
+def test_passing_on_leaves_the_numbers_and_a_click_beside_takes_them(page, table):
+    page.evaluate("viewer.filter({ ...NO_LIMITS, frameFrom: 3, frameTo: 3 })")
+    row = table[table["frame"] == 3].iloc[7]
+    point_at(page, row["x_nm"], row["y_nm"])
+    told = readout(page)
+    for px, py in np.random.default_rng(1).uniform(20, 500, (50, 2)):
+        page.evaluate(f"viewer.choose({int(row.name)})")
+        move_to(page, px, py)
+        if readout(page) == told:  # nothing else is near
+            page.mouse.click(*np.round([box_of(page)["x"] + px, box_of(page)["y"] + py]))
+            break
+    assert readout(page) == {}
+
+
 def test_a_spot_lies_where_its_molecule_does(page, table):
     row = alone(table)
     frame = int(row["frame"])

@@ -26,7 +26,8 @@ function listenToPointers(viewer) {
     // Where nothing is left to zoom out of, the wheel scrolls the page.
     if (event.deltaY > 0 && viewer.seesAll()) return;
     event.preventDefault();
-    const unit = event.deltaMode === 1 ? 16 : 1; // lines or pixels
+    // Lines or pixels; a touch pad's pinch comes as small steps with Ctrl.
+    const unit = (event.deltaMode === 1 ? 16 : 1) * (event.ctrlKey ? 6 : 1);
     const delta = Math.max(-300, Math.min(300, event.deltaY * unit));
     const { x, y } = place(event);
     viewer.zoom(Math.exp(-delta / 300), x, y);
@@ -57,7 +58,7 @@ function hover(viewer, now, pointerType) {
   viewer.hovering = true;
   requestAnimationFrame(() => {
     viewer.hovering = false;
-    viewer.chooseNear(viewer.hovered.x, viewer.hovered.y, pointerType);
+    viewer.chooseNear(viewer.hovered.x, viewer.hovered.y, pointerType, true);
     viewer.showPlace(viewer.hovered.x, viewer.hovered.y);
   });
 }

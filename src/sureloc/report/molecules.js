@@ -182,9 +182,12 @@ class MoleculeViewer {
     this.drawMarks();
   }
 
-  chooseNear(px, py, pointerType) {
-    const near = nearestRow(this.rows, this.kept, this.view, px, py, NEAR_PX[pointerType] || 14);
-    if (near !== this.chosen) this.choose(near);
+  // Choose what is near; a pointer that only passes an empty place leaves the last one to be read.
+  chooseNear(px, py, pointerType, passing = false) {
+    const reach = NEAR_PX[pointerType] || NEAR_PX.mouse;
+    const near = nearestRow(this.rows, this.kept, this.view, px, py, reach);
+    if (near === this.chosen || (passing && near === null)) return;
+    this.choose(near);
   }
 
   step(direction) {

@@ -179,9 +179,8 @@ def bins(values: Array, edges: Array) -> Codes:
 
     A value at or above the last edge belongs to the bin above it.
     """
-    codes: Codes = np.searchsorted(edges, values, side="right").astype(np.uint32)
-    codes[~np.isfinite(values)] = 0
-    return codes
+    codes = np.searchsorted(edges, values, side="right")
+    return np.asarray(np.where(np.isfinite(values), codes, 0), np.uint32)
 
 
 def json_for_script(content: object) -> str:
@@ -224,7 +223,7 @@ def _shape(table: pd.DataFrame) -> Codes:
     """Give sigma_x^2 over the sum of both variances, in `SHAPE_LEVELS` levels."""
     x, y = (table[f"sigma_{axis}_nm"].to_numpy(float) ** 2 for axis in "xy")
     share = np.divide(x, x + y, out=np.full(x.shape, 0.5), where=np.isfinite(x + y) & (x + y > 0))
-    return np.rint(share * SHAPE_LEVELS).astype(np.uint32)
+    return np.asarray(np.rint(share * SHAPE_LEVELS), np.uint32)
 
 
 def _interval_end(table: pd.DataFrame, axis: str, end: str, sign: int) -> Codes:
