@@ -21,14 +21,13 @@ from sureloc.localize.crowding import Crowding
 from sureloc.localize.images import ImageSums
 from sureloc.localize.learning import LearnedPrior
 from sureloc.localize.movie import Assumptions
-from sureloc.localize.rows import FrameRows
-from sureloc.localize.tally import Tally
+from sureloc.localize.tally import WINDOW_PX, Tally, View
 from sureloc.localize.verdict import Trust, Verdict
 from sureloc.physics.priors import PhotonPrior, ScenePrior
 from sureloc.report.molecules import Molecules
 from sureloc.report.page import ReportContent, write_report
 from sureloc.report.pictures import Overview, averaged_down, pictures_of
-from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
+from sureloc.table import LOCALIZATION_COLUMNS
 
 LIMIT_MB = 20.0
 REASONS = ("the image model does not fit here", "the frame leaves its position open")
@@ -116,14 +115,20 @@ def content_of(table: pd.DataFrame, name: str, side_px: int, frames: int) -> Rep
 
 def _tally(table: pd.DataFrame, shape: tuple[int, int], frames: int) -> Tally:
     tally = Tally(100.0, frames, np.full(shape, 2.25), 1.0)
-    none = pd.DataFrame({column.name: [] for column in DRAW_COLUMNS})
-    groups = dict(tuple(table.groupby("frame")))
-    image, dark = np.random.default_rng(2).poisson(20.0, shape).astype(float), np.zeros(shape, bool)
-    for frame in range(frames):
-        rows = groups.get(frame, table.iloc[:0])
-        tally.add(
-            FrameRows(frame, rows, none, np.full(shape, 20.0), np.ones(shape)), image, dark, frame
+    tally.add(table, 0, np.zeros(frames, int))
+    image = np.random.default_rng(2).poisson(20.0, (WINDOW_PX, WINDOW_PX))[: shape[0], : shape[1]]
+    for frame in sorted({0, frames // 2, frames - 1}):
+        view = View(
+            frame=frame,
+            why="made up",
+            top=0,
+            left=0,
+            electrons=image.astype(np.float32),
+            expected_e=np.full(image.shape, 20.0, np.float32),
+            chi2=1.0,
+            rows=int((table["frame"] == frame).sum()),
         )
+        tally.show(view, table[table["frame"] == frame], frame)
     return tally
 
 
