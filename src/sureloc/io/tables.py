@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -161,6 +161,13 @@ def read_table(path: str | Path, columns: Sequence[Column]) -> pd.DataFrame:
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"The table {path} cannot be read ({error}).") from error
     return frame
+
+
+def table_chunks(path: str | Path) -> Iterator[pd.DataFrame]:
+    """Give the rows of a table that `TableWriter` wrote, piece by piece and in order."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(_ROWS_PER_GROUP):
+            yield batch.to_pandas()
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:

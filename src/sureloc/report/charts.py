@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from html import escape
 
 import matplotlib
 import numpy as np
@@ -20,11 +21,12 @@ INK, MUTED = "#202124", "#5f6368"
 BLUE, ORANGE, GREY = "#1f6f9f", "#d9730d", "#9aa0a6"
 CHI2_SHOWN = (0.5, 1.5)
 _MOST_POINTS = 500
+_WIDE_IN, _NARROW_IN = 9.0, 4.4  # a chart over the page, and half of it or a phone's screen
 
 
 def precision_chart(tally: Tally) -> str:
-    """Draw histograms of stated precision and Cramer-Rao bound, and of their ratio; give SVG."""
-    figure, (left, right) = _figure(2)
+    """Draw histograms of stated precision and Cramer-Rao bound, and of their ratio; give HTML."""
+    (first, left), (second, right) = _figure(), _figure()
     edges = tally.precision.edges
     for histogram, label, colour, filled in (
         (tally.bound, "Cramér-Rao bound", GREY, True),
@@ -51,18 +53,30 @@ def precision_chart(tally: Tally) -> str:
     low, high = _shown(tally.ratio)
     _log_axis(right, (min(low, 0.5), max(high, 2.0)))
     right.set_xlabel("stated precision / Cramér-Rao bound")
-    return _svg(figure)
+    right.set_ylabel("coordinates")
+    return _side_by_side(
+        _svg(first, "Histograms of stated precision and Cramér-Rao bound, nm"),
+        _svg(second, "Histogram of stated precision over Cramér-Rao bound"),
+    )
 
 
 def counts_chart(tally: Tally, first_frame: int) -> str:
-    """Draw rows per frame, all and trusted; long movies are averaged. Gives SVG."""
-    figure, (axes,) = _figure(1, width=9.0, height=2.6)
+    """Draw rows per frame, all and trusted; long movies are averaged. Gives HTML.
+
+    It holds the chart twice, for wide and for narrow screens; the page's style shows one.
+    """
+    wide, narrow = (_counts_chart(tally, first_frame, w) for w in (_WIDE_IN, _NARROW_IN))
+    return f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div>'
+
+
+def _counts_chart(tally: Tally, first_frame: int, width_in: float) -> str:
+    figure, axes = _figure(width_in, 2.6)
     number = len(tally.rows_per_frame)
     group = max(1, -(-number // _MOST_POINTS))
     starts = np.arange(0, number, group)
-    for counts, label, colour in (
-        (tally.rows_per_frame, "all", GREY),
-        (tally.trusted_per_frame, "trusted", BLUE),
+    for counts, label, colour, style in (
+        (tally.rows_per_frame, "all", GREY, "dashed"),
+        (tally.trusted_per_frame, "trusted", BLUE, "solid"),
     ):
         sums = np.add.reduceat(np.asarray(counts, float), starts)
         mean = sums / np.diff([*starts, number])
@@ -71,6 +85,7 @@ def counts_chart(tally: Tally, first_frame: int) -> str:
             starts + first_frame + 0.5 * (group - 1),
             mean,
             color=colour,
+            linestyle=style,
             linewidth=1.3,
             marker=marker,
             markersize=3.5,
@@ -81,12 +96,12 @@ def counts_chart(tally: Tally, first_frame: int) -> str:
     axes.set_xlabel("frame" if group == 1 else f"frame (means of {group})")
     axes.set_ylabel("localizations")
     _legend(axes)
-    return _svg(figure)
+    return _svg(figure, "Localizations per frame, all and trusted")
 
 
 def rows_chart(tally: Tally) -> str:
-    """Draw histograms of photons and of existence probability; give SVG."""
-    figure, (left, right) = _figure(2)
+    """Draw histograms of photons and of existence probability; give HTML."""
+    (first, left), (second, right) = _figure(), _figure()
     left.stairs(tally.photons.counts, tally.photons.edges, fill=True, color=BLUE, alpha=0.75)
     _log_axis(left, _shown(tally.photons))
     left.set_xlabel("detected photons per localization")
@@ -97,12 +112,16 @@ def rows_chart(tally: Tally) -> str:
     right.set_yscale("symlog", linthresh=10)
     right.set_ylim(bottom=0)
     right.set_xlabel("probability that the molecule exists")
-    return _svg(figure)
+    right.set_ylabel("localizations")
+    return _side_by_side(
+        _svg(first, "Histogram of detected photons per localization"),
+        _svg(second, "Histogram of the probability that the molecule exists"),
+    )
 
 
 def prior_chart(prior: PhotonPrior, quantum_efficiency: float) -> str:
     """Draw the photon prior that the movie taught; give SVG."""
-    figure, (axes,) = _figure(1, width=4.6, height=2.6)
+    figure, axes = _figure(_NARROW_IN, 2.6)
     photons = np.exp(prior.log_photons) / quantum_efficiency
     density = np.exp(prior.log_density)
     axes.fill_between(photons, density, color=ORANGE, alpha=0.35, linewidth=0)
@@ -112,7 +131,7 @@ def prior_chart(prior: PhotonPrior, quantum_efficiency: float) -> str:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("photons per molecule and frame")
     axes.set_ylabel("density by ln N")
-    return _svg(figure)
+    return _svg(figure, "Photons per molecule and frame that the movie taught")
 
 
 def chi2_chart(chi2: Array, first_row: int, first_column: int) -> str:
@@ -123,13 +142,13 @@ def chi2_chart(chi2: Array, first_row: int, first_column: int) -> str:
         first_row, first_column: of the map in the camera frame.
     """
     rows, columns = chi2.shape
-    height = min(max(4.6 * rows / columns, 2.0), 6.0)
-    figure, (axes,) = _figure(1, width=5.6, height=height)
+    height = min(max(3.6 * rows / columns, 2.0), 6.0)
+    figure, axes = _figure(_NARROW_IN, height)
     axes.spines[["top", "right"]].set_visible(True)
     half = 0.5
     shown = axes.imshow(
         chi2,
-        cmap="RdBu_r",
+        cmap="cividis",  # its lightness rises all the way: too high is never taken for too low
         vmin=CHI2_SHOWN[0],
         vmax=CHI2_SHOWN[1],
         interpolation="nearest",
@@ -145,22 +164,25 @@ def chi2_chart(chi2: Array, first_row: int, first_column: int) -> str:
     bar = figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, extend="both")
     bar.set_label("local chi2 (1: fits)", color=INK, fontsize=8)
     bar.ax.tick_params(colors=MUTED, labelsize=8)
-    return _svg(figure)
+    return _svg(figure, "Map of the local chi2; 1 where the image model fits")
 
 
-def _figure(panels: int, width: float = 9.0, height: float = 3.0) -> tuple[Figure, list[Axes]]:
+def _figure(width: float = _NARROW_IN, height: float = 3.0) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained", facecolor="none")
-    axes = list(figure.subplots(1, panels, squeeze=False)[0])
-    for one in axes:
-        one.set_facecolor("none")
-        one.spines[["top", "right"]].set_visible(False)
-        one.spines[["left", "bottom"]].set_color(GREY)
-        one.tick_params(colors=MUTED, labelsize=8)
-        one.xaxis.label.set_color(INK)
-        one.yaxis.label.set_color(INK)
-        one.xaxis.label.set_size(9)
-        one.yaxis.label.set_size(9)
+    axes = figure.subplots()
+    axes.set_facecolor("none")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(colors=MUTED, labelsize=8)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.xaxis.label.set_fontsize(9)
+    axes.yaxis.label.set_fontsize(9)
     return figure, axes
+
+
+def _side_by_side(*charts: str) -> str:
+    return f'<div class="row">{"".join(f"<div>{chart}</div>" for chart in charts)}</div>'
 
 
 def _log_axis(axes: Axes, limits: tuple[float, float]) -> None:
@@ -188,10 +210,12 @@ def _shown(*histograms: Histogram) -> tuple[float, float]:
     return min(low, middle / 3.2), max(high, middle * 3.2)
 
 
-def _svg(figure: Figure) -> str:
+def _svg(figure: Figure, label: str) -> str:
+    """Give a figure as SVG that screen readers call by a label."""
     buffer = io.StringIO()
     # Text stays text, and equal data give an equal file.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "sureloc"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    named = f'<svg role="img" aria-label="{escape(label)}"'
+    return text[text.index("<svg") :].replace("<svg", named, 1)

@@ -17,7 +17,7 @@ import numpy as np
 
 from sureloc.localize.images import ImageSums
 from sureloc.localize.movie import Assumptions
-from sureloc.localize.tally import Tally
+from sureloc.localize.tally import ExampleFrame, Tally
 from sureloc.localize.verdict import Trust, Verdict
 from sureloc.report.charts import (
     chi2_chart,
@@ -26,10 +26,16 @@ from sureloc.report.charts import (
     prior_chart,
     rows_chart,
 )
-from sureloc.report.frames import example_png
-from sureloc.report.pictures import Picture, png_bytes, scale_bar
+from sureloc.report.frames import LEAST_RADIUS_PX, example_pngs
+from sureloc.report.molecules import Molecules, molecules_section
+from sureloc.report.pictures import Picture, indexed_png, scale_bar
 
+PAGE_PX = 900  # a side of the pictures in the page; the molecules are there for closer looks
 NOISY = 3.0  # times the median read noise
+SCRIPTS = (
+    *("rows.js", "filters.js", "view.js", "raster.js", "downloads.js"),
+    *("molecules.js", "controls.js", "splits.js", "start.js"),
+)
 _CLASS_OF = {Trust.TRUST: "trust", Trust.CARE: "care", Trust.REFUSE: "refuse"}
 
 
@@ -41,6 +47,7 @@ class ReportContent:
         name: of the movie, for the title.
         verdict, tally, images, assumptions: results of the run.
         pictures: the images for people, by `sureloc.report.pictures.pictures_of`.
+        molecules: the rows, to be looked at one by one.
         first_row, first_column, first_frame: where the localized part lies in the movie.
         facts: further lines for the table of numbers, such as the comparison with a truth.
         record: what else belongs to the record: versions, options, times.
@@ -52,6 +59,7 @@ class ReportContent:
     images: ImageSums
     assumptions: Assumptions
     pictures: Sequence[Picture]
+    molecules: Molecules
     first_row: int
     first_column: int
     first_frame: int
@@ -73,7 +81,7 @@ def write_report(path: Path, content: ReportContent) -> None:
     text = Template(asset("page.html")).substitute(
         title=escape(f"{content.name}: sureloc"),
         style=asset("page.css"),
-        script=asset("page.js"),
+        script="\n".join(['"use strict";', *(asset(name) for name in SCRIPTS)]),
         body="\n".join(_sections(content)),
     )
     path.write_text(text, encoding="utf-8")
@@ -87,6 +95,7 @@ def _sections(content: ReportContent) -> Iterable[str]:
         f"<strong>{escape(verdict.sentence)}</strong></section>"
     )
     yield f"<section>{_facts(content)}</section>"
+    yield molecules_section(content.molecules, content.name)
     yield f"<section><h2>Reconstruction and its uncertainty</h2>{_slider(content)}</section>"
     yield "<section><h2>How precise, and against what is possible</h2>"
     yield precision_chart(tally)
@@ -107,13 +116,7 @@ def _sections(content: ReportContent) -> Iterable[str]:
     )
     yield "<section><h2>Frames to look at</h2>"
     for example in tally.examples:
-        image = _embedded(example_png(example, tally.pixel_nm))
-        caption = f"Frame {example.frame} ({example.why}); {len(example.table)} localizations"
-        yield (
-            f'<figure><img class="chart" src="{image}" alt="{escape(caption)}">'
-            f"<figcaption>{escape(caption)}. Circles: two stated standard deviations, dotted where "
-            "enlarged to 0.35 px to be seen; red ones are not trusted.</figcaption></figure>"
-        )
+        yield _example(example, tally.pixel_nm)
     yield "</section>"
     yield f"<section><h2>What was assumed</h2>{_assumed(content)}</section>"
     rows = "".join(
@@ -123,13 +126,29 @@ def _sections(content: ReportContent) -> Iterable[str]:
     yield f"<section><h2>How it came about</h2><table>{rows}</table></section>"
 
 
+def _example(example: ExampleFrame, pixel_nm: float) -> str:
+    name = f"Frame {example.frame} ({example.why}); {len(example.table):,} localizations"
+    panels = "".join(
+        f'<div><img class="chart" src="{_embedded(png)}" '
+        f'alt="{escape(f"Frame {example.frame}, {title}")}"></div>'
+        for title, png in example_pngs(example, pixel_nm)
+    )
+    return (
+        f"<figure><figcaption>{escape(name)}. Circles: two stated standard deviations, dotted "
+        f"where enlarged to {LEAST_RADIUS_PX:g} px to be seen; those with a cross (red) are not "
+        f'trusted.</figcaption><div class="row">{panels}</div></figure>'
+    )
+
+
 def _facts(content: ReportContent) -> str:
     tally, verdict = content.tally, content.verdict
     facts = {
         "localizations": f"{tally.rows:,}",
         "trusted": f"{100 * verdict.trusted_rows:.1f} %",
         "frames": f"{content.images.frames:,}",
-        "median precision": f"{tally.precision.median:.1f} nm" if tally.rows else "none",
+        "median precision along an axis": f"{tally.precision.median:.1f} nm"
+        if tally.rows
+        else "none",
         "median precision / bound": f"{tally.ratio.median:.2f}" if tally.rows else "none",
         "fit (chi2, 1 is right)": f"{verdict.mean_chi2:.2f}",
         **content.facts,
@@ -173,7 +192,7 @@ def _slider(content: ReportContent) -> str:
         f'<img src="{_picture(first)}" alt="{escape(first.title)}">{seconds}'
         f'<div class="scale" style="width: {share:.2f}%">{escape(label)}</div>'
         '<div class="edge"></div></div><div class="tools">'
-        '<label>left | right <input type="range" min="0" max="100" value="50" '
+        '<label class="grow">left | right <input type="range" min="0" max="100" value="50" '
         'aria-label="where the two images meet"></label>'
         f"{choices}</div>"
         f'<div class="keys"><div class="key">{escape(first.title)}: 0 to {first.high:.3g} '
@@ -226,7 +245,7 @@ def _camera(content: ReportContent) -> str:
 
 
 def _picture(picture: Picture) -> str:
-    return _embedded(png_bytes(picture.image, picture.colour_map, picture.low, picture.high))
+    return _embedded(indexed_png(picture, PAGE_PX))
 
 
 def _embedded(png: bytes) -> str:

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
 from matplotlib.patches import Rectangle
+from PIL import Image
 
 from sureloc.localize.images import ImageSums
 from sureloc.report.image_axes import round_length
@@ -30,7 +30,7 @@ PERCENTILE = 99.5
 EMPTY = 1e-3  # emitters per pixel below this are background
 LARGEST_PX = 1600  # a picture's side; larger images are averaged down
 SCREEN_PX = 800  # a side as people see it whole; single molecules must be bright there
-TRUST_COLOURS = ("#b3472b", "#27506b")
+TRUST_COLOURS = ("#f4a582", "#27506b")  # as far apart in lightness as in colour
 _HEIGHT_IN = 8.0
 
 
@@ -151,7 +151,7 @@ def pictures_of(images: ImageSums, overview: Overview) -> Iterator[Picture]:
     trust, trust_nm = overview.trusted
     yield Picture(
         "trust",
-        "Where the result can be trusted (blue) and where not (red)",
+        "Where the result can be trusted (dark blue) and where not (light red)",
         "do not trust | trust",
         np.round(trust),
         trust_nm,
@@ -268,13 +268,22 @@ def scale_bar(width_nm: float) -> tuple[float, str]:
     return length_nm, label
 
 
-def png_bytes(
-    image: npt.NDArray[np.generic],
-    colour_map: str | matplotlib.colors.Colormap,
-    low: float,
-    high: float,
-) -> bytes:
-    """Give an image in colours as the bytes of a PNG, one pixel for each of its pixels."""
+def indexed_png(picture: Picture, largest_px: int) -> bytes:
+    """Give a picture in colours as the bytes of a PNG with a palette, a quarter of a full one.
+
+    Args:
+        picture: the picture.
+        largest_px: a side at most; larger pictures are averaged down.
+    """
+    whole = Image.fromarray(picture.image.astype(np.float32))
+    factor = min(1.0, largest_px / max(whole.size))
+    size = (max(1, round(factor * whole.width)), max(1, round(factor * whole.height)))
+    image = np.asarray(whole.resize(size, Image.Resampling.BOX), float)
+    share = (image - picture.low) / (picture.high - picture.low)
+    levels = np.clip(np.floor(256 * share), 0, 255).astype(np.uint8)
+    colours = picture.colour_map(np.linspace(0.0, 1.0, 256))[:, :3]
+    indexed = Image.fromarray(levels)
+    indexed.putpalette(np.rint(255 * colours).astype(np.uint8).tobytes())
     buffer = io.BytesIO()
-    imsave(buffer, np.asarray(image), cmap=colour_map, vmin=low, vmax=high, format="png")
+    indexed.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

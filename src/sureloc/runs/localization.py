@@ -39,6 +39,8 @@ from sureloc.localize.movie import Assumptions, Options, prepare
 from sureloc.localize.tally import Tally
 from sureloc.localize.verdict import Verdict, judge, region_doubts
 from sureloc.networks.weights import Networks, load_weights
+from sureloc.report.molecules import Molecules
+from sureloc.report.packing import read_rows
 from sureloc.report.page import ReportContent, write_report
 from sureloc.report.pictures import Picture, draw_picture, pictures_of
 from sureloc.runs.execution import THREADS, check_scheduler, do_units
@@ -343,7 +345,17 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
     record = _record(movie, options, assumptions, verdict, tally, comparison, clock)
     record["weights"] = job.networks.card.model_dump(mode="json")
     write_run(folder / RUN, {**provenance, **record})
-    content = _content(job, run, place, verdict, tally, images, assumptions, pictures, comparison)
+    molecules = Molecules(
+        read_rows(folder / LOCALIZATIONS, tally.rows),
+        tally.rows,
+        options.pixel_nm,
+        psf_nm,
+        read_photons2,
+        (place.first_row, place.first_column, movie.height, movie.width),
+    )
+    content = _content(
+        *(job, run, place, verdict, tally, images, assumptions, pictures, molecules, comparison)
+    )
     record_of_time = f"{clock.since():.0f} s, {images.frames / clock.since():.2f} frames/s"
     content = replace(content, record={**content.record, "time": record_of_time})
     write_report(folder / REPORT, content)
@@ -359,6 +371,7 @@ def _content(
     images: ImageSums,
     assumptions: Assumptions,
     pictures: Sequence[Picture],
+    molecules: Molecules,
     comparison: Comparison | None,
 ) -> ReportContent:
     """Give what the report shows."""
@@ -369,6 +382,7 @@ def _content(
         images,
         assumptions,
         pictures,
+        molecules,
         place.first_row,
         place.first_column,
         place.first_frame,

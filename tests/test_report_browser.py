@@ -1,0 +1,640 @@
+"""The report in a real browser: what mouse, wheel, keys and fingers do, and what is downloaded."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import os
+import re
+import shutil
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from conftest import ROOT
+from sureloc.io.tables import THUNDERSTORM_HEADER, read_thunderstorm
+from sureloc.report.packing import sigma_nm
+from sureloc.report.page import write_report
+
+SIDE_PX, FRAMES, ROWS = 32, 12, 3000
+NAME = "</script><script>alert(1)</script>&.ome.tif"
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+COUNTS = r"([\d,]+) of ([\d,]+) localizations shown"
+
+
+def made_up():
+    """Give the module that makes reports up."""
+    path = ROOT / "benchmarks/report_page.py"
+    spec = importlib.util.spec_from_file_location("report_page", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return made_up().made_up_rows(ROWS, SIDE_PX, FRAMES, seed=5)
+
+
+@pytest.fixture(scope="module")
+def report(table, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "a report.html"
+    write_report(path, made_up().content_of(table, NAME, SIDE_PX, FRAMES))
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; skips where there is none."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api",
+        reason="the report is not looked at in a browser: Playwright is not installed "
+        "(pip install 'sureloc[test]')",
+    )
+    program = os.environ.get("SURELOC_CHROMIUM") or shutil.which("chromium")
+    if not program:
+        pytest.skip(
+            "the report is not looked at in a browser: Chromium is not installed (Debian: apt-get "
+            "install chromium; elsewhere set SURELOC_CHROMIUM to its program)"
+        )
+    with playwright.sync_playwright() as running:
+        chromium = running.chromium.launch(executable_path=program, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+def settled(page) -> None:
+    """Wait until what was asked for is drawn."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def wait_for_molecules(page) -> None:
+    page.locator("#molecules").wait_for()
+    settled(page)
+
+
+class Watched:
+    """A page, and what went wrong on it."""
+
+    def __init__(self, browser, path: Path, **options):
+        self.context = browser.new_context(accept_downloads=True, **options)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(60_000)
+        self.wrong: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self.wrong.append(message.text))
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("dialog", lambda dialog: self.wrong.append(f"dialog {dialog.message}"))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(path.as_uri())
+        wait_for_molecules(self.page)
+
+
+@pytest.fixture(scope="module")
+def desktop(browser, report):
+    watched = Watched(browser, report, viewport={"width": 1280, "height": 900})
+    yield watched
+    watched.context.close()
+    assert watched.wrong == []
+
+
+@pytest.fixture
+def page(desktop):
+    """The report as it is when it is opened."""
+    desktop.page.reload()
+    wait_for_molecules(desktop.page)
+    return desktop.page
+
+
+@pytest.fixture(scope="module")
+def phone(browser, report):
+    watched = Watched(
+        *(browser, report),
+        viewport={"width": 390, "height": 844},
+        has_touch=True,
+        is_mobile=True,
+        device_scale_factor=2,
+    )
+    yield watched
+    watched.context.close()
+    assert watched.wrong == []
+
+
+# --- Reading the page as people do --------------------------------------------------------------
+
+
+def shown_rows(page) -> int:
+    return int(re.search(COUNTS, page.inner_text("#counts"))[1].replace(",", ""))
+
+
+def box_of(page, selector="#picture") -> dict[str, float]:
+    page.locator(selector).scroll_into_view_if_needed()
+    return page.locator(selector).bounding_box()
+
+
+def move_to(page, px: float, py: float) -> None:
+    """Move the mouse to a place of the picture, on whole pixels of the screen as a mouse does."""
+    box = box_of(page)
+    page.mouse.move(round(box["x"] + px), round(box["y"] + py))
+    settled(page)
+
+
+def picture_of(page) -> np.ndarray:
+    """Give the picture without marks, (height, width, 3), 0 to 1."""
+    url = page.evaluate("at('picture').toDataURL('image/png')")
+    return imread(BytesIO(base64.b64decode(url.split(",")[1])))[..., :3]
+
+
+def place_at(page, px: float, py: float) -> np.ndarray:
+    """Point at a place of the picture; give the position that the page then shows, nm."""
+    move_to(page, px, py)
+    found = re.fullmatch(r"pointer: x (\S+) nm, y (\S+) nm", page.inner_text("#place"))
+    return np.array([float(found[k].replace(",", "").replace("−", "-")) for k in (1, 2)])
+
+
+def nm_per_px(page) -> float:
+    """Measure with the pointer how many nm a pixel of the picture covers."""
+    left, right = place_at(page, 100, 150), place_at(page, 500, 150)
+    return float(right[0] - left[0]) / 400
+
+
+def bar(page) -> tuple[float, float]:
+    """Give length in nm, as written, and width in px of the scale bar."""
+    number, unit = page.inner_text("#scale").split()
+    return float(number) * {"nm": 1, "µm": 1000}[unit], box_of(page, "#scale")["width"]
+
+
+def point_at(page, x_nm: float, y_nm: float) -> tuple[int, int]:
+    """Point at a position, found by what the page says about two others; give its pixel."""
+    first, second = place_at(page, 100, 100), place_at(page, 500, 400)
+    scale = (second - first) / np.array([400, 300])
+    px, py = np.array([100, 100]) + (np.array([x_nm, y_nm]) - first) / scale
+    move_to(page, px, py)
+    return round(px), round(py)
+
+
+def readout(page) -> dict[str, str]:
+    names, values = (page.locator(f"#readout {tag}").all_inner_texts() for tag in ("dt", "dd"))
+    return dict(zip(names, values, strict=True))
+
+
+def numbers(text: str) -> list[float]:
+    return [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", text.replace(",", ""))]
+
+
+def slide(page, name: str, share: float) -> str:
+    """Set a slider by keys, roughly to a share of its way; give what it says then."""
+    slider = page.locator(f"#{name}")
+    low, high = (int(slider.get_attribute(end)) for end in ("min", "max"))
+    slider.focus()
+    page.keyboard.press("Home")
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + 8 + share * (box["width"] - 16), box["y"] + box["height"] / 2)
+    page.keyboard.press("ArrowRight")
+    assert low < int(slider.input_value()) < high
+    return page.inner_text(f"#{name}-is")
+
+
+def python_filter(table: pd.DataFrame, limits: dict) -> pd.Series:
+    """Say which rows pass limits that are values, or None."""
+    keep = pd.Series(True, table.index)
+    for name, values, below in (
+        ("sigma_below", sigma_nm(table), True),
+        ("probability_from", table["p_exists"], False),
+        ("photons_from", table["photons"], False),
+        ("photons_below", table["photons"], True),
+        ("frame_from", table["frame"], False),
+    ):
+        if limits.get(name) is not None:
+            keep &= values < limits[name] if below else values >= limits[name]
+    if limits.get("frame_to") is not None:
+        keep &= table["frame"] <= limits["frame_to"]
+    return keep & table["trusted"] if limits.get("trusted_only") else keep
+
+
+# --- The page -----------------------------------------------------------------------------------
+
+
+def test_it_opens_alone_and_runs_no_strange_script(desktop, page):
+    assert page.inner_text("h1") == NAME
+    assert page.title() == f"{NAME}: sureloc"
+    assert page.inner_text("#counts").startswith(f"{ROWS:,} of {ROWS:,} localizations shown")
+    assert {url.split(":")[0] for url in desktop.asked} <= {"file", "data"}
+    assert desktop.wrong == []
+
+
+def test_everything_the_report_shows_is_there(page):
+    titles = page.locator("h2").all_inner_texts()
+    assert titles == [
+        "Look at the molecules",
+        "Reconstruction and its uncertainty",
+        "How precise, and against what is possible",
+        "Localizations per frame",
+        "Does the image model fit?",
+        "Frames to look at",
+        "What was assumed",
+        "How it came about",
+    ]
+    for picture in page.locator("svg").all():
+        assert picture.get_attribute("aria-label")
+    split = page.locator(".slider input[type=range]")
+    split.focus()
+    page.keyboard.press("Home")
+    assert "--split: 0%" in page.locator(".compare").get_attribute("style")
+    page.get_by_label("Relative uncertainty").check()
+    assert page.locator("img.second.shown").get_attribute("data-name") == "relative_uncertainty"
+
+
+def test_without_rows_or_in_an_old_browser_it_says_so(browser, report, table, tmp_path):
+    empty = tmp_path / "empty.html"
+    write_report(empty, made_up().content_of(table.iloc[:0], "none", SIDE_PX, 1))
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(empty.as_uri())
+    page.get_by_text("No molecules were found.").wait_for()
+    page.add_init_script("delete window.DecompressionStream")
+    page.goto(report.as_uri())
+    page.get_by_text("This browser is too old to unpack").wait_for()
+    assert page.locator("#molecules").is_hidden()
+    context.close()
+
+
+# --- Filters ------------------------------------------------------------------------------------
+
+
+def test_sliders_count_what_pandas_counts(page, table):
+    limits = {
+        "sigma_below": numbers(slide(page, "sigma-below", 0.6))[0],
+        "probability_from": numbers(slide(page, "probability-from", 0.4))[0],
+        "photons_from": numbers(slide(page, "photons-from", 0.3))[0],
+        "photons_below": numbers(slide(page, "photons-below", 0.9))[0],
+        "frame_from": int(slide(page, "frame-from", 0.2)),
+        "frame_to": int(slide(page, "frame-to", 0.7)),
+        "trusted_only": True,
+    }
+    page.get_by_label("only trusted ones").check()
+    kept = table[python_filter(table, limits)]
+    assert 100 < len(kept) < 0.6 * len(table)
+    assert shown_rows(page) == len(kept)
+    words = page.inner_text("#counts")
+    assert f"{len(kept):,} of them trusted" in words
+    expected = int(re.search(r"([\d,]+) expected to exist", words)[1].replace(",", ""))
+    assert expected == pytest.approx(kept["p_exists"].sum(), rel=0.005)
+    median = float(re.search(r"median precision (\S+) nm", words)[1])
+    assert median == pytest.approx(np.median(sigma_nm(kept)), rel=0.015, abs=0.06)
+    # What the page says about Python is true, too.
+    query = re.fullmatch(r'table\.query\("(.*)"\)', page.inner_text("#query"))[1]
+    assert table.query(query).index.tolist() == kept.index.tolist()
+    page.get_by_role("button", name="all again").click()
+    assert shown_rows(page) == len(table)
+    assert page.locator("#query-part").is_hidden()
+
+
+def test_doubts_are_counted_by_reason(page, table):
+    slide(page, "frame-to", 0.5)
+    kept = table[table["frame"] <= int(page.inner_text("#frame-to-is"))]
+    told = dict(line.split(": ")[::-1] for line in page.locator("#doubts li").all_inner_texts())
+    counts = kept["reason"][~kept["trusted"]].value_counts()
+    assert {reason: int(count.replace(",", "")) for reason, count in told.items()} == dict(counts)
+
+
+def test_the_pages_filter_and_pandas_agree_on_any_limits(page, table):
+    rng = np.random.default_rng(8)
+    edges = page.evaluate(
+        "Object.fromEntries(Object.entries(viewer.rows.reading).map(([k, v]) => [k, v.edges]))"
+    )
+    asked, wanted = [], []
+    for _ in range(200):
+        limits = {}
+        for ours, theirs, column in (
+            ("sigma_below", "sigmaBelow", "sigma"),
+            ("probability_from", "probabilityFrom", "p_exists"),
+            ("photons_from", "photonsFrom", "photons"),
+            ("photons_below", "photonsBelow", "photons"),
+        ):
+            k = int(rng.integers(len(edges[column]))) if rng.random() < 0.4 else None
+            limits[ours, theirs] = (k, None if k is None else edges[column][k])
+        for ours, theirs in (("frame_from", "frameFrom"), ("frame_to", "frameTo")):
+            frame = int(rng.integers(FRAMES)) if rng.random() < 0.4 else None
+            limits[ours, theirs] = (frame, frame)
+        trusted = bool(rng.random() < 0.4)
+        limits["trusted_only", "trustedOnly"] = (trusted, trusted)
+        asked.append({theirs: there for (_, theirs), (there, _) in limits.items()})
+        keep = python_filter(table, {ours: here for (ours, _), (_, here) in limits.items()})
+        kept = np.flatnonzero(keep)
+        wanted.append([kept.size, int(kept.sum()), int((kept**2).sum())])
+    # Number, sum, and sum of squares of the kept rows' numbers tell any two sets apart here.
+    found = page.evaluate(
+        """(all) => all.map((one) => [...keptRows(viewer.rows, one)].reduce(
+            ([n, s, q], i) => [n + 1, s + i, q + i * i], [0, 0, 0]))""",
+        asked,
+    )
+    assert found == wanted
+    assert sum(number > 0 for number, *_ in wanted) > 50
+
+
+def test_the_picture_follows_the_filters_at_once(page):
+    def seen(page) -> int:
+        return int((picture_of(page).max(2) > 0.15).sum())
+
+    lit = "densityOf(viewer.rows, viewer.kept, viewer.view, 1).values.reduce((a, b) => a + b, 0)"
+    before, rows, mass = seen(page), shown_rows(page), page.evaluate(lit)
+    page.locator("#trusted-only").focus()
+    page.keyboard.press("Space")
+    slide(page, "frame-from", 0.8)
+    settled(page)
+    assert shown_rows(page) < 0.3 * rows
+    assert seen(page) < 0.5 * before
+    # The light in the picture is the number of rows: spots have unit mass, wherever they lie.
+    share = page.evaluate(lit) / mass
+    assert share == pytest.approx(shown_rows(page) / rows, rel=0.02)
+
+
+# --- Moving about -------------------------------------------------------------------------------
+
+
+def test_the_scale_bar_is_right_at_every_zoom(page):
+    seen = set()
+    for _ in range(9):
+        length, width = bar(page)
+        # Positions are written to a tenth of a nm or to whole ones.
+        assert length / width == pytest.approx(nm_per_px(page), rel=0.01)
+        assert 60 < width < 300
+        seen.add(length)
+        move_to(page, 300, 250)
+        page.mouse.wheel(0, -250)
+        settled(page)
+    assert len(seen) > 5
+
+
+def test_the_wheel_zooms_about_the_pointer_and_then_scrolls_the_page(page):
+    before, scale = place_at(page, 220, 310), nm_per_px(page)
+    place_at(page, 220, 310)
+    page.mouse.wheel(0, -300)
+    settled(page)
+    assert place_at(page, 220, 310) == pytest.approx(before, abs=1.5)
+    assert nm_per_px(page) == pytest.approx(scale / np.e, rel=0.01)
+    place_at(page, 220, 310)
+    for _ in range(3):
+        page.mouse.wheel(0, 300)
+        settled(page)
+    assert nm_per_px(page) == pytest.approx(scale, rel=0.01)
+    top = page.evaluate("scrollY")
+    page.mouse.wheel(0, 300)
+    for _ in range(100):
+        settled(page)
+        if page.evaluate("scrollY") > top:
+            break
+    assert page.evaluate("scrollY") > top
+
+
+def test_dragging_moves_what_is_under_the_pointer(page):
+    page.get_by_role("button", name="zoom in").click()
+    page.get_by_role("button", name="zoom in").click()
+    settled(page)
+    before, box = place_at(page, 200, 200), box_of(page)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 260, box["y"] + 170, steps=5)
+    page.mouse.move(box["x"] + 320, box["y"] + 140, steps=5)
+    page.mouse.up()
+    settled(page)
+    assert place_at(page, 320, 140) == pytest.approx(before, abs=1.5)
+
+
+def test_keys_alone_do_everything(page):
+    page.locator("#picture").focus()
+    middle = page.inner_text("#place")
+    page.keyboard.press("+")
+    page.keyboard.press("+")
+    settled(page)
+    length, width = bar(page)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    settled(page)
+    moved = np.array(numbers(page.inner_text("#place"))) - numbers(middle)
+    assert moved == pytest.approx([60 * length / width] * 2, abs=1.5)
+    page.keyboard.press("n")
+    first = readout(page)
+    assert first["x"] in page.inner_text("#spoken")
+    page.keyboard.press("n")
+    assert readout(page) != first
+    page.keyboard.press("p")
+    assert readout(page) == first
+    page.keyboard.press("Escape")
+    assert readout(page) == {}
+    page.keyboard.press("0")
+    settled(page)
+    assert page.inner_text("#place") == middle
+
+
+def test_stepping_visits_every_row_in_view_once_from_the_middle_outwards(page, table):
+    page.locator("#picture").focus()
+    for _ in range(8):
+        page.keyboard.press("+")
+    settled(page)
+    here = page.evaluate("rowsInView(viewer.rows, viewer.kept, viewer.view, 1e9)")
+    middle = np.array(numbers(page.inner_text("#place")))
+    visited = []
+    for _ in range(len(here) + 2):
+        page.keyboard.press("n")
+        visited.append(int(readout(page)["row of the table"].replace(",", "")) - 1)
+    assert len(here) > 5
+    assert visited[-3:] == [visited[-1]] * 3  # the last one stays
+    assert sorted(set(visited)) == sorted(here)
+    far = np.hypot(*(table.loc[visited, ["x_nm", "y_nm"]].to_numpy() - middle).T)
+    assert (np.diff(far) > -1).all()
+
+
+def test_focus_goes_through_the_page_in_order_and_is_seen(page):
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    order, ring = [], []
+    for _ in range(17):
+        page.keyboard.press("Tab")
+        order.append(page.evaluate("document.activeElement.id || document.activeElement.type"))
+        ring.append(page.evaluate("getComputedStyle(document.activeElement).outlineStyle"))
+    assert order == [
+        *("zoom-in", "zoom-out", "whole", "brightness", "picture"),
+        *("sigma-below", "probability-from", "photons-from", "photons-below"),
+        *("frame-from", "frame-to", "trusted-only", "reset", "save-csv", "save-png"),
+        *("range", "radio"),
+    ]
+    assert set(ring) == {"solid"}
+
+
+# --- One molecule -------------------------------------------------------------------------------
+
+
+def alone(table: pd.DataFrame) -> pd.Series:
+    """Give the row of the inner field that is farthest from all others."""
+    place = table[["x_nm", "y_nm"]].to_numpy()
+    inner = ((place > 500) & (place < 100 * SIDE_PX - 600)).all(1)
+    far = np.hypot(*(place[:, None] - place[None]).transpose(2, 0, 1))
+    np.fill_diagonal(far, np.inf)
+    return table.iloc[int(np.argmax(np.where(inner, far.min(1), 0)))]
+
+
+def test_pointing_at_a_molecule_gives_its_numbers(page, table):
+    row = alone(table)
+    point_at(page, row["x_nm"], row["y_nm"])
+    page.mouse.wheel(0, -250)
+    settled(page)
+    point_at(page, row["x_nm"], row["y_nm"])
+    told = readout(page)
+    assert int(told["row of the table"].replace(",", "")) == row.name + 1
+    step = float(re.search(r"rounded to (\S+) nm", page.inner_text("#molecules"))[1])
+    for axis in "xy":
+        value, sigma, _, low, high = numbers(told[axis])
+        assert value == pytest.approx(row[f"{axis}_nm"], abs=step / 2 + 0.06)
+        assert sigma == pytest.approx(row[f"sigma_{axis}_nm"], rel=0.015, abs=0.06)
+        ends = row[[f"{axis}_lo95_nm", f"{axis}_hi95_nm"]].to_numpy(float)
+        assert [low, high] == pytest.approx(ends, abs=0.06 * sigma + step)
+    photons, error = numbers(told["photons"])
+    assert photons == pytest.approx(row["photons"], rel=0.003, abs=0.6)
+    assert error == pytest.approx(row["sigma_photons"], rel=0.03, abs=0.6)
+    assert numbers(told["exists with probability"])[0] == pytest.approx(
+        100 * row["p_exists"], abs=0.31
+    )
+    assert numbers(told["frame"])[0] == row["frame"]
+    assert told["trusted"] == ("yes" if row["trusted"] else f"no: {row['reason']}")
+
+
+def test_passing_on_leaves_the_numbers_and_a_click_beside_takes_them(page, table):
+    page.evaluate("viewer.filter({ ...NO_LIMITS, frameFrom: 3, frameTo: 3 })")
+    row = table[table["frame"] == 3].iloc[7]
+    point_at(page, row["x_nm"], row["y_nm"])
+    told = readout(page)
+    for px, py in np.random.default_rng(1).uniform(20, 500, (50, 2)):
+        page.evaluate(f"viewer.choose({int(row.name)})")
+        move_to(page, px, py)
+        if readout(page) == told:  # nothing else is near
+            page.mouse.click(*np.round([box_of(page)["x"] + px, box_of(page)["y"] + py]))
+            break
+    assert readout(page) == {}
+
+
+def test_a_spot_lies_where_its_molecule_does(page, table):
+    row = alone(table)
+    frame = int(row["frame"])
+    page.evaluate(f"viewer.filter({{...NO_LIMITS, frameFrom: {frame}, frameTo: {frame}}})")
+    for _ in range(2):
+        point_at(page, row["x_nm"], row["y_nm"])
+        page.mouse.wheel(0, -300)
+        settled(page)
+    px, py = point_at(page, row["x_nm"], row["y_nm"])
+    near = 60  # px, where no other row lies
+    spot = picture_of(page).sum(2)[py - near : py + near, px - near : px + near]
+    y, x = (where.mean() - near + 0.5 for where in np.nonzero(spot > 0.6 * spot.max()))
+    # The mouse stands on whole pixels, and so do those of the picture.
+    assert (x, y) == pytest.approx((0, 0), abs=1.5)
+    assert spot.max() > 1
+
+
+# --- Downloads ----------------------------------------------------------------------------------
+
+
+def downloaded(page, button: str, folder: Path) -> Path:
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name=button).click()
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def test_the_table_holds_the_rows_shown_by_thunderstorms_rules(page, table, tmp_path):
+    page.get_by_label("only trusted ones").check()
+    below = numbers(slide(page, "sigma-below", 0.5))[0]
+    kept = table[python_filter(table, {"sigma_below": below, "trusted_only": True})]
+    path = downloaded(page, "Table of those shown", tmp_path)
+    assert path.name == "script_script_alert_1_script_shown.csv"
+    text = path.read_text(encoding="ascii")
+    assert text.splitlines()[0] == ",".join(f'"{name}"' for name in THUNDERSTORM_HEADER)
+    assert not re.search(r"\d[eE]|nan|inf", text.split("\n", 1)[1])
+    raw = pd.read_csv(path)
+    assert (raw["id"] == kept.index + 1).all()
+    assert (raw["frame"] == kept["frame"].to_numpy() + 1).all()
+    assert (raw["sigma [nm]"] == 130).all()
+    assert (raw["uncertainty_xy [nm]"] < below).all()
+    back = read_thunderstorm(path, 100.0)
+    step = float(re.search(r"rounded to (\S+) nm", page.inner_text("#molecules"))[1])
+    for axis in "xy":
+        assert np.abs(back[f"{axis}_nm"] - kept[f"{axis}_nm"].to_numpy()).max() <= step / 2 + 1e-3
+    assert np.abs(back["photons"] / kept["photons"].to_numpy() - 1).max() < 0.003
+    assert np.abs(back["sigma_xy_nm"] / sigma_nm(kept) - 1).max() < 0.006
+    assert np.abs(back["background_photons"] / kept["background_photons"].to_numpy() - 1).max() < (
+        0.012
+    )
+    noise = np.sqrt(kept["background_photons"].to_numpy() + 2.25)
+    assert raw["bkgstd [photon]"].to_numpy() == pytest.approx(noise, rel=0.007)
+
+
+def test_the_picture_is_what_is_seen_with_its_scale_bar(page, tmp_path):
+    page.get_by_role("button", name="zoom in").click()
+    settled(page)
+    image = imread(downloaded(page, "Picture with scale bar", tmp_path))
+    box = box_of(page)
+    assert image.shape[:2] == pytest.approx((box["height"], box["width"]), abs=1)
+    assert image[..., :3].max(2).mean() > 0.001
+    _, width = bar(page)
+    white = (image[-18, :, :3] > 0.99).all(1)
+    assert white.sum() == pytest.approx(width, abs=2)
+
+
+# --- A phone ------------------------------------------------------------------------------------
+
+
+def touches(phone, kind: str, *points: tuple[float, float]) -> None:
+    phone.session.send(
+        "Input.dispatchTouchEvent",
+        {
+            "type": kind,
+            "touchPoints": [{"x": x, "y": y, "id": k} for k, (x, y) in enumerate(points)],
+        },
+    )
+
+
+def test_a_phone_shows_all_without_scrolling_sideways(phone):
+    page = phone.page
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for selector in ("#picture", "#sigma-below", "#save-csv", ".compare", "svg >> visible=true"):
+        box = page.locator(selector).first.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+    for button in page.locator("button >> visible=true").all():
+        assert button.bounding_box()["height"] >= 36
+
+
+def test_fingers_move_zoom_and_choose(phone):
+    page = phone.page
+    phone.session = phone.context.new_cdp_session(page)
+    box = box_of(page)
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    length, width = bar(page)
+    before = length / width
+    box = box_of(page)
+    touches(phone, "touchStart", (x - 30, y), (x + 30, y))
+    for k in range(1, 7):
+        touches(phone, "touchMove", (x - 30 - 10 * k, y), (x + 30 + 10 * k, y))
+    touches(phone, "touchEnd")
+    settled(page)
+    length, width = bar(page)
+    assert length / width == pytest.approx(before / 3, rel=0.02)
+    page.locator("#picture").scroll_into_view_if_needed()
+    middle = np.array(numbers(page.inner_text("#place")))
+    touches(phone, "touchStart", (x, y))
+    for k in range(1, 7):
+        touches(phone, "touchMove", (x + 8 * k, y - 5 * k))
+    touches(phone, "touchEnd")
+    settled(page)
+    moved = np.array(numbers(page.inner_text("#place"))) - middle
+    assert moved == pytest.approx(np.array([-48, 30]) * length / width, abs=8 * length / width)
+    assert readout(page) == {}
+    page.touchscreen.tap(x, y)
+    settled(page)
+    assert "photons" in readout(page)
