@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -178,32 +179,35 @@ def test_a_failed_job_says_why_in_words(error, says):
 @pytest.mark.parametrize("stage", [Stage.LEARNING, Stage.LOCALIZING])
 def test_a_real_run_stops_in_every_stage_and_leaves_nothing(tmp_path, stage):
     rng = np.random.default_rng(3)
-    movie = 100.0 + 2 * rng.poisson(3 + np.stack([spot(x, y) for x, y in EMITTERS_PX]))
+    spots = np.stack([spot(x, y) for x, y in EMITTERS_PX] * 5)
+    movie = 100.0 + 2 * rng.poisson(3 + spots)
     tifffile.imwrite(tmp_path / "movie.tif", movie.astype(np.uint16), photometric="minisblack")
     arguments = {
         "movie": tmp_path / "movie.tif",
         "out": tmp_path / "out",
         "camera": Camera(offset_adu=100.0, gain_adu_per_e=2.0, variance_adu2=4.0),
         "sigma_px": 1.3,
-        "weights": "fast",
     }
 
-    def run(*, pause, **rest):
-        """Cancel from inside, where the stage is known: at the second call in it."""
-        calls = 0
+    def run(*, pause, bar, **rest):
+        """Cancel from inside, where the stage is known: at a call in it."""
 
-        def counted():
-            nonlocal calls
-            calls += job.stage is stage
-            if calls == 2:
+        def paused():
+            if stage is Stage.LEARNING:
                 job.cancel()
             pause()
 
-        return localize_file(**rest, pause=counted)
+        @contextmanager
+        def one_frame(frames):
+            with bar(frames) as advance:
+                yield lambda: (job.cancel(), advance())
+
+        return localize_file(**rest, pause=paused, bar=one_frame)
 
     job = Job(arguments, run)
     job.start()
     assert job.wait(300)
+    assert job.done == (0 if stage is Stage.LEARNING else 1)
     assert (job.stage, job.message) == (Stage.CANCELLED, "")
     assert [path.name for path in tmp_path.iterdir()] == ["movie.tif"]
 
