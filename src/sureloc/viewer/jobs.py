@@ -111,7 +111,7 @@ class Job:
         self._thread.start()
 
     def cancel(self) -> None:
-        """Ask the run to stop; returns at once. It stops before its next piece of a frame."""
+        """Ask the run to stop; returns at once. It stops before its next frame."""
         self._stop.set()
 
     def wait(self, seconds: float) -> bool:
