@@ -4,8 +4,10 @@ PYTEST_JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed.stamp
+VIEWER_STAMP := $(VENV)/viewer.stamp
+SCREEN := $(shell command -v xvfb-run > /dev/null && echo xvfb-run -a env QT_QPA_PLATFORM=xcb)
 
-.PHONY: demo test check clean
+.PHONY: demo test test-viewer check clean
 
 demo: $(STAMP)
 	rm -rf demo
@@ -14,6 +16,12 @@ demo: $(STAMP)
 test: check
 	$(BIN)/pytest --numprocesses $(PYTEST_JOBS) --dist loadfile \
 		--cov --cov-report term --cov-fail-under 95
+
+# The napari plugin's tests; those of a whole window need a screen, which Xvfb can stand for.
+test-viewer: $(VIEWER_STAMP)
+	$(SCREEN) $(BIN)/pytest tests/test_viewer_layers.py tests/test_viewer_logic.py \
+		tests/test_viewer_widgets.py --cov sureloc.viewer --cov-config /dev/null \
+		--cov-report term --cov-fail-under 95
 
 check: $(STAMP)
 	$(BIN)/ruff check
@@ -29,4 +37,8 @@ $(STAMP): pyproject.toml constraints.txt
 		"sureloc needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+$(VIEWER_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[viewer-test]'
 	touch $@

@@ -211,8 +211,13 @@ def test_constraints_pin_everything_within_the_ranges_of_pyproject():
     for requirement in own_requirements():
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)])
     assert pins["torch"] == "2.13.0"
-    missing = needed({canonicalize_name(one.name) for one in own_requirements()}) - set(pins)
-    assert missing == set()
+    roots = {canonicalize_name(one.name) for one in own_requirements()}
+    extras = PROJECT["project"]["optional-dependencies"]
+    for text in extras["napari"] + extras["viewer-test"]:  # not in every environment of the tests
+        name = Requirement(text).name
+        if not any(True for _ in metadata.distributions(name=name)):
+            roots.discard(canonicalize_name(name))
+    assert needed(roots) - set(pins) == set()
 
 
 def test_a_wheel_holds_weights_and_recipes():

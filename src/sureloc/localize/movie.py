@@ -176,8 +176,16 @@ def read_frames(movie: Frames, numbers: Iterable[int]) -> npt.NDArray[Any]:
     return np.concatenate([movie.read(k, k + 1) for k in numbers])
 
 
+def go_on() -> None:
+    """Do nothing: the pause of those who never stop a run."""
+
+
 def prepare(
-    movie: Frames, camera: Camera | None, options: Options, networks: Networks | None = None
+    movie: Frames,
+    camera: Camera | None,
+    options: Options,
+    networks: Networks | None = None,
+    pause: Callable[[], None] = go_on,
 ) -> Assumptions:
     """Settle camera, PSF width and priors from frames spread over the movie.
 
@@ -188,6 +196,7 @@ def prepare(
         camera: its camera, or None to estimate it.
         options: what the user decided.
         networks: what `localize` will be given; it is said where they have not seen such PSFs.
+        pause: called often, from any thread; what it raises ends the work.
 
     Raises:
         InputError: the camera's maps do not fit, the frames are saturated, or too little can be
@@ -210,7 +219,11 @@ def prepare(
     bands = bands_of(regions_of((height, width), sigma))
     spots = spots_of_frames(electrons, variance, sigma, camera.excess_noise, bands)
     with one_thread_each(), ThreadPoolExecutor(options.workers) as pool:
-        crowding = movie_crowding(movie, camera, sigma, pool.map)
+
+        def run(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+            return pool.map(_pausing(work, pause), items)
+
+        crowding = movie_crowding(movie, camera, sigma, run)
         learned = learn_prior(
             electrons,
             variance,
@@ -220,7 +233,7 @@ def prepare(
             spots,
             options.seed,
             LEARNING_EFFORT,
-            pool.map,
+            run,
             saturated(adu, camera),
             lambda f, rows, columns: crowding.around(int(numbers[f]), rows, columns),
         )
@@ -336,6 +349,16 @@ def _with_given(
         background = background * (wanted / mean) if mean > 0 else np.full_like(background, wanted)
         notes.append(f"The background was given: {options.background_photons:g} photons a pixel.")
     return replace(learned, prior=prior, background_e=background), notes
+
+
+def _pausing(work: Callable[[T], R], pause: Callable[[], None]) -> Callable[[T], R]:
+    """Give `work` with a pause before it."""
+
+    def paused(item: T) -> R:
+        pause()
+        return work(item)
+
+    return paused
 
 
 def movie_crowding(

@@ -35,7 +35,7 @@ from sureloc.io.results import (
 )
 from sureloc.io.tables import read_table
 from sureloc.localize.images import ImageSums
-from sureloc.localize.movie import Assumptions, Options, prepare
+from sureloc.localize.movie import Assumptions, Options, go_on, prepare
 from sureloc.localize.tally import Tally
 from sureloc.localize.verdict import Verdict, judge, region_doubts
 from sureloc.networks.weights import Networks, load_weights
@@ -106,6 +106,7 @@ def localize_file(
     command: str = "sureloc.localize_file",
     bar: Callable[[int], AbstractContextManager[Callable[[], None]]] | None = None,
     say: Callable[[str], None] = lambda _text: None,
+    pause: Callable[[], None] = go_on,
 ) -> Outcome:
     """Localize the molecules of a movie on disk; what `sureloc localize` does.
 
@@ -135,6 +136,8 @@ def localize_file(
         command: remembered in the files.
         bar: gives, for a number of frames, a context whose value is called after each.
         say: tells people something on the way.
+        pause: called often while it learns from the movie, from any thread; what it raises, or what
+            `bar` gives raises, stops the run.
 
     Raises:
         InputError: movie, camera, weights, options or folder cannot be used.
@@ -186,6 +189,7 @@ def localize_file(
                 resume=resume,
                 scheduler=scheduler,
                 say=say,
+                pause=pause,
             )
 
 
@@ -233,6 +237,7 @@ def localize_movie(
     resume: bool = False,
     scheduler: str = THREADS,
     say: Callable[[str], None] = lambda _text: None,
+    pause: Callable[[], None] = go_on,
 ) -> Outcome:
     """Localize an open movie and write the folder of results, whole or not at all.
 
@@ -246,7 +251,7 @@ def localize_movie(
         truth: true positions in the movie's coordinates, to compare with; none in earnest.
         notes, warnings: what the report shall say beside what `prepare` found.
         progress: called after every frame.
-        resume, scheduler, say: as in `localize_file`.
+        resume, scheduler, say, pause: as in `localize_file`.
 
     Raises:
         InputError: movie, camera or folder cannot be used.
@@ -262,7 +267,7 @@ def localize_movie(
     }
     identity = identity_of(movie, camera, options, networks)
     with open_partial(out, identity, provenance, resume=resume) as run:
-        assumptions = _assumptions(run, movie, camera, options, networks, notes, warnings)
+        assumptions = _assumptions(run, movie, camera, options, networks, notes, warnings, pause)
         clock.prepared = clock.since()
         job = Job(run.folder, movie, options, networks, assumptions)
         _do_all(job, scheduler, progress, say)
@@ -279,13 +284,14 @@ def _assumptions(
     networks: Networks,
     notes: Sequence[str],
     warnings: Sequence[str],
+    pause: Callable[[], None],
 ) -> Assumptions:
     """Learn what is taken for granted, or read what a run that was stopped had learned."""
     path = run.folder / ASSUMPTIONS
     if path.exists():
         with suppress(InputError):  # damaged: the same is learned again
             return read_assumptions(path)
-    found = prepare(movie, camera, options, networks)
+    found = prepare(movie, camera, options, networks, pause)
     found = replace(found, notes=(*notes, *found.notes), warnings=(*warnings, *found.warnings))
     keep_assumptions(found, run.folder)
     return read_assumptions(path)

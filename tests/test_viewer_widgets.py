@@ -1,0 +1,499 @@
+"""The dock widgets in napari, used with mouse and keyboard.
+
+They need napari, a Qt and pytest-qt (the extra `viewer-test`, or `make test-viewer`); those of a
+whole window need OpenGL too, which Qt's offscreen platform lacks and Xvfb has.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+pytest.importorskip("pytestqt", reason="the viewer's tests need pytest-qt: make test-viewer")
+pytest.importorskip("qtpy", reason="the viewer's tests need Qt: make test-viewer")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # napari's own, of its own imports
+    pytest.importorskip("napari", reason="the viewer's tests need napari: make test-viewer")
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+    from npe2 import PluginManager
+
+import tifffile
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+
+from sureloc.io.output import new_folder
+from sureloc.viewer.jobs import Stage
+from sureloc.viewer.run_layers import run_layers
+from sureloc.viewer.widgets.brush import NOTHING, BrushWidget
+from sureloc.viewer.widgets.localize import REGION, WHOLE, LocalizeWidget
+from viewer_results import EMITTERS_PX, PIXEL_NM, SHAPE, SIGMA_NM, spot, write_movie, write_results
+
+SOON_MS = 120_000
+LEFT = Qt.MouseButton.LeftButton
+
+
+@pytest.fixture(scope="module")
+def movie(tmp_path_factory):
+    return write_movie(tmp_path_factory.mktemp("movie") / "cells.ome.tif")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return write_results(tmp_path_factory.mktemp("run") / "cells_sureloc")
+
+
+@pytest.fixture
+def viewer():
+    PluginManager.instance().discover()  # as napari does when it starts
+    return ViewerModel()
+
+
+# --- Opening ------------------------------------------------------------------------------------
+
+
+def test_napari_finds_the_plugin_and_opens_everything_in_one_place(viewer, movie, results):
+    for path in (movie, results, results / "localizations.csv"):
+        viewer.open(str(path), plugin="sureloc")
+    names = [layer.name for layer in viewer.layers]
+    run = [f"cells_sureloc: {n}" for n in ("posterior mean", "posterior sd", "do not trust")]
+    assert names == ["cells.ome.tif", *run, "cells_sureloc: localizations", "localizations"]
+    shown, mean, _, doubts, rows, storm = viewer.layers
+    assert {str(unit) for unit in mean.units} == {"nanometer"}
+    assert doubts.data.max() == 1
+    for frame, (x, y) in enumerate(EMITTERS_PX, start=1):
+        truth = np.array([y, x]) * PIXEL_NM
+        for points in (rows, storm):
+            place = points.data_to_world(points.data[frame - 1])
+            assert place == pytest.approx([frame, *truth], abs=1e-3)
+        brightest = np.unravel_index(np.asarray(shown.data[frame]).argmax(), SHAPE)
+        pixel = np.asarray(shown.data_to_world((frame, *brightest)))[1:]
+        assert np.abs(pixel - truth).max() <= 0.5 * PIXEL_NM + 1e-6
+        # What napari finds under the emitter is the super-resolution image's peak.
+        under = np.rint(mean.world_to_data(truth)).astype(int)
+        window = np.asarray(mean.data)[under[0] - 4 : under[0] + 5, under[1] - 4 : under[1] + 5]
+        assert window[4, 4] == window.max() > 0
+    viewer.dims.set_current_step(0, 2)
+    rows.shown = True
+    assert rows._view_indices.tolist() == [1]  # a row is shown in its frame only
+
+
+# --- Localizing ---------------------------------------------------------------------------------
+
+OUTCOME = SimpleNamespace(
+    rows=3, frames=3, seconds=1.0, notes=(), verdict=SimpleNamespace(sentence="Trust: all is well.")
+)
+
+
+class SlowRun:
+    """Stands in for `localize_file`: waits for a frame to be let go, then leaves results."""
+
+    def __init__(self):
+        self.go_on = threading.Event()
+        self.asked = {}
+
+    def __call__(self, *, bar, pause, **asked):
+        self.asked = asked
+        with new_folder(asked["out"]) as folder, bar(4) as advance:
+            for _ in range(2):
+                advance()
+            while not self.go_on.wait(0.01):
+                pause()
+            write_results(folder / "made")
+            for made in (folder / "made").iterdir():
+                made.rename(folder / made.name)
+            (folder / "made").rmdir()
+        return OUTCOME
+
+
+@pytest.fixture
+def run():
+    return SlowRun()
+
+
+@pytest.fixture
+def widget(qtbot, viewer, movie, run, tmp_path):
+    viewer.open(str(movie), plugin="sureloc")
+    widget = LocalizeWidget(viewer, run)
+    qtbot.addWidget(widget)
+    widget.show()
+    qtbot.waitExposed(widget)
+    widget.out.setText(str(tmp_path / "out"))
+    yield widget
+    widget.stop_now()
+
+
+def click(button):
+    QTest.mouseClick(button, LEFT)
+
+
+def begun(qtbot, widget):
+    click(widget.start)
+    qtbot.waitUntil(lambda: "2 of 4 frames" in widget.message.text(), timeout=SOON_MS)
+
+
+def test_a_run_shows_its_progress_and_adds_its_results(qtbot, widget, viewer, run, tmp_path):
+    assert not widget.cancel.isEnabled()
+    begun(qtbot, widget)
+    assert (widget.progress.maximum(), widget.progress.value()) == (4, 2)
+    assert not widget.start.isEnabled()
+    run.go_on.set()
+    qtbot.waitUntil(widget.start.isEnabled, timeout=SOON_MS)
+    assert "3 localizations in 3 frames" in widget.message.text()
+    assert "Trust: all is well." in widget.message.text()
+    assert [layer.name for layer in viewer.layers][1:] == [
+        f"out: {name}" for name in ("posterior mean", "posterior sd", "do not trust")
+    ] + ["out: localizations"]
+    assert run.asked["movie"].name == "cells.ome.tif"
+    assert run.asked["pixel_nm"] is None  # the file says it
+
+
+@pytest.mark.parametrize("by", ["mouse", "keyboard"])
+def test_cancel_stops_soon_and_leaves_nothing(qtbot, widget, viewer, tmp_path, by):
+    begun(qtbot, widget)
+    if by == "mouse":
+        click(widget.cancel)
+    else:
+        widget.frames.setFocus()
+        QTest.keyClick(widget.frames, Qt.Key.Key_Escape)
+    qtbot.waitUntil(widget.start.isEnabled, timeout=SOON_MS)
+    assert widget.job.stage is Stage.CANCELLED
+    assert "Cancelled; nothing was written" in widget.message.text()
+    assert list(tmp_path.iterdir()) == []
+    assert len(viewer.layers) == 1
+
+
+def test_closing_the_widget_stops_its_run(qtbot, widget, tmp_path):
+    begun(qtbot, widget)
+    widget.close()
+    assert widget.job.stage is Stage.CANCELLED
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_typed_options_reach_the_run(qtbot, widget, run, viewer):
+    for field, text in (
+        (widget.pixel_nm, "160"),
+        (widget.frames, "1:3"),
+        (widget.camera, "camera.yaml"),
+    ):
+        field.setFocus()
+        QTest.keyClicks(field, text)
+    widget.sigma_px.selectAll()
+    QTest.keyClicks(widget.sigma_px, "1.4")
+    widget.draws.selectAll()
+    QTest.keyClicks(widget.draws, "32")
+    widget.weights.setCurrentText("default")
+    begun(qtbot, widget)
+    assert run.asked["pixel_nm"] == 160.0
+    assert (run.asked["frames"], run.asked["sigma_px"]) == ("1:3", 1.4)
+    assert (run.asked["draws"], run.asked["weights"]) == (32, "default")
+    assert run.asked["camera"].name == "camera.yaml"
+    assert viewer.layers[0].scale.tolist() == [1.0, 160.0, 160.0]
+
+
+def test_what_is_wrong_is_said_in_the_widget(qtbot, widget, run):
+    QTest.keyClicks(widget.pixel_nm, "hundred")
+    click(widget.start)
+    assert "The pixel size is 'hundred'" in widget.message.text()
+    assert widget.job is None
+    widget.pixel_nm.clear()
+    click(widget.draw)
+    click(widget.start)
+    assert "No rectangle is drawn in 'region to localize' yet" in widget.message.text()
+
+
+def test_errors_of_the_run_are_said_in_the_widget(qtbot, viewer, movie, tmp_path):
+    viewer.open(str(movie), plugin="sureloc")
+    widget = LocalizeWidget(viewer)  # the true run
+    qtbot.addWidget(widget)
+    widget.frames.setText("7:9")
+    widget.out.setText(str(tmp_path / "out"))
+    click(widget.start)
+    qtbot.waitUntil(lambda: widget.job is not None and not widget.job.running, timeout=SOON_MS)
+    qtbot.waitUntil(widget.start.isEnabled, timeout=SOON_MS)
+    assert "The range of frames 7:9 must lie inside 0:4" in widget.message.text()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_movie_the_widget_says_so(qtbot, viewer):
+    viewer.add_image(np.zeros((3, 9, 9)))  # in memory: nothing that a run could read
+    widget = LocalizeWidget(viewer)
+    qtbot.addWidget(widget)
+    click(widget.start)
+    assert "There is no movie to localize" in widget.message.text()
+
+
+def test_a_drawn_rectangle_becomes_the_region(qtbot, widget, viewer, run):
+    click(widget.draw)
+    shapes = viewer.layers[REGION]
+    assert shapes.mode == "add_rectangle"
+    assert widget.regions.currentText() == REGION
+    low, high = np.array([2.6, 4.8]) * PIXEL_NM, np.array([19.2, 21.4]) * PIXEL_NM
+    shapes.add_rectangles(np.array([low, high]))
+    begun(qtbot, widget)
+    assert run.asked["roi"] == "3:20,5:22"
+    run.go_on.set()
+    qtbot.waitUntil(widget.start.isEnabled, timeout=SOON_MS)
+    widget.regions.setCurrentText(WHOLE)
+    assert widget.choices().roi == ""
+
+
+def test_a_movie_that_says_no_pixel_size_is_run_with_the_one_it_is_shown_at(
+    qtbot, viewer, tmp_path, run
+):
+    tifffile.imwrite(
+        tmp_path / "plain.tif", np.zeros((3, 12, 12), np.uint16), photometric="minisblack"
+    )
+    viewer.open(str(tmp_path / "plain.tif"), plugin="sureloc")
+    widget = LocalizeWidget(viewer, run)
+    qtbot.addWidget(widget)
+    assert widget.pixel_nm.placeholderText() == "100?"
+    assert widget.choices().arguments()["pixel_nm"] == 100.0
+    viewer.layers.clear()
+    viewer.open(str(tmp_path / "plain.tif"), plugin="napari")
+    assert widget.choices().movie == str(tmp_path / "plain.tif")
+    viewer.layers.clear()
+    assert widget.choices().movie == ""
+
+
+def test_the_true_run_from_the_widget(qtbot, viewer, tmp_path):
+    rng = np.random.default_rng(3)
+    frames = 100.0 + 2 * rng.poisson(3 + np.stack([spot(x, y) for x, y in EMITTERS_PX]))
+    tifffile.imwrite(tmp_path / "m.tif", frames.astype(np.uint16), photometric="minisblack")
+    (tmp_path / "camera.yaml").write_text(
+        "offset_adu: 100\ngain_adu_per_e: 2.0\nvariance_adu2: 4.0\n", encoding="utf-8"
+    )
+    viewer.open(str(tmp_path / "m.tif"), plugin="sureloc")
+    widget = LocalizeWidget(viewer)
+    qtbot.addWidget(widget)
+    widget.camera.setText(str(tmp_path / "camera.yaml"))
+    widget.sigma_px.setText("1.3")
+    assert widget.out.text() == str(tmp_path / "m_sureloc")
+    click(widget.start)
+    qtbot.waitUntil(widget.start.isEnabled, timeout=500_000)
+    assert widget.job.stage is Stage.DONE, widget.message.text()
+    rows = viewer.layers["m_sureloc: localizations"]
+    for frame, (x, y) in enumerate(EMITTERS_PX):
+        here = rows.data[rows.data[:, 0] == frame][:, 1:]
+        # About 6 nm of error per axis, at the 100 nm a pixel that nothing contradicts.
+        assert np.hypot(*(here - 100 * np.array([y, x])).T).min() < 40
+    assert widget.out.text() == str(tmp_path / "m_sureloc")
+
+
+# --- Brushing -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def brush(qtbot, viewer, results):
+    viewer.open(str(results), plugin="sureloc")
+    brush = BrushWidget(viewer)
+    qtbot.addWidget(brush)
+    brush.resize(360, 760)
+    brush.show()
+    qtbot.waitExposed(brush)
+    for canvas in brush.canvases:
+        canvas.draw()
+    return brush
+
+
+def at(canvas, value, height=0.5):
+    """Where a value lies on the canvas, in Qt's coordinates."""
+    axes = canvas.figure.axes[0]
+    x = axes.transData.transform((value, 1.0))[0]
+    y = axes.transAxes.transform((0.5, height))[1]
+    ratio = canvas.devicePixelRatioF()
+    return QPoint(round(x / ratio), round((canvas.figure.bbox.height - y) / ratio))
+
+
+def drag(canvas, start, end):
+    QTest.mousePress(canvas, LEFT, pos=at(canvas, start))
+    for share in (0.3, 0.6, 1.0):
+        QTest.mouseMove(canvas, at(canvas, start + share * (end - start)))
+    QTest.mouseRelease(canvas, LEFT, pos=at(canvas, end))
+
+
+def test_dragging_on_a_histogram_hides_the_others(brush, viewer):
+    precision, photons, probability = brush.canvases
+    rows = viewer.layers[-1]
+    assert precision.quantity.values == pytest.approx(SIGMA_NM)
+    drag(precision, 11.0, 18.0)  # rows have 8, 14 and 25 nm
+    assert precision.range == pytest.approx((11.0, 18.0), abs=0.5)
+    assert rows.shown.tolist() == [False, True, False]
+    assert "1 of 3 rows lie in the ranges" in brush.count.text()
+    drag(photons, 810.0, 850.0)  # 800, 900, 1000
+    assert rows.shown.tolist() == [False, False, False]
+    QTest.mouseClick(photons, LEFT, pos=at(photons, 950.0))  # a click drops the range
+    assert photons.range is None
+    assert rows.shown.tolist() == [False, True, False]
+    click(brush.drop)
+    assert rows.shown.all()
+    assert probability.range is None
+
+
+def test_the_keyboard_moves_and_drops_a_range(brush, viewer):
+    precision = brush.canvases[0]
+    rows = viewer.layers[-1]
+    precision.setFocus()
+    for _ in range(20):  # the lower end goes up by 20 of 60 bins, from 8 to 13.7 nm
+        QTest.keyClick(precision, Qt.Key.Key_Right, Qt.KeyboardModifier.ControlModifier)
+    assert precision.range == pytest.approx((8 + 17 / 3, 25.0))
+    assert rows.shown.tolist() == [False, True, True]
+    QTest.keyClick(precision, Qt.Key.Key_Left, Qt.KeyboardModifier.ShiftModifier)
+    assert rows.shown.tolist() == [False, True, False]
+    QTest.keyClick(precision, Qt.Key.Key_Left)
+    assert precision.range == pytest.approx((8 + 17 / 3 - 17 / 60, 25.0 - 17 / 30))
+    QTest.keyClick(precision, Qt.Key.Key_Escape)
+    assert precision.range is None
+    assert rows.shown.all()
+
+
+def test_dragging_selects_where_that_is_wanted(brush, viewer):
+    rows = viewer.layers[-1]
+    click(brush.select_them)
+    drag(brush.canvases[0], 11.0, 26.0)
+    assert rows.shown.all()
+    assert set(rows.selected_data) == {1, 2}
+    assert "2 are selected" in brush.count.text()
+    click(brush.drop)
+    assert set(rows.selected_data) == set()
+
+
+def counts(bars):
+    return np.asarray(bars.get_data().values).astype(int)
+
+
+def test_selected_points_show_their_share_in_every_histogram(brush, viewer):
+    rows = viewer.layers[-1]
+    rows.selected_data = {0, 2}
+    for canvas in brush.canvases:
+        shown = counts(canvas._selected)
+        expected = canvas.histogram.share(canvas.quantity.values, np.array([True, False, True]))
+        assert shown.sum() == 2
+        assert shown.tolist() == expected.tolist()
+        assert counts(canvas._kept).sum() == 3
+    rows.selected_data.discard(0)
+    assert counts(brush.canvases[0]._selected).sum() == 1
+    drag(brush.canvases[0], 7.6, 11.0)  # hides what is selected, which ends the selection
+    assert set(rows.selected_data) == set()
+
+
+def test_histograms_follow_deleted_points_and_other_layers(brush, viewer, results):
+    rows = viewer.layers[-1]
+    rows.selected_data = {2}
+    rows.remove_selected()
+    assert "2 of 2 rows" in brush.count.text()
+    assert brush.canvases[0].histogram.counts.sum() == 2
+    viewer.open(str(results / "localizations.csv"), plugin="sureloc")
+    assert brush.layers.count() == 2
+    brush.layers.setCurrentIndex(1)
+    assert [canvas.quantity.name for canvas in brush.canvases] == ["precision", "photons"]
+    viewer.layers.clear()
+    assert brush.canvases == []
+    assert brush.count.text() == NOTHING
+
+
+def test_circles_grow_and_all_frames_can_be_seen_at_once(brush, viewer):
+    rows = viewer.layers[-1]
+    brush.sigmas.setValue(3.0)
+    assert rows.size == pytest.approx(6 * np.array(SIGMA_NM))
+    viewer.dims.set_current_step(0, 1)
+    assert rows._view_indices.size == 1
+    brush.all_frames.click()
+    assert rows._view_indices.size == 3
+    brush.all_frames.click()
+    assert rows._view_indices.size == 1
+
+
+def test_a_removed_widget_hears_nothing_any_more(qtbot, viewer, results):
+    import gc
+
+    for kind in (BrushWidget, LocalizeWidget):
+        widget = kind(viewer)
+        widget.deleteLater()
+        del widget
+    gc.collect()
+    qtbot.wait(10)
+    viewer.open(str(results), plugin="sureloc")
+    viewer.theme = "light"
+
+
+def test_histograms_take_the_text_colour_of_the_theme(brush, viewer):
+    viewer.theme = "light"
+    canvas = brush.canvases[0]
+    label = canvas.figure.axes[0].xaxis.label.get_color()
+    viewer.theme = "dark"
+    assert canvas.figure.axes[0].xaxis.label.get_color() != label
+
+
+# --- A whole window -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def window(qtbot):
+    from qtpy.QtWidgets import QApplication
+
+    if QApplication.platformName() == "offscreen":
+        pytest.skip("a whole window needs OpenGL, which Qt offscreen lacks: make test-viewer")
+    import napari
+
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(1100, 800)
+    qtbot.waitExposed(viewer.window._qt_window)
+    yield viewer
+    viewer.close()
+
+
+def on_canvas(viewer, place):
+    """Where a place of the world, y and x in nm, is on the canvas, in Qt's coordinates."""
+    canvas = viewer.window._qt_viewer.canvas
+    zoom = viewer.scene.camera.zoom
+    height, width = canvas.native.height(), canvas.native.width()
+    y, x = (np.asarray(place) - viewer.scene.camera.center[-2:]) * zoom
+    return QPoint(round(width / 2 + x), round(height / 2 + y))
+
+
+def test_mouse_on_the_window_draws_a_rectangle_and_selects_a_point(qtbot, window, movie, results):
+    window.open(str(movie), plugin="sureloc")
+    _, localize = window.window.add_plugin_dock_widget("sureloc", "Localize molecules")
+    _, brush = window.window.add_plugin_dock_widget("sureloc", "Brush localizations", tabify=True)
+    qtbot.wait(300)
+    native = window.window._qt_viewer.canvas.native
+    click(localize.draw)
+    low, high = np.array([3.0, 4.0]) * PIXEL_NM, np.array([20.0, 22.0]) * PIXEL_NM
+    QTest.mousePress(native, LEFT, pos=on_canvas(window, low))
+    for share in (0.3, 0.6, 1.0):
+        QTest.mouseMove(native, on_canvas(window, low + share * (high - low)))
+        qtbot.wait(30)
+    QTest.mouseRelease(native, LEFT, pos=on_canvas(window, high))
+    (rectangle,) = window.layers[REGION].data
+    # A pixel of the screen is 4 nm here or less.
+    assert np.asarray(rectangle).min(axis=0)[-2:] == pytest.approx(low, abs=20.0)
+    assert localize.choices().roi == "3:21,4:23"
+
+    window.layers[REGION].mode = "pan_zoom"
+    for data, settings, kind in run_layers(results):
+        window.add_layer(Layer.create(data, settings, kind))
+    rows = window.layers[-1]
+    window.layers.selection.active = rows
+    rows.mode = "select"
+    window.dims.set_current_step(0, 2)
+    qtbot.wait(100)
+    QTest.mouseMove(native, on_canvas(window, rows.data[1, 1:]))
+    qtbot.wait(30)
+    QTest.mouseClick(native, LEFT, pos=on_canvas(window, rows.data[1, 1:]))
+    qtbot.wait(50)
+    assert set(rows.selected_data) == {1}
+    assert counts(brush.canvases[0]._selected).sum() == 1
+    picture = window.screenshot(canvas_only=True, flash=False)
+    assert picture[..., :3].max() > 100
+
+
+def test_run_layers_are_what_napari_wants(viewer, results):
+    for data, settings, kind in run_layers(results):
+        assert Layer.create(data, settings, kind).name == settings["name"]
