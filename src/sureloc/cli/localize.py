@@ -139,13 +139,17 @@ def localize(
 def _was_finished(out: Path) -> bool:
     """Tell whether a run to be resumed was finished before, and leave as it did."""
     import json
+    import shutil
 
     from sureloc.io.results import RUN
+    from sureloc.runs.partial import partial_folder
 
     try:
         verdict = json.loads((out / RUN).read_text(encoding="utf-8"))["verdict"]
     except (OSError, ValueError, KeyError):
         return False
+    # Left there if the run was killed after its last step but one.
+    shutil.rmtree(partial_folder(out), ignore_errors=True)
     typer.echo(f"{out}: was finished before\n{verdict['sentence']}")
     if verdict["trust"] == "do not trust":
         raise typer.Exit(REFUSED)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
@@ -67,7 +67,7 @@ class Job:
         """Rows and columns in which emitters are counted."""
         return counting_window(self.assumptions.sigma_px)
 
-    def do(self, unit: Unit, progress: Any = lambda: None) -> None:
+    def do(self, unit: Unit, progress: Callable[[], None] = lambda: None) -> None:
         """Do the work on a unit and write its part.
 
         Raises:
@@ -120,7 +120,7 @@ def differences(now: Mapping[str, Any], before: Mapping[str, Any], where: str = 
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             out += differences(mine, theirs, f"{where}{name}: ")
         elif mine != theirs:
-            hashed = name == "content" or (name == "camera" and None not in (mine, theirs))
+            hashed = name in ("content", "camera")
             what = "differs" if hashed else f"is {mine}, was {theirs}"
             out.append(f"{where}{name} {what}")
     return out
