@@ -187,6 +187,7 @@ def test_a_real_run_stops_in_every_stage_and_leaves_nothing(tmp_path, stage):
         "out": tmp_path / "out",
         "camera": Camera(offset_adu=100.0, gain_adu_per_e=2.0, variance_adu2=4.0),
         "sigma_px": 1.3,
+        "workers": 1,
     }
 
     def run(*, pause, bar, **rest):

@@ -112,8 +112,14 @@ def _in_threads(job: Job, todo: Sequence[Unit], bar: _Frames) -> None:
             if stopped.is_set():
                 raise _StoppedError
 
-        if not stopped.is_set():
+        if stopped.is_set():
+            return
+        try:
             job.do(unit, after_a_frame)
+        except BaseException:
+            # At once, before this thread takes its next unit.
+            stopped.set()
+            raise
 
     if job.options.workers == 1:
         for unit in todo:

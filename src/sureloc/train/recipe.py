@@ -147,6 +147,9 @@ class TrainingRecipe(_Strict):
     def fingerprint(self) -> str:
         """Give a short name of the whole recipe, its description left out."""
         values = self.model_dump(mode="json", exclude={"description"})
+        # What came later and is not used makes no other recipe: older weights keep their name.
+        if values.get("network", {}).get("overview") == 0:
+            del values["network"]["overview"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
