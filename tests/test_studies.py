@@ -12,7 +12,8 @@ from sureloc.cli import app as cli
 from sureloc.config.recipes import load_recipe
 from sureloc.evaluate.studies import calibration_error, filtering, precision
 from sureloc.evaluate.trials import simulate, true_bounds
-from sureloc.report.reproduction import STUDIES, Condition, Study, run_study
+from sureloc.report.reproduction import Condition, Study, run_study
+from sureloc.report.reproduction_studies import STUDIES
 
 SETTINGS = [
     "photons={kind: fixed, photons: 800}",
