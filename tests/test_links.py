@@ -68,7 +68,7 @@ def test_intervals_of_refined_guesses_hold_as_often_as_they_say():
 def test_guesses_that_meet_at_one_summit_weigh_as_one():
     lone = np.array([[12.0, 12.0, 1000.0]])
     data = frame(lone, 5)
-    near = [lone + [[0.2 * k - 0.2, 0.1, 50.0]] for k in range(3)]
+    near = [lone + np.array([[0.2 * k - 0.2, 0.1, 50.0]]) for k in range(3)]
     other = np.array([[11.6, 12.0, 500.0], [12.4, 12.0, 500.0]])
     once = refined([near[0], other], data, PRIOR, SIGMA)
     often = refined([*near, other], data, PRIOR, SIGMA)

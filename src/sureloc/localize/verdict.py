@@ -29,6 +29,7 @@ CARE_ABSENT = 0.2  # share of the rows that are expected not to exist
 OPEN_SIGMAS = 0.45  # of the PSF; evenly spread over what counts as one row gives 0.5
 LIKELIER_THAN_NOT = 0.5
 UNSURE_RATIO = 1.0  # sd over mean of a number; a molecule that is in half of the draws has this
+WARNING_DOUBT = 0.25  # what a warning adds to the doubt of a run
 CARE_DENSITY_PX2 = 0.045  # emitters per pixel above which too few tests were made
 
 
@@ -67,6 +68,8 @@ class Verdict:
         trusted_rows: share of rows that are trusted.
         trusted_area: share of the camera's pixels in trusted regions.
         mask: True where the region can be trusted, (rows, columns).
+        doubt: how much speaks against the run, 0 or larger: every measure over the bound at which
+            it refuses trust by itself, summed, and a quarter for each warning.
     """
 
     trust: Trust
@@ -75,6 +78,7 @@ class Verdict:
     trusted_rows: float
     trusted_area: float
     mask: npt.NDArray[np.bool_]
+    doubt: float = 0.0
 
 
 def chi2_limit(sigma_px: tuple[float, float], window_sigmas: float) -> float:
@@ -253,8 +257,32 @@ def judge(
         f"(chi2 {mean:.2f})"
     )
     return Verdict(
-        trust, f"{trust.value.capitalize()}: {why}.", mean, 1 - doubted, float(mask.mean()), mask
+        trust,
+        f"{trust.value.capitalize()}: {why}.",
+        mean,
+        1 - doubted,
+        float(mask.mean()),
+        mask,
+        _over(mean, REFUSE_CHI2)
+        + (misfit + doubted) / REFUSE_SHARE
+        + absent / CARE_ABSENT
+        + WARNING_DOUBT * len(warnings),
     )
+
+
+def _over(chi2: float, bounds: tuple[float, float]) -> float:
+    """Give how far a chi2 is from 1, its bound on that side being 1."""
+    return (chi2 - 1) / ((bounds[1] if chi2 > 1 else bounds[0]) - 1)
+
+
+def region_score(mean_chi2: Array, doubt: Array) -> Array:
+    """Give how much speaks against every camera pixel; from about 1 on it is not trusted.
+
+    Args:
+        mean_chi2, doubt: see `region_doubts`.
+    """
+    bound = np.where(mean_chi2 > 1, MAP_HIGH, MAP_LOW)
+    return np.asarray(np.maximum((mean_chi2 - 1) / (bound - 1), doubt / UNSURE_RATIO))
 
 
 def _percent(share: float) -> str:

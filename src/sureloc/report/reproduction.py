@@ -161,7 +161,7 @@ def code_version() -> str:
 
 
 def _page(study: Study, table: pd.DataFrame, *, quick: bool, seed: int) -> str:
-    commits = ", ".join(sorted(table["commit"].unique()))
+    commits = ", ".join(sorted({c for text in table["commit"] for c in text.split(", ")}))
     shown = table.drop(columns=["commit", "curve"], errors="ignore")
     lines = [f"| {' | '.join(shown.columns)} |", "|" + "---|" * len(shown.columns)]
     lines += [

@@ -14,6 +14,7 @@ from sureloc.report.reproduction_charts import (
     draw_precision,
 )
 from sureloc.report.reproduction_links import LINKS
+from sureloc.report.reproduction_unknown import UNKNOWN
 
 DRAWS = 16
 EMCCD = "{kind: scalar, offset_adu: 200, gain_adu_per_e: 20, variance_adu2: 900, em_gain: 300}"
@@ -166,4 +167,5 @@ STUDIES = (
         draw_filtering,
     ),
     LINKS,
+    UNKNOWN,
 )
