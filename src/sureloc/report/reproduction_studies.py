@@ -13,6 +13,7 @@ from sureloc.report.reproduction_charts import (
     draw_filtering,
     draw_precision,
 )
+from sureloc.report.reproduction_figures import FIGURES, MISMATCH
 from sureloc.report.reproduction_links import LINKS
 from sureloc.report.reproduction_unknown import UNKNOWN
 
@@ -168,4 +169,6 @@ STUDIES = (
     ),
     LINKS,
     UNKNOWN,
+    FIGURES,
+    MISMATCH,
 )

@@ -143,9 +143,9 @@ UNKNOWN = Study(
     "with Matplotlib, the texture a random image whose amplitude falls as 1 / frequency; neither "
     "holds a molecule. `auroc_run`: how well the doubt of the run (`verdict.doubt` in run.json) "
     "tells the case from movies as they should be, 1 being always and .5 never; `auroc_region` the "
-    "same for the score of single pixels, from which `trust.png` is made. `caught_...`: share found at a "
-    "false-alarm rate of 5 %. `trust`, `care`, `refused`: shares of the verdicts (a movie that "
-    "ended with an error instead of a table counts as refused). `held_95`: how often the 95 % "
+    "same for the score of single pixels, from which `trust.png` is made. `caught_...`: share "
+    "found at a false-alarm rate of 5 %. `trust`, `care`, `refused`: shares of the verdicts (a "
+    "movie that ended with an error instead of a table counts as refused). `held_95`: how often the 95 % "
     "intervals of rows still trusted hold; `false_share`: how many of these rows pair with no "
     "molecule within 250 nm. In cases that are `known`, sureloc should manage, and low numbers of "
     "`auroc_run` are right.",
