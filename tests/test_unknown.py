@@ -18,7 +18,9 @@ from sureloc.evaluate.unknown import (
     photograph,
     textured,
 )
-from sureloc.localize.verdict import REGION, UNSURE, judge, region_score
+from sureloc.localize.frames import Effort
+from sureloc.localize.movie import Options, prepare
+from sureloc.localize.verdict import REGION, UNSURE, WRONG, Trust, judge, region_score
 from sureloc.physics.pupil import Pupil
 
 SETTINGS = [
@@ -120,6 +122,18 @@ def test_doubt_grows_with_whatever_speaks_against_a_run():
     assert doubt(doubts=part) == pytest.approx(0.25 / 0.30)
     assert doubt(absent=0.1) == pytest.approx(0.5)
     assert doubt(warnings=("a", "b")) == pytest.approx(0.5)
+    refused = judge(100, {}, 0.0, 1.0, none, 0.01, (f"{WRONG}: spots are wide",))
+    assert refused.trust is Trust.REFUSE
+    assert "spots are wide" in refused.sentence
     assert doubt(30, 0.1, 1.6, part, ("a",)) == pytest.approx(1 + 0.5 + 1 + 0.25 / 0.3 + 0.25)
     map_ = region_score(np.array([[1.0, 1.35, 0.6]]), np.array([[0.5, 0.0, 0.0]]))
     np.testing.assert_allclose(map_, [[0.5, 1.0, 1.0]])
+
+
+@pytest.mark.parametrize(("told", "said"), [(1.2, "none"), (1.0, "care"), (0.8, "refused")])
+def test_a_given_psf_width_is_held_against_lone_spots(simulated, told, said):
+    options = Options(sigma_px=told, effort=Effort(chains=1))
+    assumptions = prepare(simulated.movie, simulated.camera, options)
+    clauses = [clause for clause in assumptions.warnings if "px as given" in clause]
+    assert bool(clauses) == (said != "none")
+    assert all(clause.startswith(f"{WRONG}:") == (said == "refused") for clause in clauses)

@@ -29,6 +29,7 @@ CARE_ABSENT = 0.2  # share of the rows that are expected not to exist
 OPEN_SIGMAS = 0.45  # of the PSF; evenly spread over what counts as one row gives 0.5
 LIKELIER_THAN_NOT = 0.5
 UNSURE_RATIO = 1.0  # sd over mean of a number; a molecule that is in half of the draws has this
+WRONG = "wrong"  # what warnings begin with that refuse trust
 WARNING_DOUBT = 0.25  # what a warning adds to the doubt of a run
 CARE_DENSITY_PX2 = 0.045  # emitters per pixel above which too few tests were made
 
@@ -69,7 +70,7 @@ class Verdict:
         trusted_area: share of the camera's pixels in trusted regions.
         mask: True where the region can be trusted, (rows, columns).
         doubt: how much speaks against the run, 0 or larger: every measure over the bound at which
-            it refuses trust by itself, summed, and a quarter for each warning.
+            it refuses trust by itself, summed, a quarter for each warning and 1 for each that refuses trust.
     """
 
     trust: Trust
@@ -207,13 +208,16 @@ def judge(
         mean_chi2: mean squared residual of the whole movie over its expectation.
         doubts: where not to trust, by the reason (`region_doubts`).
         density_per_px2: emitters per square pixel that the movie taught.
-        warnings: clauses about what was guessed or is out of range; each alone asks for care.
+        warnings: clauses about what was guessed or is out of range; each alone asks for care, or
+            refuses trust where it begins with `WRONG`.
     """
     mean = mean_chi2
     misfit = float(doubts[REGION].mean())
     mask = ~np.logical_or.reduce(list(doubts.values()))
     doubted = sum(reasons.values()) / rows if rows else 0.0
-    refusing: list[str] = []
+    refusing = [clause for clause in warnings if clause.startswith(f"{WRONG}:")]
+    warned = [clause for clause in warnings if clause not in refusing]
+    wrong = len(refusing)
     asking: list[str] = []
 
     def add(clause: str, *, asks: bool, refuses: bool = False) -> None:
@@ -250,7 +254,7 @@ def judge(
         "without trace",
         asks=density_per_px2 > CARE_DENSITY_PX2,
     )
-    clauses = [*refusing, *asking, *warnings]
+    clauses = [*refusing, *asking, *warned]
     trust = Trust.REFUSE if refusing else Trust.CARE if clauses else Trust.TRUST
     why = "; ".join(clauses) or (
         "the re-rendered frames differ from the measured ones by camera noise and no more "
@@ -266,7 +270,8 @@ def judge(
         _over(mean, REFUSE_CHI2)
         + (misfit + doubted) / REFUSE_SHARE
         + absent / CARE_ABSENT
-        + WARNING_DOUBT * len(warnings),
+        + WARNING_DOUBT * len(warned)
+        + wrong,
     )
 
 

@@ -69,7 +69,7 @@ def draw_unknown(table: pd.DataFrame, path: Path) -> None:
     verdict.set_yticks(y, table["case"], fontsize=8)
     verdict.set_xlabel("movies (%)")
     verdict.set_title("verdict", fontsize=10)
-    verdict.legend(fontsize=7, loc="lower left")
+    verdict.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, -0.02), ncols=3)
     known = table["known"].to_numpy(bool)
     for axes_mark, column, colour in (
         ("o", "auroc_run", "#1f6f9f"),
@@ -145,10 +145,10 @@ UNKNOWN = Study(
     "tells the case from movies as they should be, 1 being always and .5 never; `auroc_region` the "
     "same for the score of single pixels, from which `trust.png` is made. `caught_...`: share "
     "found at a false-alarm rate of 5 %. `trust`, `care`, `refused`: shares of the verdicts (a "
-    "movie that ended with an error instead of a table counts as refused). `held_95`: how often the 95 % "
-    "intervals of rows still trusted hold; `false_share`: how many of these rows pair with no "
-    "molecule within 250 nm. In cases that are `known`, sureloc should manage, and low numbers of "
-    "`auroc_run` are right.",
+    "movie that ended with an error instead of a table counts as refused). `held_95`: how often "
+    "the 95 % intervals of rows still trusted hold; `false_share`: how many of these rows pair "
+    "with no molecule within 250 nm. In cases that are `known`, sureloc should manage, and low "
+    "numbers of `auroc_run` are right.",
     _conditions,
     _measure,
     draw_unknown,
