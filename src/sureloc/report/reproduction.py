@@ -187,3 +187,28 @@ def _shown(study: Study) -> list[str]:
     """Give the pictures of a page, each with its caption, as Markdown."""
     own = [f"![{study.title}]({study.name}.png)"] if study.draw is not None else []
     return own + [f"![{p.caption}]({p.name}.png)\n\n{p.caption}" for p in study.pictures]
+
+
+def write_index(studies: Sequence[Study], out: Path, *, quick: bool, seed: int) -> None:
+    """List all studies that have a page in a folder: title, main number, and how it was made.
+
+    Args:
+        studies: all of them, in the order of the list.
+        out: folder of the results.
+        quick: how they were made.
+        seed: of all movies.
+    """
+    lines = ["# All studies", "", "| study | main number | command |", "|---|---|---|"]
+    for study in studies:
+        kept = out / f"{study.name}.csv"
+        if not kept.is_file():
+            continue
+        said = study.headline(pd.read_csv(kept))
+        command = f"sureloc reproduce {study.name}{' --quick' if quick else ''} --seed {seed}"
+        lines.append(f"| [{study.title}]({study.name}.md) | {said} | `{command}` |")
+    lines += [
+        "",
+        "Each page has its table as CSV beside it and names the commit it was made at. "
+        "`sureloc reproduce` makes all that is missing; what was measured is kept in `parts`.",
+    ]
+    _write(out / "index.md", "\n".join(lines) + "\n")
