@@ -121,7 +121,7 @@ def moving(simulated: Simulated, seed: int) -> Simulated:
             torch.from_numpy(x + step * BLUR_PX * np.cos(angle)),
             torch.from_numpy(y + step * BLUR_PX * np.sin(angle)),
             torch.from_numpy(truth["photons"].to_numpy(float) / STEPS),
-            torch.from_numpy(truth["frame"].to_numpy(np.int64)),
+            torch.from_numpy(truth["frame"].to_numpy(np.int64, copy=True)),
             GaussianPSF.round(simulated.recipe.psf.sigma_px),
             simulated.movie.shape,
         ).numpy()

@@ -21,19 +21,19 @@ _APART = 1000  # seeds of movies
 
 
 def _conditions(quick: bool) -> list[Condition]:
+    chosen = [case for case in cases() if not quick or case.name in _QUICK]
     out = []
-    for number, case in enumerate(cases()):
-        if quick and case.name not in _QUICK:
-            continue
-        movies = 1 if quick else _OF_USUAL if number == 0 else _MOVIES
-        dense = any("density" in setting for setting in case.settings)
-        for movie in range(movies):
+    for movie in range(1 if quick else _OF_USUAL):
+        for number, case in enumerate(chosen):
+            if number > 0 and movie >= _MOVIES:
+                continue
+            dense = any("density" in setting for setting in case.settings)
             out.append(
                 Condition(
                     f"{case.name.replace(' ', '_').replace('/', '_')}_{movie}",
                     "uniform",
                     (*_SHARED, *case.settings),
-                    3 if quick else 3 if dense else _FRAMES,
+                    3 if quick or dense else _FRAMES,
                     10.0,
                     {"case": case.name, "known": case.known, "movie": movie},
                 )
