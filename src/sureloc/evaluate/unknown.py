@@ -20,7 +20,7 @@ from sureloc.camera import Camera
 from sureloc.errors import InputError
 from sureloc.evaluate.compare import RADIUS_NM, matched
 from sureloc.evaluate.trials import InMemory, Simulated, simulate
-from sureloc.localize.images import ImageSums
+from sureloc.localize.images import ImageSums, counting_window
 from sureloc.localize.movie import Options, localize, prepare
 from sureloc.localize.verdict import (
     Trust,
@@ -237,15 +237,15 @@ def judged(movie: InMemory, camera: Camera, options: Options, networks: Networks
     """
     assumptions = prepare(movie, camera, options, networks)
     sigma = assumptions.sigma_px
-    window = (2 * round(2 * sigma[1]) + 1, 2 * round(2 * sigma[0]) + 1)
-    images = ImageSums((movie.shape[1], movie.shape[2]), 1, options.pixel_nm, window)
+    shape = movie.shape[1], movie.shape[2]
+    sums = ImageSums(shape, 1, options.pixel_nm, counting_window(sigma))
     tables = []
     for rows in localize(movie, assumptions, options, networks):
-        electrons = assumptions.camera.electrons(movie.read(rows.frame, rows.frame + 1))[0]
-        images.add(rows.draws, options.draws, electrons, rows.chi2)
+        sums.count_emitters(rows.draws, options.draws)
+        sums.chi2 += rows.chi2
         tables.append(rows.table)
-    mean_chi2 = images.chi2 / images.frames
-    doubts = region_doubts(mean_chi2, images.doubt, images.frames, sigma)
+    mean_chi2 = sums.chi2 / movie.shape[0]
+    doubts = region_doubts(mean_chi2, sums.doubt, movie.shape[0], sigma)
     table, _ = mark_regions(pd.concat(tables, ignore_index=True), doubts, options.pixel_nm)
     reasons = Counter(table["reason"][~table["trusted"].to_numpy(bool)])
     verdict = judge(
@@ -257,7 +257,7 @@ def judged(movie: InMemory, camera: Camera, options: Options, networks: Networks
         assumptions.learned.prior.density_per_px2,
         assumptions.warnings,
     )
-    return Judged(table, verdict, region_score(mean_chi2, images.doubt))
+    return Judged(table, verdict, region_score(mean_chi2, sums.doubt))
 
 
 def departed(case: Case, recipe: Recipe, frames: int, seed: int) -> Simulated:

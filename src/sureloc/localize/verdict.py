@@ -70,7 +70,8 @@ class Verdict:
         trusted_area: share of the camera's pixels in trusted regions.
         mask: True where the region can be trusted, (rows, columns).
         doubt: how much speaks against the run, 0 or larger: every measure over the bound at which
-            it refuses trust by itself, summed, a quarter for each warning and 1 for each that refuses trust.
+            it refuses trust by itself, summed, a quarter for each warning and 1 for each that
+            refuses trust.
     """
 
     trust: Trust
