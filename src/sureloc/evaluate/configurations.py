@@ -107,7 +107,8 @@ def agreed(guesses: Sequence[Array], gate_px: float, least_probability: float) -
     for k, guess in enumerate(guesses):
         lists[:, k, : len(guess)] = guess.T
     counts = np.array([len(guess) for guess in guesses], np.int64)
-    return consensus(*lists, counts, gate_px, least_probability)
+    x, y, photons = lists
+    return consensus(x, y, photons, counts, gate_px, least_probability)
 
 
 def refined(
@@ -132,7 +133,8 @@ def refined(
         lists[:, k, : len(guess)] = guess.T
         present[k, : len(guess)] = True
     lists[2] = np.maximum(lists[2], 1.0)
-    start = Emitters(*torch.from_numpy(lists), torch.from_numpy(present))
+    x, y, photons = torch.from_numpy(lists)
+    start = Emitters(x, y, photons, torch.from_numpy(present))
     psf = GaussianPSF(*sigma_px)
     background = _background(prior, len(guesses), (shape[0], shape[1]))
     variance = torch.from_numpy(np.array(data.read_variance_e2))
@@ -220,7 +222,7 @@ def _log_prior_volume(
         return -math.inf
     # The prior is a density of ln N, the covariance one of N.
     log_volume = 0.5 * (log_det + len(parameters) * math.log(2 * math.pi))
-    return log_density + log_volume - float(photons.log().sum())
+    return float(log_density + log_volume - float(photons.log().sum()))
 
 
 def _crowds(
@@ -269,12 +271,12 @@ def _gaussian_rows(emitters: Array, covariance_px2: Array) -> Consensus:
 
 def positions(rows: Consensus, frame: int, pixel_nm: float, *, intervals: bool) -> pd.DataFrame:
     """Give rows as a table (frame, x_nm, y_nm), with the intervals of x and y if there are any."""
-    table = {"frame": np.full(rows.x_px.size, frame, np.int64)}
+    table: dict[str, npt.NDArray[np.generic]] = {"frame": np.full(rows.x_px.size, frame, np.int64)}
     for axis, place, ends in (
         ("x", rows.x_px, rows.x_quantiles),
         ("y", rows.y_px, rows.y_quantiles),
     ):
         table[f"{axis}_nm"] = place * pixel_nm
         for k, name in enumerate(("lo95", "lo68", "hi68", "hi95")):
-            table[f"{axis}_{name}_nm"] = ends[:, k] * pixel_nm if intervals else np.nan
+            table[f"{axis}_{name}_nm"] = ends[:, k] * (pixel_nm if intervals else np.nan)
     return pd.DataFrame(table)

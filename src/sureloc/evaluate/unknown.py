@@ -74,6 +74,14 @@ def _told(change: Callable[[Camera], Camera]) -> Callable[[Simulated, int], Simu
     return lambda simulated, _: replace(simulated, camera=change(simulated.camera))
 
 
+def _gain(factor: float) -> Callable[[Camera], Camera]:
+    return lambda camera: replace(camera, gain_adu_per_e=factor * np.asarray(camera.gain_adu_per_e))
+
+
+def _offset(shift_adu: float) -> Callable[[Camera], Camera]:
+    return lambda camera: replace(camera, offset_adu=shift_adu + np.asarray(camera.offset_adu))
+
+
 def _level(camera: Camera) -> Camera:
     """Give the camera without what is known of its hot pixels."""
     variance = np.asarray(camera.variance_adu2)
@@ -149,8 +157,8 @@ def photograph(shape: tuple[int, int], generator: np.random.Generator) -> Array:
     """
     from matplotlib import cbook, image
 
-    with cbook.get_sample_data("grace_hopper.jpg") as file:
-        grey = np.asarray(image.imread(file, format="jpg"), float).mean(2)
+    path = str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+    grey = np.asarray(image.imread(path), dtype=np.float64).mean(2)
     even = grey[: grey.shape[0] // 2 * 2, : grey.shape[1] // 2 * 2]
     half = even.reshape(even.shape[0] // 2, 2, even.shape[1] // 2, 2).mean((1, 3))
     top, left = (
@@ -186,18 +194,18 @@ def cases() -> list[Case]:
             out.append(Case(f"PSF {percent} than given", true, told_sigma_px=SIGMA_PX))
             out.append(Case(f"PSF {percent}, estimated", true, known=True))
     out.append(Case("a lens without fault (Airy)", change=aberrated(Pupil(CUTOFF)), known=True))
-    for name in ("defocus", "astigmatism", "coma"):
-        for rms in (0.5, 1.0):
-            lens = aberrated(Pupil(CUTOFF, **{name: rms}))
-            out.append(Case(f"{name}, {rms:g} rad rms", change=lens))
+    for rms in (0.5, 1.0):
+        lenses = {
+            "defocus": Pupil(CUTOFF, defocus=rms),
+            "astigmatism": Pupil(CUTOFF, astigmatism=rms),
+            "coma": Pupil(CUTOFF, coma=rms),
+        }
+        for name, lens in lenses.items():
+            out.append(Case(f"{name}, {rms:g} rad rms", change=aberrated(lens)))
     for factor in (1.2, 0.8):
-        camera = _told(
-            lambda c, f=factor: replace(c, gain_adu_per_e=f * np.asarray(c.gain_adu_per_e))
-        )
-        out.append(Case(f"gain given as {factor:g} of the true", change=camera))
+        out.append(Case(f"gain given as {factor:g} of the true", change=_told(_gain(factor))))
     for shift in (5.0, -5.0):
-        camera = _told(lambda c, s=shift: replace(c, offset_adu=s + np.asarray(c.offset_adu)))
-        out.append(Case(f"offset given {shift:+.0f} ADU off", change=camera))
+        out.append(Case(f"offset given {shift:+.0f} ADU off", change=_told(_offset(shift))))
     structured = (
         "background={kind: structured, photons_per_px: 40, structured_share: 0.8, filaments: 4, "
         "persistence_um: 10, defocus_px: 2}"

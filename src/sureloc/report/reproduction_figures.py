@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -168,7 +169,7 @@ def draw_figure_2(networks: Networks, _: int, path: Path) -> None:
     channels, step = slow.phi.stem.in_channels, 1.55
     place: dict[tuple[str, str], float] = {}
     for network, y in (("phi", 1.0), ("Psi", 0.0)):
-        for k, (_, name, shape, count) in enumerate(s for s in stages if s[0] == network):
+        for k, (_of, name, shape, count) in enumerate(s for s in stages if s[0] == network):
             place[network, name] = x = 1.9 + step * k
             _box(axes, x, y, name, shape, count, network)
     ends = {
@@ -181,7 +182,7 @@ def draw_figure_2(networks: Networks, _: int, path: Path) -> None:
         for x in np.arange(first + step, ends[network] + 0.1, step):
             _arrow(axes, (x - step + 0.65, y), (x - 0.65, y))
         _arrow(axes, (ends[network] + 0.65, y), (ends[network] + 0.8, y))
-    middle = {"ha": "center", "va": "center"}
+    middle: dict[str, Any] = {"ha": "center", "va": "center"}
     axes.text(0.35, 1.0, f"frame x\n{channels} x {SIDE_PX} x {SIDE_PX}", **middle)
     _arrow(axes, (0.95, 1.0), (1.25, 1.0))
     fine = 4 * SIDE_PX

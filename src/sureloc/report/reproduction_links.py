@@ -89,7 +89,8 @@ def draw_links(table: pd.DataFrame, path: Path) -> None:
         axes.set_xticks(densities, [f"{d:g}" for d in densities])
         axes.minorticks_off()
         axes.set_xlabel("molecules / um$^2$")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right", fontsize=8)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=8)
     figure.savefig(path, metadata={"Software": None})
 
 

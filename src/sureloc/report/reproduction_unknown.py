@@ -82,13 +82,13 @@ def draw_unknown(table: pd.DataFrame, path: Path) -> None:
     found.set_xlabel("AUROC against movies as they should be")
     found.set_title("told apart (0.5: not at all)", fontsize=10)
     found.legend(fontsize=7, loc="lower left")
-    for row, at, fine in zip(table.itertuples(index=False), y, known, strict=True):
-        low = row.held_95 < LEAST_HELD
-        colour = "#b3261e" if low and row.refused < 1 else "#202124"
+    numbers = table[["held_95", "held_95_error", "refused"]].to_numpy(float)
+    for (share, error, refused), at, fine in zip(numbers, y, known, strict=True):
+        colour = "#b3261e" if share < LEAST_HELD and refused < 1 else "#202124"
         held.errorbar(
-            row.held_95,
+            share,
             at,
-            xerr=2 * row.held_95_error,
+            xerr=2 * error,
             fmt="o" if fine else "s",
             color=colour,
             markersize=4,
