@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,15 +31,12 @@ import torch
 from sureloc.camera import Camera
 from sureloc.config.recipes import load_recipe
 from sureloc.evaluate.compare import Comparison, compare, matched
-from sureloc.evaluate.trials import InMemory
-from sureloc.localize.movie import Options, localize, prepare
+from sureloc.evaluate.trials import run_trial, simulate
 from sureloc.networks.weights import load_weights
 from sureloc.physics.information import isolated_bound, joint_bound
 from sureloc.physics.psf import GaussianPSF
 from sureloc.physics.tile_model import Background, Emitters
 from sureloc.scoring.matching import root_mean_square
-from sureloc.simulate.cameras import make_camera
-from sureloc.simulate.movie import simulate_movie
 from sureloc.simulate.recipe import Recipe
 
 PHOTONS = (200, 500, 1000, 2000, 5000)
@@ -110,17 +106,9 @@ def bounds(truth: pd.DataFrame, camera: Camera, recipe: Recipe) -> Bounds:
 def measure(photons: int, options: argparse.Namespace) -> Row:
     """Simulate a movie, localize it and compare it with the truth and the bounds."""
     recipe = load_recipe("paper", [f"photons.photons={photons}"])
-    camera = make_camera(recipe.camera, recipe.frame)
-    chunks = list(simulate_movie(recipe, options.frames, options.seed, camera=camera))
-    movie = InMemory(np.concatenate([c.adu for c in chunks]))
-    truth = pd.concat([c.truth for c in chunks], ignore_index=True)
-    begin = time.perf_counter()
-    choice = Options(recipe.frame.pixel_nm, options.sigma_px, workers=options.workers)
-    networks = load_weights(options.weights)
-    assumptions = prepare(movie, camera, choice, networks)
-    rows = localize(movie, assumptions, choice, networks)
-    table = pd.concat([r.table for r in rows], ignore_index=True)
-    seconds = time.perf_counter() - begin
+    simulated = simulate(recipe, options.frames, options.seed)
+    trial = run_trial(simulated, load_weights(options.weights), options.workers)
+    table, truth, camera = trial.table, simulated.truth, simulated.camera
 
     found = compare(table, truth, RADIUS_NM)
     mine, theirs = matched(table, truth, RADIUS_NM)
@@ -139,8 +127,8 @@ def measure(photons: int, options: argparse.Namespace) -> Row:
         float(told.mean()),
         rmse_told / root_mean_square(joint[told]),
         rmse_told / root_mean_square(limits.bright[both][told]),
-        assumptions.sigma_px,
-        seconds,
+        trial.assumptions.sigma_px,
+        trial.seconds,
     )
 
 
@@ -153,7 +141,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--frames", type=int, default=100, help="of ten emitters each")
     parser.add_argument("--seed", type=int, default=11)
-    parser.add_argument("--sigma-px", type=float, help="tell the PSF width instead of estimating")
     parser.add_argument("--weights", default="fast")
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()

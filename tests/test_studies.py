@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,10 @@ import pytest
 
 from sureloc.cli import app as cli
 from sureloc.config.recipes import load_recipe
-from sureloc.evaluate.studies import calibration_error, filtering, precision
-from sureloc.evaluate.trials import simulate, true_bounds
-from sureloc.report.reproduction import STUDIES, Condition, Study, run_study
+from sureloc.evaluate.studies import calibration_error, draw_ranks, filtering, held, precision
+from sureloc.evaluate.trials import DRAWS, Trial, simulate, true_bounds
+from sureloc.report.reproduction import Condition, Study, run_study
+from sureloc.report.reproduction_studies import STUDIES
 
 SETTINGS = [
     "photons={kind: fixed, photons: 800}",
@@ -59,6 +61,52 @@ def test_positions_off_by_the_bound_have_a_ratio_of_one(simulated):
         twice = table.assign(x_nm=table["x_nm"] + 30.0)
         (worse,) = precision(simulated, {"off": twice}, 10.0, lone=not joint)
         assert worse["rmse_over_bound"] > 1.5
+
+
+def test_places_among_draws_are_even_where_truth_is_one_more_of_them(simulated):
+    rng = np.random.default_rng(4)
+    far = simulated.truth[simulated.inside & (simulated.neighbour_px() > 8)].reset_index(drop=True)
+    sigma, size = 20.0, len(far)
+    centre = far[["x_nm", "y_nm"]].to_numpy(float) + rng.normal(0, sigma, (size, 2))
+    table = far[["frame"]].assign(
+        x_nm=centre[:, 0], y_nm=centre[:, 1], photons=far["photons"], sigma_photons=30.0
+    )
+    table["photons"] += rng.normal(0, 30.0, size)
+    for axis in "xy":
+        table[f"sigma_{axis}_nm"] = sigma
+        for level, z in ((68, 0.99446), (95, 1.95996)):
+            table[f"{axis}_lo{level}_nm"] = table[f"{axis}_nm"] - z * sigma
+            table[f"{axis}_hi{level}_nm"] = table[f"{axis}_nm"] + z * sigma
+    table["p_exists"] = 1.0
+    draws = pd.concat(
+        [
+            far[["frame"]].assign(
+                draw=k,
+                x_nm=centre[:, 0] + rng.normal(0, sigma, size),
+                y_nm=centre[:, 1] + rng.normal(0, sigma, size),
+            )
+            for k in range(DRAWS)
+        ],
+        ignore_index=True,
+    )
+
+    class Assumptions:
+        sigma_px = (1.2, 1.2)
+
+    trial = Trial(
+        replace(simulated, truth=far), Assumptions, table, draws, told_psf=False, seconds=0.0
+    )
+    ranks = draw_ranks(trial, *trial.pairs())
+    assert len(ranks) == 2 * size
+    assert set(np.round(ranks * (DRAWS + 1) - 0.5, 6)) <= set(range(DRAWS + 1))
+    found = held(trial, 10.0)
+    # Four binomial standard errors.
+    for name, level in (("held_", 50), ("held_", 90), ("photons_held_", 68)):
+        share = level / 100
+        error = 4 * (share * (1 - share) / size) ** 0.5
+        assert found[f"{name}{level}"] == pytest.approx(share, abs=error)
+    narrow = replace(trial, draws=draws.assign(x_nm=np.tile(centre[:, 0], DRAWS)))
+    assert held(narrow, 10.0)["held_50"] < found["held_50"]
 
 
 def test_the_calibration_error_is_that_of_the_bins():
@@ -130,15 +178,22 @@ def test_a_study_that_was_stopped_goes_on_and_measures_nothing_twice(tmp_path):
 
 
 def test_the_quick_form_makes_all_pages(tmp_path, monkeypatch, capsys):
-    argv = ["sureloc", "reproduce", "filtering", "coverage", "--quick", "-q", "--out", tmp_path]
+    argv = ["sureloc", "reproduce", "--quick", "-q", "--out", tmp_path]
     monkeypatch.setattr("sys.argv", [str(word) for word in argv])
     with pytest.raises(SystemExit) as leaving:
         cli.main()
     assert leaving.value.code == 0
     assert "filtering.md" in capsys.readouterr().out
-    for name in ("filtering", "coverage"):
-        assert (tmp_path / "quick" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert "settles nothing" in (tmp_path / "quick" / f"{name}.md").read_text()
+    index = (tmp_path / "quick" / "index.md").read_text()
+    for study in STUDIES:
+        pictures = [picture.name for picture in study.pictures]
+        for name in pictures + ([study.name] if study.draw else []):
+            assert (tmp_path / "quick" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        page = (tmp_path / "quick" / f"{study.name}.md").read_text()
+        assert "settles nothing" in page
+        assert f"sureloc reproduce {study.name} --quick --seed 20261" in page
+        assert f"[{study.title}]({study.name}.md) | " in index
+        assert study.headline(pd.read_csv(tmp_path / "quick" / f"{study.name}.csv"))
     part = next((tmp_path / "quick" / "parts" / "filtering").iterdir())
     assert json.loads(part.read_text())["origin"]["seed"] == 20261
 
@@ -150,7 +205,8 @@ def test_every_study_has_conditions_of_its_own():
             assert len(set(names)) == len(names)
         assert len(study.conditions(True)) <= len(study.conditions(False))
         for condition in study.conditions(False):
-            load_recipe(condition.recipe, list(condition.settings))
+            if condition.recipe:
+                load_recipe(condition.recipe, list(condition.settings))
 
 
 def test_an_unknown_study_is_refused(monkeypatch, capsys):

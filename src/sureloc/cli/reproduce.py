@@ -27,7 +27,8 @@ def reproduce(
     from sureloc.cli.localize import bar_of_frames
     from sureloc.errors import InputError
     from sureloc.networks.weights import load_weights
-    from sureloc.report.reproduction import STUDIES, code_version, run_study
+    from sureloc.report.reproduction import code_version, run_study, write_index
+    from sureloc.report.reproduction_studies import STUDIES
 
     names = [study.name for study in STUDIES]
     unknown = sorted(set(what or ()) - set(names))
@@ -49,4 +50,5 @@ def reproduce(
         ) as advance:
             for _ in run_study(study, folder, networks, quick=quick, seed=seed, commit=version):
                 advance()
+        write_index(STUDIES, folder, quick=quick, seed=seed)
         typer.echo(f"{folder / study.name}.md")

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from scipy.spatial import KDTree
 
 from sureloc.evaluate.compare import RADIUS_NM, matched
 from sureloc.evaluate.trials import Simulated, Trial, true_bounds
@@ -20,9 +21,11 @@ from sureloc.physics.kde import peak_of_one
 from sureloc.scoring.matching import Detection, interval_coverage, root_mean_square
 
 Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.int64]
 
 ISOLATED_PX = 8.0  # nearest neighbour, and half of it to the frame's edge, of a lone emitter
 FAR_PX = 3.0
+LEAST_DRAWS = 15  # of a row, for its place among them to tell
 DROPPED = 0.2  # share of rows that is dropped to see how many of the false ones go
 
 
@@ -121,9 +124,10 @@ def held(trial: Trial, background_e: float) -> dict[str, float]:
         background_e: true background, photo-electrons per pixel.
 
     Returns:
-        Coverage of the 68 and 95 % intervals of coordinates, the expected calibration error of
-        p_exists, and the median stated deviation over the joint bound where the next emitter is
-        farther than `FAR_PX`.
+        Coverage of the 68 and 95 % intervals of coordinates, of 50 and 90 % intervals between order
+        statistics of the draws, and of photons +- 0.994 and 1.960 of their deviations; the expected
+        calibration error of p_exists, and the median stated deviation over the joint bound where
+        the next emitter is farther than `FAR_PX`.
     """
     table, truth = trial.table, trial.simulated.truth
     mine, theirs = trial.pairs()
@@ -144,6 +148,16 @@ def held(trial: Trial, background_e: float) -> dict[str, float]:
         )
         out[f"held_{level}"] = share
         out[f"held_{level}_error"] = math.sqrt(share * (1 - share) / max(2 * mine.size, 1))
+    ranks = draw_ranks(trial, mine, theirs)
+    for level in (50, 90):
+        tail = 0.005 * (100 - level)
+        inside = (ranks >= tail - 1e-9) & (ranks <= 1 - tail + 1e-9)
+        out[f"held_{level}"] = float(inside.mean()) if ranks.size else float("nan")
+    off = (rows["photons"].to_numpy(float) - real["photons"].to_numpy(float)) / np.maximum(
+        rows["sigma_photons"].to_numpy(float), 1e-9
+    )
+    for level, z in ((68, 0.99446), (95, 1.95996)):
+        out[f"photons_held_{level}"] = float((np.abs(off) <= z).mean()) if off.size else math.nan
     exists = np.zeros(len(table), bool)
     exists[mine] = True
     out["p_exists_error"] = calibration_error(table["p_exists"].to_numpy(float), exists)
@@ -154,6 +168,49 @@ def held(trial: Trial, background_e: float) -> dict[str, float]:
     out["seconds"] = trial.seconds
     out["width_over_bound"] = float(np.median(sigma / bound)) if far.any() else float("nan")
     return out
+
+
+def draw_ranks(trial: Trial, mine: Index, theirs: Index) -> Array:
+    """Give where true coordinates lie among the posterior draws of the rows paired with them.
+
+    A draw's emitter belongs to the row that is nearest to it, within a PSF width, as in
+    `sureloc.physics.consensus`.
+
+    Args:
+        trial: a localized movie.
+        mine, theirs: positions of paired rows in the table and in the truth.
+
+    Returns:
+        The number of draws below the truth plus 1/2, over M + 1: each of 1/2, 3/2, ..., M + 1/2
+        over M + 1 is equally likely where truth and draws have one law. Shape (coordinates,), of
+        rows that most draws hold.
+    """
+    gate_nm = (
+        math.sqrt(math.prod(trial.assumptions.sigma_px)) * trial.simulated.recipe.frame.pixel_nm
+    )
+    out = []
+    place = ["x_nm", "y_nm"]
+    by_frame = trial.draws.groupby("frame").indices
+    truth = trial.simulated.truth[place].to_numpy(float)[theirs]
+    rows = trial.table[place].to_numpy(float)
+    drawn = trial.draws[place].to_numpy(float)
+    number = trial.draws["draw"].to_numpy()
+    for frame, here in trial.table.groupby("frame").indices.items():
+        cloud = by_frame.get(frame)
+        if cloud is None:
+            continue
+        far, nearest = KDTree(rows[here]).query(drawn[cloud])
+        owner = np.where(far <= gate_nm, here[nearest], -1)
+        for pair in np.flatnonzero(np.isin(mine, here)):
+            own = cloud[owner == mine[pair]]
+            # One emitter a draw: the nearest.
+            order = np.argsort(np.hypot(*(drawn[own] - rows[mine[pair]]).T))
+            own = own[order][np.unique(number[own][order], return_index=True)[1]]
+            if len(own) < LEAST_DRAWS:
+                continue
+            below = (drawn[own] < truth[pair]).sum(0)
+            out.extend((below + 0.5) / (len(own) + 1))
+    return np.array(out)
 
 
 def calibration_error(probability: Array, happened: npt.NDArray[np.bool_], bins: int = 10) -> float:

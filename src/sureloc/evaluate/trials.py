@@ -24,6 +24,7 @@ from sureloc.simulate.movie import simulate_movie
 from sureloc.simulate.recipe import Recipe
 
 Array = npt.NDArray[np.float64]
+DRAWS = 19  # of which the outermost hold 90 % and the fifth from either end 50 %, exactly
 _FRAMES_AT_ONCE = 8  # frames whose bounds are computed together
 
 
@@ -96,6 +97,7 @@ class Trial:
         simulated: the movie.
         assumptions: what sureloc learned from it.
         table: its rows (`LOCALIZATION_COLUMNS`).
+        draws: `DRAWS` posterior draws of every frame (`DRAW_COLUMNS`).
         told_psf: sureloc could not measure the PSF width and was told it.
         seconds: all time that it took.
     """
@@ -103,6 +105,7 @@ class Trial:
     simulated: Simulated
     assumptions: Assumptions
     table: pd.DataFrame
+    draws: pd.DataFrame
     told_psf: bool
     seconds: float
 
@@ -127,7 +130,7 @@ def run_trial(simulated: Simulated, networks: Networks, workers: int = 1, seed: 
     Camera and pixel size are told; the PSF width only where sureloc says that it cannot measure it.
     """
     begin = time.perf_counter()
-    options = Options(simulated.recipe.frame.pixel_nm, seed=seed, workers=workers)
+    options = Options(simulated.recipe.frame.pixel_nm, seed=seed, workers=workers, draws=DRAWS)
     told = False
     try:
         assumptions = prepare(simulated.movie, simulated.camera, options, networks)
@@ -135,9 +138,10 @@ def run_trial(simulated: Simulated, networks: Networks, workers: int = 1, seed: 
         told = True
         options = replace(options, sigma_px=simulated.recipe.psf.sigma_px)
         assumptions = prepare(simulated.movie, simulated.camera, options, networks)
-    tables = [rows.table for rows in localize(simulated.movie, assumptions, options, networks)]
-    table = pd.concat(tables, ignore_index=True)
-    return Trial(simulated, assumptions, table, told, time.perf_counter() - begin)
+    found = list(localize(simulated.movie, assumptions, options, networks))
+    table = pd.concat([rows.table for rows in found], ignore_index=True)
+    draws = pd.concat([rows.draws for rows in found], ignore_index=True)
+    return Trial(simulated, assumptions, table, draws, told, time.perf_counter() - begin)
 
 
 def true_bounds(simulated: Simulated, *, joint: bool, background_e: float) -> Array:

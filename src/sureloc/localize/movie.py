@@ -47,7 +47,7 @@ from sureloc.localize.regions import (
 )
 from sureloc.localize.rows import CHI2_SIGMAS, FrameRows, frame_rows
 from sureloc.localize.saturation import cut_off_adu, saturated, telling_frames
-from sureloc.localize.verdict import chi2_limit, mark_rows
+from sureloc.localize.verdict import WRONG, chi2_limit, mark_rows
 from sureloc.networks.weights import Networks
 from sureloc.physics.priors import ScenePrior
 from sureloc.physics.referee import FrameData
@@ -67,6 +67,8 @@ LEARNING_EFFORT = Effort(chains=1, sweeps=50.0, states=20, sweeps_between=2.0, r
 OFFSET_SLACK_E, OFFSET_SLACK = 0.7, 0.1  # electrons, share of the level: smaller shifts are left
 CROWDING_FRAMES = 400  # in so many, spots are looked for
 LARGEST_SPREAD = 0.08  # of spots' widths; crowded movies of one PSF stay below it
+WIDTH_SLACK, WRONG_WIDTH = 0.12, 0.22  # by which a given PSF width may differ from lone spots'
+SURE_ERRORS = 3.0  # of the width of lone spots
 ANY_16_BIT_ADU = 65535
 LEAST_PROBABILITY = 0.2  # rows below are not even looked at
 
@@ -298,10 +300,11 @@ def _settled_psf(
     electrons: Array, variance: Array, excess_noise: float, part: Window, options: Options
 ) -> tuple[tuple[float, float], list[str], list[str]]:
     """Give the PSF widths along columns and rows, px, with notes and warnings."""
+    piece = electrons[(slice(None), *part.slices)]
     if options.sigma_px is not None:
         said = f"The PSF width was given: {options.sigma_px:g} px."
-        return (options.sigma_px, options.sigma_px), [said], []
-    piece = electrons[(slice(None), *part.slices)]
+        warned = _contradicted(options.sigma_px, piece, variance[part.slices], excess_noise)
+        return (options.sigma_px, options.sigma_px), [said], warned
     psf = estimate_psf(piece, variance[part.slices], excess_noise)
     warnings = []
     if psf.spread > LARGEST_SPREAD:
@@ -310,6 +313,21 @@ def _settled_psf(
             "does not describe: single molecules may be taken for several"
         )
     return (psf.sigma_x_px, psf.sigma_y_px), [psf.sentence], warnings
+
+
+def _contradicted(
+    given_px: float, electrons: Array, variance: Array, excess_noise: float
+) -> list[str]:
+    """Say where lone spots contradict a given PSF width, and whether so much that it is wrong."""
+    try:
+        seen = estimate_psf(electrons, variance, excess_noise)
+    except InputError:  # too few of them to say
+        return []
+    off = abs(math.log(seen.sigma_px / given_px))
+    if off < max(SURE_ERRORS * seen.error_px / seen.sigma_px, math.log(1 + WIDTH_SLACK)):
+        return []
+    said = f"lone spots are {seen.sigma_px:.2f} px wide, not {given_px:g} px as given"
+    return [f"{WRONG}: {said}" if off > math.log(1 + WRONG_WIDTH) else said]
 
 
 def _of_networks(

@@ -29,6 +29,8 @@ CARE_ABSENT = 0.2  # share of the rows that are expected not to exist
 OPEN_SIGMAS = 0.45  # of the PSF; evenly spread over what counts as one row gives 0.5
 LIKELIER_THAN_NOT = 0.5
 UNSURE_RATIO = 1.0  # sd over mean of a number; a molecule that is in half of the draws has this
+WRONG = "wrong"  # what warnings begin with that refuse trust
+WARNING_DOUBT = 0.25  # what a warning adds to the doubt of a run
 CARE_DENSITY_PX2 = 0.045  # emitters per pixel above which too few tests were made
 
 
@@ -67,6 +69,9 @@ class Verdict:
         trusted_rows: share of rows that are trusted.
         trusted_area: share of the camera's pixels in trusted regions.
         mask: True where the region can be trusted, (rows, columns).
+        doubt: how much speaks against the run, 0 or larger: every measure over the bound at which
+            it refuses trust by itself, summed, a quarter for each warning and 1 for each that
+            refuses trust.
     """
 
     trust: Trust
@@ -75,6 +80,7 @@ class Verdict:
     trusted_rows: float
     trusted_area: float
     mask: npt.NDArray[np.bool_]
+    doubt: float = 0.0
 
 
 def chi2_limit(sigma_px: tuple[float, float], window_sigmas: float) -> float:
@@ -203,13 +209,16 @@ def judge(
         mean_chi2: mean squared residual of the whole movie over its expectation.
         doubts: where not to trust, by the reason (`region_doubts`).
         density_per_px2: emitters per square pixel that the movie taught.
-        warnings: clauses about what was guessed or is out of range; each alone asks for care.
+        warnings: clauses about what was guessed or is out of range; each alone asks for care, or
+            refuses trust where it begins with `WRONG`.
     """
     mean = mean_chi2
     misfit = float(doubts[REGION].mean())
     mask = ~np.logical_or.reduce(list(doubts.values()))
     doubted = sum(reasons.values()) / rows if rows else 0.0
-    refusing: list[str] = []
+    refusing = [clause for clause in warnings if clause.startswith(f"{WRONG}:")]
+    warned = [clause for clause in warnings if clause not in refusing]
+    wrong = len(refusing)
     asking: list[str] = []
 
     def add(clause: str, *, asks: bool, refuses: bool = False) -> None:
@@ -246,15 +255,40 @@ def judge(
         "without trace",
         asks=density_per_px2 > CARE_DENSITY_PX2,
     )
-    clauses = [*refusing, *asking, *warnings]
+    clauses = [*refusing, *asking, *warned]
     trust = Trust.REFUSE if refusing else Trust.CARE if clauses else Trust.TRUST
     why = "; ".join(clauses) or (
         "the re-rendered frames differ from the measured ones by camera noise and no more "
         f"(chi2 {mean:.2f})"
     )
     return Verdict(
-        trust, f"{trust.value.capitalize()}: {why}.", mean, 1 - doubted, float(mask.mean()), mask
+        trust,
+        f"{trust.value.capitalize()}: {why}.",
+        mean,
+        1 - doubted,
+        float(mask.mean()),
+        mask,
+        _over(mean, REFUSE_CHI2)
+        + (misfit + doubted) / REFUSE_SHARE
+        + absent / CARE_ABSENT
+        + WARNING_DOUBT * len(warned)
+        + wrong,
     )
+
+
+def _over(chi2: float, bounds: tuple[float, float]) -> float:
+    """Give how far a chi2 is from 1, its bound on that side being 1."""
+    return (chi2 - 1) / ((bounds[1] if chi2 > 1 else bounds[0]) - 1)
+
+
+def region_score(mean_chi2: Array, doubt: Array) -> Array:
+    """Give how much speaks against every camera pixel; from about 1 on it is not trusted.
+
+    Args:
+        mean_chi2, doubt: see `region_doubts`.
+    """
+    bound = np.where(mean_chi2 > 1, MAP_HIGH, MAP_LOW)
+    return np.asarray(np.maximum((mean_chi2 - 1) / (bound - 1), doubt / UNSURE_RATIO))
 
 
 def _percent(share: float) -> str:

@@ -13,23 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from sureloc.config.recipes import load_recipe
-from sureloc.evaluate.studies import filtering, held, image_positions, precision
-from sureloc.evaluate.trials import Simulated, run_trial, simulate
+from sureloc.evaluate.trials import Simulated, simulate
 from sureloc.io.output import new_file
 from sureloc.networks.weights import Networks
-from sureloc.report.reproduction_charts import (
-    draw_coverage,
-    draw_filtering,
-    draw_precision,
-)
-
-SEED = 20_261
-DRAWS = 16
-EMCCD = "{kind: scalar, offset_adu: 200, gain_adu_per_e: 20, variance_adu2: 900, em_gain: 300}"
 
 Row = dict[str, Any]
 
@@ -40,7 +29,8 @@ class Condition:
 
     Attributes:
         name: of its file, unique in the study.
-        recipe: of the simulated movie, `settings` replacing some of its values.
+        recipe: of the simulated movie, `settings` replacing some of its values; empty where the
+            study makes its images otherwise.
         settings: as `sureloc simulate --set` takes them.
         frames: of the movie.
         background_e: its background, photo-electrons per pixel.
@@ -60,6 +50,21 @@ class Condition:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture of a study that is not one of its table.
+
+    Attributes:
+        name: of its file.
+        caption: what it shows, in plain words.
+        draw: saves it, given networks, the seed and where to.
+    """
+
+    name: str
+    caption: str
+    draw: Callable[[Networks, int, Path], None]
+
+
+@dataclass(frozen=True)
 class Study:
     """One figure with its table and its words.
 
@@ -69,7 +74,11 @@ class Study:
         words: what the figure shows and how to read it, in plain words (Markdown).
         conditions: gives what is measured, fewer and shorter when it shall be quick.
         measure: gives the rows of one condition.
-        draw: saves the picture of the whole table.
+        draw: saves the picture of the whole table; None if it has none.
+        pictures: other pictures of its page.
+        conclude: turns the rows of all conditions into the table that is shown and drawn.
+        headline: gives its main number, with words, for the list of all studies.
+        findings: says what its table shows (Markdown), above the table.
     """
 
     name: str
@@ -77,7 +86,11 @@ class Study:
     words: str
     conditions: Callable[[bool], Sequence[Condition]]
     measure: Callable[[Condition, Networks, int], list[Row]]
-    draw: Callable[[pd.DataFrame, Path], None]
+    draw: Callable[[pd.DataFrame, Path], None] | None
+    pictures: Sequence[Picture] = ()
+    conclude: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows
+    headline: Callable[[pd.DataFrame], str] = lambda _: ""
+    findings: Callable[[pd.DataFrame], str] = lambda _: ""
 
 
 def run_study(
@@ -114,10 +127,14 @@ def run_study(
             _write(kept, json.dumps(record, indent=1))
         rows += [{**condition.labels, **row, "commit": record["commit"]} for row in record["rows"]]
         yield condition
-    table = pd.DataFrame(rows)
+    table = study.conclude(pd.DataFrame(rows))
     _write(out / f"{study.name}.csv", table.to_csv(index=False, float_format="%.5g"))
-    with new_file(out / f"{study.name}.png", replace=True) as partial:
-        study.draw(table, partial)
+    if study.draw is not None:
+        with new_file(out / f"{study.name}.png", replace=True) as partial:
+            study.draw(table, partial)
+    for picture in study.pictures:
+        with new_file(out / f"{picture.name}.png", replace=True) as partial:
+            picture.draw(networks, seed, partial)
     _write(out / f"{study.name}.md", _page(study, table, quick=quick, seed=seed))
 
 
@@ -129,17 +146,22 @@ def _write(path: Path, text: str) -> None:
 def code_version() -> str:
     """Give the commit of the checkout that the code runs from, else the version."""
     for folder in Path(__file__).parents:
-        head = folder / ".git" / "HEAD"
+        git = folder / ".git"
+        if git.is_file():  # a further working tree of a checkout
+            git = Path(git.read_text(encoding="utf-8").removeprefix("gitdir:").strip())
+        head = git / "HEAD"
         if head.is_file():
             said = head.read_text(encoding="utf-8").strip()
-            branch = folder / ".git" / said.removeprefix("ref: ")
+            common = git / "commondir"
+            whole = git / common.read_text(encoding="utf-8").strip() if common.is_file() else git
+            branch = whole / said.removeprefix("ref: ")
             named = branch.read_text(encoding="utf-8") if branch.is_file() else said
             return named.strip()[:12]
     return metadata.version("sureloc")
 
 
 def _page(study: Study, table: pd.DataFrame, *, quick: bool, seed: int) -> str:
-    commits = ", ".join(sorted(table["commit"].unique()))
+    commits = ", ".join(sorted({c for text in table["commit"] for c in text.split(", ")}))
     shown = table.drop(columns=["commit", "curve"], errors="ignore")
     lines = [f"| {' | '.join(shown.columns)} |", "|" + "---|" * len(shown.columns)]
     lines += [
@@ -153,160 +175,40 @@ def _page(study: Study, table: pd.DataFrame, *, quick: bool, seed: int) -> str:
         else ""
     )
     return (
-        f"# {study.title}\n{warning}\n{study.words}\n\n![{study.title}]({study.name}.png)\n\n"
+        f"# {study.title}\n{warning}\n{study.words}\n\n"
+        + "".join(f"{text}\n\n" for text in [*_shown(study), study.findings(table)] if text)
         + "\n".join(lines)
         + f"\n\nMade by `{command}`, at commit {commits}. The same numbers are in "
         f"`{study.name}.csv`.\n"
     )
 
 
-# --- The studies --------------------------------------------------------------------------------
+def _shown(study: Study) -> list[str]:
+    """Give the pictures of a page, each with its caption, as Markdown."""
+    own = [f"![{study.title}]({study.name}.png)"] if study.draw is not None else []
+    return own + [f"![{p.caption}]({p.name}.png)\n\n{p.caption}" for p in study.pictures]
 
 
-def _fixed(photons: float) -> str:
-    return f"photons={{kind: fixed, photons: {photons:g}}}"
+def write_index(studies: Sequence[Study], out: Path, *, quick: bool, seed: int) -> None:
+    """List all studies that have a page in a folder: title, main number, and how it was made.
 
-
-def _level(background: float) -> str:
-    return f"background={{kind: constant, photons_per_px: {background:g}}}"
-
-
-def _precision_conditions(quick: bool) -> list[Condition]:
-    out = []
-    some = (200, 1000) if quick else (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
-    for photons in some:
-        settings = (_fixed(photons), _level(10.0), "scene.density_per_um2=0.15")
-        frames = 6 if quick else 150
-        labels = {"scene": "lone", "photons": photons}
-        out.append(Condition(f"lone_{photons}", "uniform", settings, frames, 10.0, labels))
-    for photons in some:
-        labels = {"scene": "disc", "photons": photons}
-        frames = 6 if quick else 100
-        out.append(Condition(f"disc_{photons}", "paper", (_fixed(photons),), frames, 0.0, labels))
-    return out
-
-
-def _measure_precision(condition: Condition, networks: Networks, seed: int) -> list[Row]:
-    simulated = condition.simulate(seed)
-    trial = run_trial(simulated, networks)
-    tables = image_positions(simulated, networks, simulated.recipe.psf.sigma_px, DRAWS, seed)
-    tables["whole chain"] = trial.table
-    lone = condition.labels["scene"] == "lone"
-    return list(precision(simulated, tables, condition.background_e, lone=lone))
-
-
-def _coverage_conditions(quick: bool) -> list[Condition]:
-    densities = (0.5, 2.0) if quick else (0.1, 0.5, 1.0, 2.0, 4.0, 6.0)
-    brightness = (1000,) if quick else (100, 300, 1000, 3000, 10_000)
-    cells = [("density", d, n, 10.0, 1.2, "scmos") for d in densities for n in brightness]
-    if not quick:
-        cells += [
-            ("background", 1.0, n, level, 1.2, "scmos")
-            for level in (0.0, 50.0, 200.0)
-            for n in brightness
-        ]
-        cells += [
-            ("PSF", d, 1000, 10.0, sigma, "scmos")
-            for sigma in (0.8, 1.0, 1.5, 1.8)
-            for d in (0.5, 1.0, 2.0, 4.0)
-        ]
-        cells += [("EMCCD", d, 1000, 10.0, 1.2, "emccd") for d in (0.1, 0.5, 1.0, 2.0, 4.0)]
-    out = []
-    for plane, density, photons, level, sigma, camera in cells:
-        settings = [_level(level), f"scene.density_per_um2={density:g}", f"psf.sigma_px={sigma:g}"]
-        # Molecules of one kind: log-normal with a fifth of spread.
-        spread = f"{{kind: lognormal, mean: {photons:g}, sd: {0.2 * photons:g}}}"
-        settings.append(f"photons={spread}")
-        if camera == "emccd":
-            settings.append(f"camera={EMCCD}")
-        emitters = 40 if quick else 600
-        frames = int(np.clip(np.ceil(emitters / (density * 6.4**2)), 2, 150))
-        labels = {
-            "plane": plane,
-            "density": density,
-            "photons": photons,
-            "background": level,
-            "sigma_px": sigma,
-            "camera": camera,
-        }
-        name = f"{camera}_{density:g}_{photons:g}_{level:g}_{sigma:g}"
-        out.append(Condition(name, "uniform", tuple(settings), frames, level, labels))
-    return out
-
-
-def _measure_coverage(condition: Condition, networks: Networks, seed: int) -> list[Row]:
-    return [dict(held(run_trial(condition.simulate(seed), networks), condition.background_e))]
-
-
-def _filtering_conditions(quick: bool) -> list[Condition]:
-    return [
-        Condition(
-            f"uniform_{density:g}",
-            "uniform",
-            (f"scene.density_per_um2={density:g}",),
-            3 if quick else 40,
-            10.0,
-            {"density": density},
-        )
-        for density in ((1.78,) if quick else (0.71, 1.78, 3.56))
+    Args:
+        studies: all of them, in the order of the list.
+        out: folder of the results.
+        quick: how they were made.
+        seed: of all movies.
+    """
+    lines = ["# All studies", "", "| study | main number | command |", "|---|---|---|"]
+    for study in studies:
+        kept = out / f"{study.name}.csv"
+        if not kept.is_file():
+            continue
+        said = study.headline(pd.read_csv(kept))
+        command = f"sureloc reproduce {study.name}{' --quick' if quick else ''} --seed {seed}"
+        lines.append(f"| [{study.title}]({study.name}.md) | {said} | `{command}` |")
+    lines += [
+        "",
+        "Each page has its table as CSV beside it and names the commit it was made at. "
+        "`sureloc reproduce` makes all that is missing; what was measured is kept in `parts`.",
     ]
-
-
-def _measure_filtering(condition: Condition, networks: Networks, seed: int) -> list[Row]:
-    trial = run_trial(condition.simulate(seed), networks)
-    paired = np.zeros(len(trial.table), bool)
-    paired[trial.pairs()[0]] = True
-    psf_nm = trial.simulated.recipe.psf.sigma_px * trial.simulated.recipe.frame.pixel_nm
-    found = filtering(trial.table, ~paired, psf_nm)
-    return [
-        {
-            "measure": name,
-            "rows": len(trial.table),
-            "false": found.false,
-            "gone_with_20_percent": found.at(name),
-            "area_over_oracle": found.area(name),
-            "curve": " ".join(f"{value:.3f}" for value in curve),
-        }
-        for name, curve in found.false_gone.items()
-    ]
-
-
-STUDIES = (
-    Study(
-        "precision",
-        "Precision on simulated ensembles, against the Cramér-Rao bound",
-        "How far positions are from the truth, over what the light allows, from dim molecules to "
-        "bright ones (the paper's section 4.1 and Figure 4). `lone`: molecules without a neighbour "
-        "within 8 px, against the bound of each alone with the background known. `disc`: ten "
-        "molecules at once in a disc of 7 px, against their joint bound where it is below half a "
-        "PSF width. `phi` and `mean of Psi` are read off images (centroids of maxima), the `whole "
-        "chain` is what `sureloc localize` gives. 1 is the bound; errors are those of a root mean "
-        "square of so many normal values.",
-        _precision_conditions,
-        _measure_precision,
-        draw_precision,
-    ),
-    Study(
-        "coverage",
-        "Intervals that hold",
-        "How often stated 68 % and 95 % intervals hold the true coordinate, over density, "
-        "brightness, background, PSF width and camera; the expected calibration error of "
-        "`p_exists`; and how wide intervals are beside the joint bound where the next molecule is "
-        "farther than 3 px. Every cell is a movie of its own of about 600 molecules, with a "
-        "binomial standard error.",
-        _coverage_conditions,
-        _measure_coverage,
-        draw_coverage,
-    ),
-    Study(
-        "filtering",
-        "Dropping what is wrong",
-        "Rows that pair with no true molecule within 250 nm are false. They are dropped from the "
-        "least certain on, by each measure of doubt in turn: how many of the false ones are gone "
-        "when a fifth of all rows is, and the area under the curve beside that of an oracle (1) "
-        "and of chance (0). `both` is the expected loss, `(1 - p) + p sigma / PSF`.",
-        _filtering_conditions,
-        _measure_filtering,
-        draw_filtering,
-    ),
-)
+    _write(out / "index.md", "\n".join(lines) + "\n")

@@ -460,7 +460,11 @@ def _record(
             "mean_photo_electrons": learned.prior.photons.mean,
             "mean_background_e": float(learned.background_e.mean()),
         },
-        "verdict": {"trust": verdict.trust.value, "sentence": verdict.sentence},
+        "verdict": {
+            "trust": verdict.trust.value,
+            "sentence": verdict.sentence,
+            "doubt": verdict.doubt,
+        },
         "localizations": tally.rows,
         "trusted": tally.trusted,
         "doubts": dict(tally.reasons),

@@ -1,0 +1,201 @@
+"""The studies that `sureloc reproduce` knows, in the order of their pages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from sureloc.evaluate.studies import filtering, held, image_positions, precision
+from sureloc.evaluate.trials import run_trial
+from sureloc.networks.weights import Networks
+from sureloc.report.reproduction import Condition, Row, Study
+from sureloc.report.reproduction_charts import (
+    draw_coverage,
+    draw_filtering,
+    draw_precision,
+)
+from sureloc.report.reproduction_figures import FIGURES, MISMATCH
+from sureloc.report.reproduction_links import LINKS
+from sureloc.report.reproduction_unknown import UNKNOWN
+
+DRAWS = 16
+EMCCD = "{kind: scalar, offset_adu: 200, gain_adu_per_e: 20, variance_adu2: 900, em_gain: 300}"
+
+
+def _fixed(photons: float) -> str:
+    return f"photons={{kind: fixed, photons: {photons:g}}}"
+
+
+def _level(background: float) -> str:
+    return f"background={{kind: constant, photons_per_px: {background:g}}}"
+
+
+def _precision_conditions(quick: bool) -> list[Condition]:
+    out = []
+    some = (200, 1000) if quick else (50, 100, 200, 500, 1000, 2000, 5000, 10_000)
+    for photons in some:
+        settings = (_fixed(photons), _level(10.0), "scene.density_per_um2=0.15")
+        frames = 6 if quick else 150
+        labels = {"scene": "lone", "photons": photons}
+        out.append(Condition(f"lone_{photons}", "uniform", settings, frames, 10.0, labels))
+    for photons in some:
+        labels = {"scene": "disc", "photons": photons}
+        frames = 6 if quick else 100
+        out.append(Condition(f"disc_{photons}", "paper", (_fixed(photons),), frames, 0.0, labels))
+    return out
+
+
+def _measure_precision(condition: Condition, networks: Networks, seed: int) -> list[Row]:
+    simulated = condition.simulate(seed)
+    trial = run_trial(simulated, networks)
+    tables = image_positions(simulated, networks, simulated.recipe.psf.sigma_px, DRAWS, seed)
+    tables["whole chain"] = trial.table
+    lone = condition.labels["scene"] == "lone"
+    return list(precision(simulated, tables, condition.background_e, lone=lone))
+
+
+def _coverage_conditions(quick: bool) -> list[Condition]:
+    densities = (0.5, 2.0) if quick else (0.1, 0.5, 1.0, 2.0, 4.0, 6.0)
+    brightness = (1000,) if quick else (100, 300, 1000, 3000, 10_000)
+    cells = [("density", d, n, 10.0, 1.2, "scmos") for d in densities for n in brightness]
+    if not quick:
+        cells += [
+            ("background", 1.0, n, level, 1.2, "scmos")
+            for level in (0.0, 50.0, 200.0)
+            for n in brightness
+        ]
+        cells += [
+            ("PSF", d, 1000, 10.0, sigma, "scmos")
+            for sigma in (0.8, 1.0, 1.5, 1.8)
+            for d in (0.5, 1.0, 2.0, 4.0)
+        ]
+        cells += [("EMCCD", d, 1000, 10.0, 1.2, "emccd") for d in (0.1, 0.5, 1.0, 2.0, 4.0)]
+    out = []
+    for plane, density, photons, level, sigma, camera in cells:
+        settings = [_level(level), f"scene.density_per_um2={density:g}", f"psf.sigma_px={sigma:g}"]
+        # Molecules of one kind: log-normal with a fifth of spread.
+        spread = f"{{kind: lognormal, mean: {photons:g}, sd: {0.2 * photons:g}}}"
+        settings.append(f"photons={spread}")
+        if camera == "emccd":
+            settings.append(f"camera={EMCCD}")
+        emitters = 40 if quick else 600
+        frames = int(np.clip(np.ceil(emitters / (density * 6.4**2)), 2, 150))
+        labels = {
+            "plane": plane,
+            "density": density,
+            "photons": photons,
+            "background": level,
+            "sigma_px": sigma,
+            "camera": camera,
+        }
+        name = f"{camera}_{density:g}_{photons:g}_{level:g}_{sigma:g}"
+        out.append(Condition(name, "uniform", tuple(settings), frames, level, labels))
+    return out
+
+
+def _measure_coverage(condition: Condition, networks: Networks, seed: int) -> list[Row]:
+    return [dict(held(run_trial(condition.simulate(seed), networks), condition.background_e))]
+
+
+def _filtering_conditions(quick: bool) -> list[Condition]:
+    return [
+        Condition(
+            f"uniform_{density:g}",
+            "uniform",
+            (f"scene.density_per_um2={density:g}",),
+            3 if quick else 40,
+            10.0,
+            {"density": density},
+        )
+        for density in ((1.78,) if quick else (0.71, 1.78, 3.56))
+    ]
+
+
+def _measure_filtering(condition: Condition, networks: Networks, seed: int) -> list[Row]:
+    trial = run_trial(condition.simulate(seed), networks)
+    paired = np.zeros(len(trial.table), bool)
+    paired[trial.pairs()[0]] = True
+    psf_nm = trial.simulated.recipe.psf.sigma_px * trial.simulated.recipe.frame.pixel_nm
+    found = filtering(trial.table, ~paired, psf_nm)
+    return [
+        {
+            "measure": name,
+            "rows": len(trial.table),
+            "false": found.false,
+            "gone_with_20_percent": found.at(name),
+            "area_over_oracle": found.area(name),
+            "curve": " ".join(f"{value:.3f}" for value in curve),
+        }
+        for name, curve in found.false_gone.items()
+    ]
+
+
+def _precision_headline(table: pd.DataFrame) -> str:
+    mine = table[(table["scene"] == "lone") & (table["way"] == "whole chain")]
+    bright = mine[mine["photons"] >= 200]["rmse_over_bound"]
+    return (
+        f"lone molecules of 200 photons or more: {bright.min():.2f} to {bright.max():.2f} times "
+        "the bound"
+    )
+
+
+def _filtering_headline(table: pd.DataFrame) -> str:
+    mine = table[table["measure"] == "1 - p_exists"]["gone_with_20_percent"]
+    return (
+        f"dropping the fifth of rows with the least `p_exists` drops {100 * mine.min():.0f} to "
+        f"{100 * mine.max():.0f} % of the false ones"
+    )
+
+
+STUDIES = (
+    Study(
+        "precision",
+        "Precision on simulated ensembles, against the Cramér-Rao bound",
+        "How far positions are from the truth, over what the light allows, from dim molecules to "
+        "bright ones (the paper's section 4.1 and Figure 4). `lone`: molecules without a neighbour "
+        "within 8 px, against the bound of each alone with the background known. `disc`: ten "
+        "molecules at once in a disc of 7 px, against their joint bound where it is below half a "
+        "PSF width. `phi` and `mean of Psi` are read off images (centroids of maxima), the `whole "
+        "chain` is what `sureloc localize` gives. 1 is the bound; errors are those of a root mean "
+        "square of so many normal values.",
+        _precision_conditions,
+        _measure_precision,
+        draw_precision,
+        headline=_precision_headline,
+    ),
+    Study(
+        "coverage",
+        "Intervals that hold",
+        "How often stated 68 % and 95 % intervals hold the true coordinate, over density, "
+        "brightness, background, PSF width and camera. `held_50` and `held_90` are the same for "
+        "intervals between order statistics of 19 posterior draws, `photons_held_...` for photons "
+        "+- 0.994 and 1.960 of their stated deviations; `p_exists_error` is the expected "
+        "calibration error of `p_exists`; `width_over_bound` the median stated deviation over the "
+        "joint bound where the next molecule is farther than 3 px (sharpness: 1 is the bound, and "
+        "priors can do better). Every cell is a movie of its own of about 600 molecules, with a "
+        "binomial standard error.",
+        _coverage_conditions,
+        _measure_coverage,
+        draw_coverage,
+        headline=lambda t: (
+            f"95 % intervals hold {100 * t['held_95'].median():.1f} % in the median cell, "
+            f"{100 * t['held_95'].min():.1f} % in the worst of {len(t)}"
+        ),
+    ),
+    Study(
+        "filtering",
+        "Dropping what is wrong",
+        "Rows that pair with no true molecule within 250 nm are false. They are dropped from the "
+        "least certain on, by each measure of doubt in turn: how many of the false ones are gone "
+        "when a fifth of all rows is, and the area under the curve beside that of an oracle (1) "
+        "and of chance (0). `both` is the expected loss, `(1 - p) + p sigma / PSF`.",
+        _filtering_conditions,
+        _measure_filtering,
+        draw_filtering,
+        headline=_filtering_headline,
+    ),
+    LINKS,
+    UNKNOWN,
+    FIGURES,
+    MISMATCH,
+)
