@@ -66,6 +66,7 @@ LEARNING_EMITTERS = 600
 LEARNING_EFFORT = Effort(chains=1, sweeps=50.0, states=20, sweeps_between=2.0, rounds=1)
 OFFSET_SLACK_E, OFFSET_SLACK = 0.7, 0.1  # electrons, share of the level: smaller shifts are left
 CROWDING_FRAMES = 400  # in so many, spots are looked for
+DETECTED_PX = 65536  # in so many pixels at once: small frames one by one cost twice as much
 LARGEST_SPREAD = 0.08  # of spots' widths; crowded movies of one PSF stay below it
 WIDTH_SLACK, WRONG_WIDTH = 0.12, 0.22  # by which a given PSF width may differ from lone spots'
 SURE_ERRORS = 3.0  # of the width of lone spots
@@ -383,7 +384,9 @@ def movie_crowding(
     movie: Frames,
     camera: Camera,
     sigma_px: tuple[float, float],
-    run: Callable[[Callable[[int], Array], Iterable[int]], Iterable[Array]] = map,
+    run: Callable[
+        [Callable[[Sequence[int]], list[Array]], Iterable[Sequence[int]]], Iterable[list[Array]]
+    ] = map,
 ) -> Crowding:
     """Learn where emitters crowd in the course of a movie from spots of many frames.
 
@@ -391,19 +394,23 @@ def movie_crowding(
         movie: the movie.
         camera: its camera.
         sigma_px: PSF widths along columns and rows, px.
-        run: maps a function over frame numbers; `map`, or one that uses several threads.
+        run: maps a function over groups of frames; `map`, or one that uses several threads.
     """
     frames, height, width = movie.shape
     variance = camera.read_variance_e2((height, width))
     bands = bands_of(regions_of((height, width), sigma_px))
 
-    def places(number: int) -> Array:
-        electrons = camera.electrons(movie.read(number, number + 1))
+    def places(some: Sequence[int]) -> list[Array]:
+        electrons = camera.electrons(read_frames(movie, some))
         spots = spots_of_frames(electrons, variance, sigma_px, camera.excess_noise, bands)
-        return np.stack([spots.y_px, spots.x_px], axis=1)
+        each = (spots.frame == k for k in range(len(some)))
+        return [np.stack([spots.y_px[here], spots.x_px[here]], axis=1) for here in each]
 
     numbers = spread_frames(frames, CROWDING_FRAMES)
-    return crowding_of((height, width), numbers, list(run(places, numbers)), max(sigma_px))
+    together = max(1, DETECTED_PX // (height * width))
+    groups = [numbers[k : k + together] for k in range(0, len(numbers), together)]
+    found = [place for group in run(places, groups) for place in group]
+    return crowding_of((height, width), numbers, found, max(sigma_px))
 
 
 def _largest_value(adu: npt.NDArray[Any], camera: Camera | None) -> tuple[int | None, list[str]]:
