@@ -140,8 +140,12 @@ def test_tables_are_complete_and_consistent(run):
     for axis in "xy":
         order = [table[f"{axis}_{bound}_nm"] for bound in ("lo95", "lo68", "hi68", "hi95")]
         assert all((a <= b).all() for a, b in itertools.pairwise(order))
-        # The stated deviation can lie below the bound by the draws' own scatter only: 80 draws.
-        assert (table[f"sigma_{axis}_nm"] > 0.6 * table[f"crlb_{axis}_nm"]).all()
+        # The stated deviation can lie below the bound by the draws' own scatter only: 80 draws. Where
+        # draws do not agree that there is an emitter, one for two or two for one, the bound of the
+        # rows together is not that of any of them.
+        sure = table[table["p_exists"] > 0.9]
+        assert len(sure) > 0.8 * len(table)
+        assert (sure[f"sigma_{axis}_nm"] > 0.6 * sure[f"crlb_{axis}_nm"]).all()
     assert table["p_exists"].between(0.5, 1.0).all()
     draws = pd.concat([r.draws for r in results])
     assert set(draws["draw"]) == set(range(16))

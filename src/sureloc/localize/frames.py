@@ -38,7 +38,7 @@ class Effort:
 
     chains: int = 4
     sweeps: float = 40.0
-    states: int = 16
+    states: int = 20
     sweeps_between: float = 3.0
     least_moves: int = 100
     rounds: int = 5
