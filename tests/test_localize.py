@@ -140,9 +140,9 @@ def test_tables_are_complete_and_consistent(run):
     for axis in "xy":
         order = [table[f"{axis}_{bound}_nm"] for bound in ("lo95", "lo68", "hi68", "hi95")]
         assert all((a <= b).all() for a, b in itertools.pairwise(order))
-        # The stated deviation can lie below the bound by the draws' own scatter only: 80 draws. Where
-        # draws do not agree that there is an emitter, one for two or two for one, the bound of the
-        # rows together is not that of any of them.
+        # The stated deviation can lie below the bound by the draws' own scatter only: 80 draws.
+        # Where draws disagree whether there are one or two emitters, the bound of both rows
+        # together is not that of either.
         sure = table[table["p_exists"] > 0.9]
         assert len(sure) > 0.8 * len(table)
         assert (sure[f"sigma_{axis}_nm"] > 0.6 * sure[f"crlb_{axis}_nm"]).all()
