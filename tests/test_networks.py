@@ -10,7 +10,7 @@ from sureloc.networks.blocks import ResidualBlock, fold, unfold
 from sureloc.networks.normalization import CHANNELS, RADIUS_PX, network_input
 from sureloc.networks.phi import PaperPhi, Phi
 from sureloc.networks.posterior import posterior_images
-from sureloc.networks.psi import NoiseLevelEmbedding, Psi
+from sureloc.networks.psi import NoiseLevelEmbedding, Psi, coarse, refined
 from sureloc.networks.weights import (
     Card,
     KarrasLevels,
@@ -182,6 +182,35 @@ def test_psi_reaches_exactly_as_far_as_it_says(blocks, dilations):
         return psi(noisy, torch.zeros(1).double(), condition)
 
     assert reach_px(run, 61, fine=False) == psi.radius_px
+
+
+@pytest.mark.parametrize("shape", [(20, 20), (21, 30)])
+def test_an_overview_sees_far_and_keeps_shapes(shape):
+    psi = stirred(
+        Psi("x", condition_width=6, condition_blocks=1, width=6, dilations=(1,), overview=2)
+    )
+    assert psi.radius_px is None
+    noisy, unseen = torch.randn(2, 2, 16, *shape).double()
+    frames = torch.randn(1, CHANNELS, *shape).double()
+
+    def run(frames, noisy):
+        condition = psi.condition(frames, unseen[:1, :1], unseen[:1])
+        return psi(noisy, torch.zeros(1).double(), condition)
+
+    before = run(frames, noisy)
+    assert before.shape == noisy.shape
+    # One pixel of a corner, of the frame or of the noise, is felt in the middle 8 px away or more,
+    # where the same network without its overview feels nothing.
+    for changed in (frames, noisy):
+        changed[:, :, 0, 0] += 1.0
+        after = run(frames, noisy)
+        assert (after[:, :, 10, 10] != before[:, :, 10, 10]).any()
+        before = after
+    near = stirred(Psi("x", condition_width=6, condition_blocks=1, width=6, dilations=(1,)))
+    assert near.radius_px < 10
+    # Averages of squares that the edge cuts are over what there is.
+    ones = torch.ones(1, 1, *shape)
+    assert torch.equal(refined(coarse(ones), *shape), ones)
 
 
 def test_a_tile_with_its_halo_gives_what_the_whole_frame_gives():
