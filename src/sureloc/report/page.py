@@ -155,7 +155,7 @@ def _facts(content: ReportContent) -> str:
     }
     if tally.reasons:
         worst, count = tally.reasons.most_common(1)[0]
-        facts["most frequent doubt"] = f"{worst} ({count:,} rows)"
+        facts["most frequent doubt"] = f"{worst} ({count:,} {'row' if count == 1 else 'rows'})"
     if tally.saturated_frames:
         facts["frames with saturated pixels"] = f"{tally.saturated_frames:,}"
     items = "".join(
