@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
-from scipy.optimize import least_squares
 from scipy.special import erf
 from torch import Tensor
 
@@ -89,6 +88,8 @@ def read_emitters(
     Returns:
         x, y in camera px and mass of each emitter, in the order of discovery; float64.
     """
+    from scipy.optimize import least_squares  # slow to import, and drawing needs none
+
     image = kde.detach().cpu().double().numpy()
     rest, found = image, np.zeros((0, 3))
     most = image.sum() / least_mass  # more cannot be in it, so that the search ends on anything
