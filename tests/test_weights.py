@@ -211,8 +211,7 @@ tile = torch.full((1, 20, 20), 20.0)
 posterior_images(load_weights("default"), tile, torch.ones(20, 20), 1.3, 1.0, 16, 0, [0])
 print(start - begin, time.process_time() - start)
 """
-    # Seconds of one core. Of the 3, importing torch takes 1 to 3 by itself, as the machine is and
-    # as busy as it is: what sureloc adds must stay below 1.5, or below torch's if that is more.
+    # Seconds of one core. Of the 3, importing torch takes 1 to 2 by itself, as the machine is; what
+    # sureloc adds, 0.8 on a slow one, leaves the rest alone. A busy machine stretches both.
     timed = [run_python("-c", program).stdout.split() for _ in range(2)]
-    torch_alone, ours = min((tuple(map(float, t)) for t in timed), key=sum)
-    assert ours < max(1.5, torch_alone)
+    assert min(float(ours) for _, ours in timed) < 1.5

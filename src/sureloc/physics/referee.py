@@ -20,7 +20,7 @@ from sureloc.physics.priors import ScenePrior, hat_functions
 
 Array = npt.NDArray[np.float64]
 MOVE_NAMES = ("block", "birth", "death", "split", "merge", "resplit", "background", "redraw")
-# The most effective draws per second on crowded filaments, of a dozen sets of shares tried.
+# Between the best of six sets of shares tried at 3.56 emitters per um^2, by effective draws.
 _MOVE_SHARES = np.array([0.63, 0.05, 0.05, 0.08, 0.08, 0.03, 0.04, 0.04])
 
 
