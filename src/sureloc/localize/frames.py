@@ -40,7 +40,7 @@ class Effort:
     sweeps: float = 40.0
     states: int = 20
     sweeps_between: float = 3.0
-    least_moves: int = 100
+    least_moves: int = 400
     rounds: int = 5
     least_effective: float = 20.0
 

@@ -2,8 +2,9 @@
 
 Chains give the right posterior from any start and with any guide; these make them arrive sooner.
 Each draw of Psi is one guess at the whole frame, so that chains begin as far apart as the frame
-leaves it open. Where detected spots stand alone there is nothing to guess, and networks are not
-asked: they look at windows round spots that others or their own brightness make doubtful.
+leaves it open. Where emitters are so bright that they are all detected, and spots stand alone, there
+is nothing to guess, and networks are not asked: they look at windows round spots that others or
+their own brightness make doubtful.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ FAINTEST = 0.2  # of the mean brightness, for a start
 GUIDE_FLOOR = 0.3  # share of births that the guide spreads evenly
 _RANGES = ("sigma_px", "photons", "density_per_px2", "background_e", "read_noise_e")
 GUIDE_RING = 0.1  # share outside the frame, beside pixels of its border that are bright
+SURELY_SEEN = 15.0  # deviations: emitters a third as bright as the mean are still spots
 CROWDED_SIGMAS = 5.0  # spots closer than this may hide a third
 BRIGHT = 1.6  # times the mean: a spot so bright may be two
 WINDOW_SIGMAS = 3.0  # what of a crowd's surroundings its window takes in
@@ -155,7 +157,10 @@ def propose(
     ignored = np.zeros(data.electrons.shape, bool) if data.ignore is None else data.ignore
     electrons = np.where(ignored, background_e, data.electrons)
     shape = electrons.shape
-    windows = crowded_windows(spots, (shape[0], shape[1]), sigma_px, mean_photons)
+    whole = (slice(0, shape[0]), slice(0, shape[1]))
+    windows = [whole]
+    if mean_photons >= SURELY_SEEN * photon_noise(data, background_e, sigma_px):
+        windows = crowded_windows(spots, (shape[0], shape[1]), sigma_px, mean_photons)
     alone = spots[~_within(spots, windows)]
     yhat = _spots_image(alone, (shape[0], shape[1]))
     guesses: list[list[Array]] = [[alone[:, :2]] for _ in range(draws)]
@@ -175,6 +180,12 @@ def propose(
     margin = math.ceil(margin_px)
     guide = birth_guide(yhat, electrons - background_e, margin)
     return Proposals(starts or [spots] * draws, guide, margin)
+
+
+def photon_noise(data: FrameData, background_e: Array, sigma_px: tuple[float, float]) -> float:
+    """Give the standard deviation of the photo-electrons of a lone faint emitter."""
+    variance = data.excess_noise * np.maximum(background_e, 0.0) + data.read_variance_e2
+    return math.sqrt(4 * math.pi * sigma_px[0] * sigma_px[1] * float(np.median(variance)))
 
 
 def crowded_windows(
