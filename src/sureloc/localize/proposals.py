@@ -2,9 +2,9 @@
 
 Chains give the right posterior from any start and with any guide; these make them arrive sooner.
 Each draw of Psi is one guess at the whole frame, so that chains begin as far apart as the frame
-leaves it open. Where emitters are so bright that they are all detected, and spots stand alone, there
-is nothing to guess, and networks are not asked: they look at windows round spots that others or
-their own brightness make doubtful.
+leaves it open. Where emitters are so bright that all are detected, and spots stand alone, there is
+nothing to guess, and networks are not asked: they look at windows round spots that others or their
+own brightness make doubtful.
 """
 
 from __future__ import annotations
