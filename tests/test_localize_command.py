@@ -108,6 +108,9 @@ def test_images_hold_what_the_tables_say(result):
     y = transforms[1]["translation"][1] + 12.5 * row
     x = transforms[1]["translation"][2] + 12.5 * column
     assert min(np.hypot(x - 100 * a, y - 100 * b) for a, b in EMITTERS) < 30
+    # The last image is the sum of the measured frames, enlarged.
+    seen = (frames(6)[1:6, 2:26, 1:24].astype(float) - 100.0) / 2.0
+    assert image[4].reshape(24, 8, 23, 8).mean((1, 3)) == pytest.approx(seen.sum(0), abs=0.05)
     for name in ("reconstruction", "uncertainty", "relative_uncertainty", "trust", "widefield"):
         assert (result / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
