@@ -235,10 +235,10 @@ def test_the_energy_loss_is_that_of_pixels_patches_image_and_masses(torch_rng):
     mass = fair_crps(draws.sum((2, 3)), truth.sum((1, 2)))
     wanted = (
         fair_crps(draws, truth).mean()
-        + (patches.mean() + masses.mean()) / 2
-        + (whole.mean() + mass.mean()) / 30**0.5
+        + (patches.mean() + masses.mean() * 4 / 7.0) / 2
+        + (whole.mean() + mass.mean() * 4 / 7.0) / 30**0.5
     )
-    torch.testing.assert_close(energy_loss(draws, truth, 2), wanted)
+    torch.testing.assert_close(energy_loss(draws, truth, 7.0, 2), wanted)
 
 
 def test_the_energy_loss_teaches_a_generator_the_spread(torch_rng):
@@ -247,6 +247,6 @@ def test_the_energy_loss_teaches_a_generator_the_spread(torch_rng):
     for _ in range(150):
         optimizer.zero_grad()
         truth = 1.7 * normal(torch_rng, 500, 2, 2)
-        energy_loss(scale * normal(torch_rng, 4, 500, 2, 2), truth, 2).backward()
+        energy_loss(scale * normal(torch_rng, 4, 500, 2, 2), truth, 4.0, 2).backward()
         optimizer.step()
     assert abs(float(scale.detach())) == pytest.approx(1.7, rel=0.05)

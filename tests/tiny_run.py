@@ -20,7 +20,7 @@ from sureloc.networks.weights import load_weights
 from sureloc.runs.localization import localize_movie
 
 CAMERA = Camera(100.0, 2.0, 9.0)
-OPTIONS = Options(sigma_px=1.2, workers=1, effort=Effort(2, 10.0, 10, 1.0, 50, 1))
+OPTIONS = Options(sigma_px=1.2, workers=1, effort=Effort(2, 10.0, 10, 1.0, rounds=1))
 LONG = {"images.ome.zarr", "report.html"}  # a folder, and what tells the time
 
 

@@ -15,6 +15,7 @@ from sureloc.diffusion.schedules import diffuse, log_snr_of_gamma
 from sureloc.scoring.proper import fair_energy_score
 
 PATCH_FINE_PX = 8
+_FINE = 4  # pixels of the image along one of the camera
 
 
 def denoising_loss(
@@ -46,19 +47,22 @@ def denoising_loss(
 def energy_loss(
     draws: Float[Tensor, "draws items height width"],
     truth: Float[Tensor, "items height width"],
+    mass_of_one: float,
     patch: int = PATCH_FINE_PX,
 ) -> Float[Tensor, ""]:
     """Give the fair energy score of a generator over pixels, patches, the image and their masses.
 
     Each is divided by the square root of its number of pixels, so that all are of the size of a
-    pixel's error, and they are summed. The score is proper (Gneiting and Raftery 2007, eq. 22):
-    on average it is least for draws from the posterior, and unbiased in their number. Distances
-    between images hardly feel whether many small errors have one sign; their sums do, and without
-    them draws agree too well on how many emitters there are.
+    pixel's error; of masses, which are counted in emitters, the pixels are those of the camera,
+    or else they would outweigh the rest and draws be smooth. All are summed. The score is proper
+    (Gneiting and Raftery 2007, eq. 22): on average it is least for draws from the posterior, and
+    unbiased in their number. Distances between images hardly feel whether many small errors have
+    one sign; their sums do, and without them draws agree too well on how many emitters there are.
 
     Args:
         draws: two or more draws for each condition, which gradients flow through.
         truth: the true images.
+        mass_of_one: sum of the pixels of one emitter's image.
         patch: side of the square patches, px; a remainder at the far edges is left to the others.
 
     Raises:
@@ -69,12 +73,10 @@ def energy_loss(
     for rows, columns in ((1, 1), (min(patch, height), min(patch, width)), (height, width)):
         cut = torch.stack([_patches(draw, rows, columns) for draw in draws])
         true = _patches(truth, rows, columns)
-        scores = fair_energy_score(cut, true)
+        total = total + fair_energy_score(cut, true).mean() / (rows * columns) ** 0.5
         if rows * columns > 1:
-            scores = scores + fair_energy_score(
-                cut.sum(-1, keepdim=True), true.sum(-1, keepdim=True)
-            )
-        total = total + scores.mean() / (rows * columns) ** 0.5
+            masses = fair_energy_score(cut.sum(-1, keepdim=True), true.sum(-1, keepdim=True))
+            total = total + masses.mean() * _FINE / mass_of_one / (rows * columns) ** 0.5
     return total
 
 

@@ -10,7 +10,13 @@ import numpy.typing as npt
 
 from sureloc.physics.consensus import Consensus, consensus
 from sureloc.physics.priors import ScenePrior, hat_functions
-from sureloc.physics.referee import ChainLength, ChainTarget, FrameData, PosteriorDraws
+from sureloc.physics.referee import (
+    COUNT_SHARE,
+    ChainLength,
+    ChainTarget,
+    FrameData,
+    PosteriorDraws,
+)
 from sureloc.seeds import numpy_generator
 
 Array = npt.NDArray[np.float64]
@@ -27,22 +33,23 @@ class Effort:
 
     Attributes:
         chains: independent chains, each from its own start.
-        sweeps: moves per emitter before the first state is kept.
+        sweeps: moves per emitter, and `counting` besides, before the first state is kept.
         states: states kept of each chain.
-        sweeps_between: moves per emitter between kept states.
-        least_moves: moves before the first state, however few emitters there are.
+        sweeps_between: the same between kept states.
         rounds: chains grow to twice their length, up to so many times less one, while
         least_effective: more than `LAGGING_SHARE` of the likely rows, and more than one, have fewer
             effective draws.
+        counting: births or deaths a sweep, however few emitters there are: whether there is one
+            more is asked of the whole frame.
     """
 
     chains: int = 4
     sweeps: float = 40.0
     states: int = 20
     sweeps_between: float = 3.0
-    least_moves: int = 400
     rounds: int = 5
     least_effective: float = 20.0
+    counting: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -92,15 +99,18 @@ def frame_posterior(
         The posterior; the same for any batch, chunk or number of workers.
     """
     largest = max((len(start) for start in starts), default=0)
-    typical = max(largest, 4)
+    sweep = max(largest, 4) + effort.counting
     length = ChainLength(
-        burn_in=max(round(effort.sweeps * typical), effort.least_moves),
+        burn_in=round(effort.sweeps * sweep),
         draws=effort.states,
-        moves_per_draw=max(round(effort.sweeps_between * typical), 10),
+        moves_per_draw=round(effort.sweeps_between * sweep),
     )
+    count_share = COUNT_SHARE + (1 - COUNT_SHARE) * effort.counting / sweep
     generators = [numpy_generator(seed, "chain", frame, k) for k in range(effort.chains)]
 
-    target = ChainTarget.of(data, prior, sigma_px, guide, guide_margin_px, SUPPORT_SIGMAS)
+    target = ChainTarget.of(
+        data, prior, sigma_px, guide, guide_margin_px, SUPPORT_SIGMAS, count_share
+    )
 
     def run(
         k: int, length: ChainLength, start: Array | None, knots: Array | None = None

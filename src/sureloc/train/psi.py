@@ -119,7 +119,10 @@ class PsiTraining(Training):
         level = log_snr_of_gamma(self.recipe.noise.card().levels(1)).to(many)
         drawn = unfold(raw(white_noise(many, generator), level))[:, 0]
         draws = drawn.reshape(repeats, len(clean), *drawn.shape[1:])
-        return energy_loss(draws, unfold(clean)[:, 0], objective.patch_fine_px)
+        mass_of_one = 1.0 / (
+            peak_of_one(self.recipe.kernel_sigma_fine_px) * float(network.residual_scale)
+        )
+        return energy_loss(draws, unfold(clean)[:, 0], mass_of_one, objective.patch_fine_px)
 
     @torch.no_grad()
     def judge(self, generator: torch.Generator) -> dict[str, float]:
