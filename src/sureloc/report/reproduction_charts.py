@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 _COLOURS = ("#9aa0a6", "#d9730d", "#1f6f9f", "#1b6e3c", "#202124")
-_ALLOWED = {"held_68": (0.60, 0.76, 0.68), "held_95": (0.90, 0.98, 0.95)}
+ALLOWED = {"held_68": (0.60, 0.76, 0.68), "held_95": (0.90, 0.98, 0.95)}
 
 
 def draw_precision(table: pd.DataFrame, path: Path) -> None:
@@ -48,18 +48,24 @@ def draw_precision(table: pd.DataFrame, path: Path) -> None:
 def draw_coverage(table: pd.DataFrame, path: Path) -> None:
     """Draw maps of coverage, a row of panels for each level, a column for each plane."""
     planes = list(table["plane"].unique())
-    axis_of = {"density": "density", "background": "background", "PSF": "sigma_px"}
+    axis_of = {
+        "density": "density",
+        "background": "background",
+        "PSF": "sigma_px",
+        "pairs": "apart_px",
+    }
     unit = {
         "density": "molecules / um$^2$",
         "background": "background, photons / px",
         "sigma_px": "PSF sigma, px",
+        "apart_px": "distance of a pair, px",
         "photons": "photons",
     }
     figure = Figure(
-        figsize=(3.6 * len(planes) + 1, 3.4 * len(_ALLOWED)), dpi=110, layout="constrained"
+        figsize=(3.6 * len(planes) + 1, 3.4 * len(ALLOWED)), dpi=110, layout="constrained"
     )
-    grid = figure.subplots(len(_ALLOWED), len(planes), squeeze=False)
-    for row, (name, (low, high, nominal)) in zip(grid, _ALLOWED.items(), strict=True):
+    grid = figure.subplots(len(ALLOWED), len(planes), squeeze=False)
+    for row, (name, (low, high, nominal)) in zip(grid, ALLOWED.items(), strict=True):
         shown = None
         for axes, plane in zip(row, planes, strict=True):
             part = table[table["plane"] == plane]

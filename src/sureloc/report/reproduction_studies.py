@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import asdict, dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -10,15 +13,19 @@ from sureloc.evaluate.trials import run_trial
 from sureloc.networks.weights import Networks
 from sureloc.report.reproduction import Condition, Row, Study
 from sureloc.report.reproduction_charts import (
+    ALLOWED,
     draw_coverage,
     draw_filtering,
     draw_precision,
 )
 from sureloc.report.reproduction_figures import FIGURES, MISMATCH
 from sureloc.report.reproduction_links import LINKS
+from sureloc.report.reproduction_sets import SETS
 from sureloc.report.reproduction_unknown import UNKNOWN
 
 DRAWS = 16
+MOST_WIDTH, MOST_ERROR = 1.25, 0.03  # asked of every cell of the grid of coverage
+_FIELD_UM2 = 6.4**2  # of the recipe `uniform`
 EMCCD = "{kind: scalar, offset_adu: 200, gain_adu_per_e: 20, variance_adu2: 900, em_gain: 300}"
 
 
@@ -54,43 +61,62 @@ def _measure_precision(condition: Condition, networks: Networks, seed: int) -> l
     return list(precision(simulated, tables, condition.background_e, lone=lone))
 
 
-def _coverage_conditions(quick: bool) -> list[Condition]:
-    densities = (0.5, 2.0) if quick else (0.1, 0.5, 1.0, 2.0, 4.0, 6.0)
-    brightness = (1000,) if quick else (100, 300, 1000, 3000, 10_000)
-    cells = [("density", d, n, 10.0, 1.2, "scmos") for d in densities for n in brightness]
-    if not quick:
-        cells += [
-            ("background", 1.0, n, level, 1.2, "scmos")
-            for level in (0.0, 50.0, 200.0)
-            for n in brightness
-        ]
-        cells += [
-            ("PSF", d, 1000, 10.0, sigma, "scmos")
-            for sigma in (0.8, 1.0, 1.5, 1.8)
-            for d in (0.5, 1.0, 2.0, 4.0)
-        ]
-        cells += [("EMCCD", d, 1000, 10.0, 1.2, "emccd") for d in (0.1, 0.5, 1.0, 2.0, 4.0)]
-    out = []
-    for plane, density, photons, level, sigma, camera in cells:
-        settings = [_level(level), f"scene.density_per_um2={density:g}", f"psf.sigma_px={sigma:g}"]
-        # Molecules of one kind: log-normal with a fifth of spread.
-        spread = f"{{kind: lognormal, mean: {photons:g}, sd: {0.2 * photons:g}}}"
-        settings.append(f"photons={spread}")
-        if camera == "emccd":
+@dataclass(frozen=True)
+class _Cell:
+    """One movie of the grid of conditions: molecules of one kind, spread evenly or in pairs."""
+
+    plane: str
+    density: float  # per um^2
+    photons: float = 1000.0
+    background: float = 10.0
+    sigma_px: float = 1.2
+    camera: str = "scmos"
+    apart_px: float = math.nan  # of pairs
+
+    def condition(self, emitters: int) -> Condition:
+        """Give a movie of about so many emitters."""
+        # Log-normal with a fifth of spread.
+        spread = f"{{kind: lognormal, mean: {self.photons:g}, sd: {0.2 * self.photons:g}}}"
+        settings = [_level(self.background), f"psf.sigma_px={self.sigma_px:g}", f"photons={spread}"]
+        name = f"{self.camera}_{self.density:g}_{self.photons:g}_{self.background:g}"
+        name += f"_{self.sigma_px:g}"
+        if math.isnan(self.apart_px):
+            settings.append(f"scene.density_per_um2={self.density:g}")
+        else:
+            pairs = round(self.density * _FIELD_UM2 / 2)
+            settings.append(
+                f"scene={{kind: nanorulers, rulers: {pairs}, spots: 2, "
+                f"spacing_nm: {100 * self.apart_px:g}}}"
+            )
+            name += f"_pairs_{self.apart_px:g}"
+        if self.camera == "emccd":
             settings.append(f"camera={EMCCD}")
-        emitters = 40 if quick else 600
-        frames = int(np.clip(np.ceil(emitters / (density * 6.4**2)), 2, 150))
-        labels = {
-            "plane": plane,
-            "density": density,
-            "photons": photons,
-            "background": level,
-            "sigma_px": sigma,
-            "camera": camera,
-        }
-        name = f"{camera}_{density:g}_{photons:g}_{level:g}_{sigma:g}"
-        out.append(Condition(name, "uniform", tuple(settings), frames, level, labels))
-    return out
+        frames = int(np.clip(np.ceil(emitters / (self.density * _FIELD_UM2)), 2, 150))
+        labels = asdict(self)
+        return Condition(name, "uniform", tuple(settings), frames, self.background, labels)
+
+
+def _coverage_conditions(quick: bool) -> list[Condition]:
+    if quick:
+        cells = [_Cell("density", density) for density in (0.5, 2.0)]
+        return [cell.condition(40) for cell in cells]
+    brightness = (100.0, 300.0, 1000.0, 3000.0, 10_000.0)
+    cells = [_Cell("density", d, n) for d in (0.1, 0.5, 1.0, 2.0, 4.0, 6.0) for n in brightness]
+    cells += [
+        _Cell("background", 1.0, n, level) for level in (0.0, 50.0, 200.0) for n in brightness
+    ]
+    cells += [
+        _Cell("PSF", d, sigma_px=sigma)
+        for sigma in (0.8, 1.0, 1.5, 1.8)
+        for d in (0.5, 1.0, 2.0, 4.0)
+    ]
+    cells += [_Cell("EMCCD", d, camera="emccd") for d in (0.1, 0.5, 1.0, 2.0, 4.0)]
+    cells += [
+        _Cell("pairs", 0.5, n, apart_px=apart)
+        for apart in (0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
+        for n in (300.0, 1000.0, 3000.0)
+    ]
+    return [cell.condition(600) for cell in cells]
 
 
 def _measure_coverage(condition: Condition, networks: Networks, seed: int) -> list[Row]:
@@ -130,6 +156,47 @@ def _measure_filtering(condition: Condition, networks: Networks, seed: int) -> l
     ]
 
 
+def _coverage_headline(table: pd.DataFrame) -> str:
+    return (
+        f"95 % intervals hold {100 * table['held_95'].median():.1f} % in the median cell, "
+        f"{100 * table['held_95'].min():.1f} % in the worst of {len(table)}"
+    )
+
+
+def _coverage_findings(table: pd.DataFrame) -> str:
+    """Say which cells hold what was asked of them."""
+    asked = {
+        "the 95 % interval holds .90 to .98": table["held_95"].between(*ALLOWED["held_95"][:2]),
+        "the 68 % interval holds .60 to .76": table["held_68"].between(*ALLOWED["held_68"][:2]),
+        "the median width is at most 1.25 joint bounds, far from neighbours": ~(
+            table["width_over_bound"] > MOST_WIDTH
+        ),
+        "the calibration error of `p_exists` is at most .03": table["p_exists_error"] <= MOST_ERROR,
+    }
+    lines = ["## What it shows", ""]
+    for words, met in asked.items():
+        out = "; ".join(_named(row) for _, row in table[~met].iterrows())
+        lines.append(
+            f"- In {int(met.sum())} of {len(table)} cells {words}. Not in: {out or 'none'}."
+        )
+    for name, column in (("68", "held_68"), ("95", "held_95")):
+        weight = 1.0 / np.maximum(table[f"{column}_error"].to_numpy(float), 1e-6) ** 2
+        mean = float((weight * table[column]).sum() / weight.sum())
+        lines.append(f"- All cells together hold {100 * mean:.1f} % in {name} % intervals.")
+    rows = table["rows"].to_numpy(float)
+    error = float((rows * table["p_exists_error"]).sum() / rows.sum())
+    lines.append(f"- The calibration error of `p_exists`, weighted by rows, is {error:.3f}.")
+    return "\n".join(lines)
+
+
+def _named(row: pd.Series) -> str:
+    place = f"{row['apart_px']:g} px apart, " if row["apart_px"] > 0 else ""
+    return (
+        f"{row['plane']} ({place}{row['density']:g} / um^2, {row['photons']:g} photons, background "
+        f"{row['background']:g}, PSF {row['sigma_px']:g} px)"
+    )
+
+
 def _precision_headline(table: pd.DataFrame) -> str:
     mine = table[(table["scene"] == "lone") & (table["way"] == "whole chain")]
     bright = mine[mine["photons"] >= 200]["rmse_over_bound"]
@@ -167,20 +234,18 @@ STUDIES = (
         "coverage",
         "Intervals that hold",
         "How often stated 68 % and 95 % intervals hold the true coordinate, over density, "
-        "brightness, background, PSF width and camera. `held_50` and `held_90` are the same for "
-        "intervals between order statistics of 19 posterior draws, `photons_held_...` for photons "
-        "+- 0.994 and 1.960 of their stated deviations; `p_exists_error` is the expected "
-        "calibration error of `p_exists`; `width_over_bound` the median stated deviation over the "
-        "joint bound where the next molecule is farther than 3 px (sharpness: 1 is the bound, and "
-        "priors can do better). Every cell is a movie of its own of about 600 molecules, with a "
-        "binomial standard error.",
+        "brightness, background, PSF width, camera and, for pairs, the distance between two. "
+        "`held_50` and `held_90` are the same for intervals between order statistics of 19 "
+        "posterior draws, `photons_held_...` for photons +- 0.994 and 1.960 of their stated "
+        "deviations; `p_exists_error` is the expected calibration error of `p_exists`; "
+        "`width_over_bound` the median stated deviation over the joint bound where the next "
+        "molecule is farther than 3 px (sharpness: 1 is the bound, and priors can do better). "
+        "Every cell is a movie of its own of about 600 molecules, with a binomial standard error.",
         _coverage_conditions,
         _measure_coverage,
         draw_coverage,
-        headline=lambda t: (
-            f"95 % intervals hold {100 * t['held_95'].median():.1f} % in the median cell, "
-            f"{100 * t['held_95'].min():.1f} % in the worst of {len(t)}"
-        ),
+        headline=_coverage_headline,
+        findings=_coverage_findings,
     ),
     Study(
         "filtering",
@@ -194,6 +259,7 @@ STUDIES = (
         draw_filtering,
         headline=_filtering_headline,
     ),
+    SETS,
     LINKS,
     UNKNOWN,
     FIGURES,
