@@ -20,6 +20,7 @@ from sureloc.report.reproduction_charts import (
 )
 from sureloc.report.reproduction_figures import FIGURES, MISMATCH
 from sureloc.report.reproduction_links import LINKS
+from sureloc.report.reproduction_pixels import PIXELS
 from sureloc.report.reproduction_sets import SETS
 from sureloc.report.reproduction_unknown import UNKNOWN
 
@@ -260,6 +261,7 @@ STUDIES = (
         headline=_filtering_headline,
     ),
     SETS,
+    PIXELS,
     LINKS,
     UNKNOWN,
     FIGURES,
