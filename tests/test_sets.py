@@ -19,22 +19,11 @@ FLAT, BENT = 1e-4, 1e-6
 
 
 def scattered(rng, mean_number, photons):
-    """Sets of which each frame has a Poisson number round places of its own."""
-    tables = []
-    for frame in range(FRAMES):
-        number = rng.poisson(mean_number)
-        place = rng.uniform(0.0, 1500.0, (number, 2))
-        tables.append(
-            pd.DataFrame(
-                {
-                    "frame": frame,
-                    "x_nm": place[:, 0],
-                    "y_nm": place[:, 1],
-                    "photons": rng.lognormal(np.log(photons), 0.3, number),
-                }
-            )
-        )
-    return pd.concat(tables, ignore_index=True)
+    """Sets of which each frame has a Poisson number of emitters, anywhere."""
+    frame = np.repeat(np.arange(FRAMES), rng.poisson(mean_number, FRAMES))
+    x, y = rng.uniform(0.0, 1500.0, (2, frame.size))
+    light = rng.lognormal(np.log(photons), 0.3, frame.size)
+    return pd.DataFrame({"frame": frame, "x_nm": x, "y_nm": y, "photons": light})
 
 
 def trial_of(rng, mean_number=4.0, photons=800.0):

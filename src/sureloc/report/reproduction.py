@@ -162,7 +162,7 @@ def code_version() -> str:
 
 def _page(study: Study, table: pd.DataFrame, *, quick: bool, seed: int) -> str:
     commits = ", ".join(sorted({c for text in table["commit"] for c in text.split(", ")}))
-    shown = table.drop(columns=["commit", "curve"], errors="ignore")
+    shown = table.drop(columns=["commit", "curve", "levels"], errors="ignore")
     lines = [f"| {' | '.join(shown.columns)} |", "|" + "---|" * len(shown.columns)]
     lines += [
         "| " + " | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row) + " |"
