@@ -14,6 +14,7 @@ from scipy.spatial import KDTree
 
 from sureloc.evaluate.compare import RADIUS_NM, matched
 from sureloc.evaluate.trials import Simulated, Trial, true_bounds
+from sureloc.localize.frames import GATE_SIGMAS
 from sureloc.localize.proposals import LEAST_PEAK, maxima
 from sureloc.networks.posterior import posterior_images
 from sureloc.networks.weights import Networks
@@ -126,8 +127,9 @@ def held(trial: Trial, background_e: float) -> dict[str, float]:
     Returns:
         Coverage of the 68 and 95 % intervals of coordinates, of 50 and 90 % intervals between order
         statistics of the draws, and of photons +- 0.994 and 1.960 of their deviations; the expected
-        calibration error of p_exists, and the median stated deviation over the joint bound where
-        the next emitter is farther than `FAR_PX`.
+        calibration error of p_exists, a row being real if a molecule is within a PSF width, and the
+        median stated deviation over the joint bound where the next emitter is farther than
+        `FAR_PX`.
     """
     table, truth = trial.table, trial.simulated.truth
     mine, theirs = trial.pairs()
@@ -159,7 +161,7 @@ def held(trial: Trial, background_e: float) -> dict[str, float]:
     for level, z in ((68, 0.99446), (95, 1.95996)):
         out[f"photons_held_{level}"] = float((np.abs(off) <= z).mean()) if off.size else math.nan
     exists = np.zeros(len(table), bool)
-    exists[mine] = True
+    exists[trial.pairs(_gate_nm(trial))[0]] = True
     out["p_exists_error"] = calibration_error(table["p_exists"].to_numpy(float), exists)
     far = trial.simulated.neighbour_px()[theirs] > FAR_PX
     bound = true_bounds(trial.simulated, joint=True, background_e=background_e)[theirs][far]
@@ -168,6 +170,12 @@ def held(trial: Trial, background_e: float) -> dict[str, float]:
     out["seconds"] = trial.seconds
     out["width_over_bound"] = float(np.median(sigma / bound)) if far.any() else float("nan")
     return out
+
+
+def _gate_nm(trial: Trial) -> float:
+    """Give the distance up to which a draw's emitter counts for a row."""
+    psf_px = math.sqrt(math.prod(trial.assumptions.sigma_px))
+    return GATE_SIGMAS * psf_px * trial.simulated.recipe.frame.pixel_nm
 
 
 def draw_ranks(trial: Trial, mine: Index, theirs: Index) -> Array:
@@ -185,9 +193,7 @@ def draw_ranks(trial: Trial, mine: Index, theirs: Index) -> Array:
         over M + 1 is equally likely where truth and draws have one law. Shape (coordinates,), of
         rows that most draws hold.
     """
-    gate_nm = (
-        math.sqrt(math.prod(trial.assumptions.sigma_px)) * trial.simulated.recipe.frame.pixel_nm
-    )
+    gate_nm = _gate_nm(trial)
     out = []
     place = ["x_nm", "y_nm"]
     by_frame = trial.draws.groupby("frame").indices

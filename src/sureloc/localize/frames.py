@@ -49,7 +49,7 @@ class Effort:
     sweeps_between: float = 3.0
     rounds: int = 5
     least_effective: float = 20.0
-    counting: float = 4.0
+    counting: float = 8.0
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from sureloc.localize.detect import Spots
 from sureloc.localize.frames import Effort, FramePosterior, frame_posterior
+from sureloc.localize.width import Width, refined_width, width_evidence
 from sureloc.physics.priors import PhotonPrior, ScenePrior
 from sureloc.physics.referee import FrameData
 
@@ -30,9 +31,11 @@ MARGIN_SIGMAS = 2.5  # how far outside the frame emitters are looked for: their 
 LEAST_SIGNIFICANCE = 3.0  # fainter emitters cannot be told from background, and belong to it
 CLEAR_SIGNIFICANCE = 8.0  # emitters from here on can be counted without knowing how common they are
 SPOT_SIGNIFICANCE = 5.0  # and lone ones from here on, as detected spots
+MISSED_SPOTS = 2.0  # emitters for each detected spot, at most
 NEAR_CLEAR = 1.4  # times the faintest clear photons: how common those just above are
 BANDWIDTH = 0.10  # of ln N, by which drawn photons are smoothed
 ROUNDS = 8
+_FARTHER = 0.4, 2.0  # how much smaller or larger a round may find the variance
 PRIOR_EMITTERS = 30.0  # how many emitters the broad prior counts for
 
 
@@ -127,7 +130,8 @@ def learned_photons(
 
     Below `clear` nothing tells emitters from what a smooth background leaves over, and a prior that
     learns from its own draws there would come to explain the one by the other. Fainter emitters are
-    therefore believed at most as common, per photon, as those just above or as detected spots.
+    therefore believed at most as common, per photon, as those just above, or twice as common as
+    detected spots, since detection misses some and sees others as one.
 
     Args:
         photons: photo-electrons of all drawn emitters.
@@ -143,23 +147,42 @@ def learned_photons(
     log_photons = np.log(photons)
     grid = before.log_photons
     step = before.step
-    edges = np.concatenate([grid - step / 2, grid[-1:] + step / 2])
-    counts = np.histogram(log_photons, edges)[0].astype(float)
-    smooth = ndimage.gaussian_filter1d(counts, BANDWIDTH / step, mode="nearest")
-    smooth /= max(smooth.sum() * step, 1e-12)
     share = PRIOR_EMITTERS / (PRIOR_EMITTERS + weight)
     share = max(share, OUTLIER_SHARE)
     centre, spread = float(np.median(log_photons)), float(max(log_photons.std(), 0.3))
+    middle = float(log_photons.mean())
+    narrow = _narrowing(float(log_photons.var()), before.log_variance, 1.5 * spread)
+    edges = np.concatenate([grid - step / 2, grid[-1:] + step / 2])
+    counts = np.histogram(middle + narrow * (log_photons - middle), edges)[0].astype(float)
+    smooth = ndimage.gaussian_filter1d(counts, BANDWIDTH / step, mode="nearest")
+    smooth /= max(smooth.sum() * step, 1e-12)
     density = (1 - share) * smooth + share * _normal(grid, centre, 1.5 * spread)
     faint = grid < math.log(clear)
     near = ~faint & (grid < math.log(NEAR_CLEAR * clear))
-    most = spots_per_photon
+    most = MISSED_SPOTS * spots_per_photon
     if near.any():
         most = max(most, float(density[near].sum() / np.exp(grid[near]).sum()))
     believed = np.where(faint, np.minimum(density, most * np.exp(grid)), density)
     believed = np.maximum(believed, 1e-12)  # a logarithm follows
     total = float(np.trapezoid(believed, grid))
     return PhotonPrior(grid, np.log(believed / total)), total / float(np.trapezoid(density, grid))
+
+
+def _narrowing(drawn: float, before: float, wide: float) -> float:
+    """Give by how much to draw photons together before they are smoothed, 0 to 1.
+
+    Smoothing and room for outliers add variance. Where photons are poorly known, what was drawn
+    mostly repeats the prior, and from round to round the added would pile up to many times itself.
+    For the same reason rounds come slowly nearer to the truth; each goes half as far again.
+
+    Args:
+        drawn: variance of the logarithms drawn.
+        before: variance of the logarithm in the prior from which they were drawn.
+        wide: standard deviation of the part for outliers.
+    """
+    wanted = drawn * math.sqrt(min(max(drawn / before, _FARTHER[0]), _FARTHER[1]))
+    left = (wanted - OUTLIER_SHARE * wide**2) / (1 - OUTLIER_SHARE) - BANDWIDTH**2
+    return math.sqrt(min(max(left / max(drawn, 1e-12), 0.0), 1.0))
 
 
 def _normal(u: Array, mean: float, sd: float) -> Array:
@@ -183,7 +206,7 @@ class Crop:
 def learn_prior(
     electrons: Array,
     read_variance_e2: Array,
-    sigma_px: tuple[float, float],
+    width: Width,
     excess_noise: float,
     crops: Sequence[Crop],
     spots: Spots,
@@ -192,13 +215,13 @@ def learn_prior(
     run: Map,
     ignore: npt.NDArray[np.bool_],
     relative_density: DensityMap,
-) -> LearnedPrior:
-    """Learn photons, density and background from pieces of some frames of a movie.
+) -> tuple[LearnedPrior, Width]:
+    """Learn photons, density, background and PSF width from pieces of some frames of a movie.
 
     Args:
         electrons: frames spread over the movie, (frames, rows, columns), photo-electrons.
         read_variance_e2: read variance, electrons^2, (rows, columns).
-        sigma_px: PSF widths along columns and rows, px.
+        width: what is believed of the PSF's width; if known, it stays.
         excess_noise: F^2, 1 without electron multiplication.
         crops: where to look closely.
         spots: what detection found in these frames, and their background.
@@ -210,8 +233,9 @@ def learn_prior(
             number of cells a px.
 
     Returns:
-        The prior after `ROUNDS` rounds and how it came about.
+        The prior after `ROUNDS` rounds and how it came about, and the width.
     """
+    first, sigma_px = width, width.sigma_px
     background = np.maximum(spots.background_e.mean(0), 0.0)
     faintest = faintest_photons(
         float(background.mean()), float(np.median(read_variance_e2)), sigma_px, excess_noise
@@ -225,6 +249,15 @@ def learn_prior(
     maps = [relative_density(crop.frame, crop.rows, crop.columns) for crop in crops]
     history = []
     emitters = 0.0
+    pieces = [
+        FrameData(
+            electrons[crop.frame, crop.rows, crop.columns],
+            read_variance_e2[crop.rows, crop.columns],
+            excess_noise,
+            ignore[crop.frame, crop.rows, crop.columns],
+        )
+        for crop in crops
+    ]
     for turn in range(ROUNDS):
 
         def one(
@@ -233,20 +266,19 @@ def learn_prior(
             background: Array = background,
             starts: list[Array] = starts,
             turn: int = turn,
+            sigma_px: tuple[float, float] = width.sigma_px,
         ) -> FramePosterior:
             crop = crops[k]
-            where = (crop.frame, crop.rows, crop.columns)
-            data = FrameData(
-                electrons[where], read_variance_e2[where[1:]], excess_noise, ignore[where]
-            )
             local = replace(
                 prior,
-                background_e=at_knots(background[where[1:]]),
+                background_e=at_knots(background[crop.rows, crop.columns]),
                 relative_density=maps[k],
             )
             # Negative numbers: streams apart from those of the movie's frames.
             number = -1 - k - turn * len(crops)
-            return frame_posterior(data, local, sigma_px, [starts[k]], effort, seed, number, 0.5)
+            return frame_posterior(
+                pieces[k], local, sigma_px, [starts[k]], effort, seed, number, 0.5
+            )
 
         found = list(run(one, range(len(crops))))
         starts = [p.draws.last for p in found]
@@ -260,8 +292,15 @@ def learn_prior(
             dim_spots,
         )
         background = _refit_background(found, background, crops)
+        if not first.known:
+            evidence = [
+                width_evidence(piece, posterior.draws, width.sigma_px)
+                for piece, posterior in zip(pieces, found, strict=True)
+            ]
+            width = refined_width(first, width, evidence)
         history.append((prior.density_per_px2, prior.photons.mean, float(background.mean())))
-    return LearnedPrior(prior, background, np.array(history, dtype=np.float64), emitters)
+    learned = LearnedPrior(prior, background, np.array(history, dtype=np.float64), emitters)
+    return learned, width
 
 
 def _start(spots: Spots, crop: Crop) -> Array:

@@ -48,6 +48,7 @@ from sureloc.localize.regions import (
 from sureloc.localize.rows import CHI2_SIGMAS, FrameRows, frame_rows
 from sureloc.localize.saturation import cut_off_adu, saturated, telling_frames
 from sureloc.localize.verdict import WRONG, chi2_limit, mark_rows
+from sureloc.localize.width import Width
 from sureloc.networks.weights import Networks
 from sureloc.physics.priors import ScenePrior
 from sureloc.physics.referee import FrameData
@@ -216,9 +217,10 @@ def prepare(
     notes.extend(said)
     electrons = camera.electrons(adu)
     variance = camera.read_variance_e2((height, width))
-    sigma, said, warned = _settled_psf(electrons, variance, camera.excess_noise, part, options)
+    psf, said, warned = _settled_psf(electrons, variance, camera.excess_noise, part, options)
     notes.extend(said)
     warnings.extend(warned)
+    sigma = psf.sigma_px
     bands = bands_of(regions_of((height, width), sigma))
     spots = spots_of_frames(electrons, variance, sigma, camera.excess_noise, bands)
     with one_thread_each(), ThreadPoolExecutor(options.workers) as pool:
@@ -227,10 +229,10 @@ def prepare(
             return pool.map(_pausing(work, pause), items)
 
         crowding = movie_crowding(movie, camera, sigma, run)
-        learned = learn_prior(
+        learned, psf = learn_prior(
             electrons,
             variance,
-            sigma,
+            psf,
             camera.excess_noise,
             choose_crops(spots, options.seed),
             spots,
@@ -240,6 +242,9 @@ def prepare(
             saturated(adu, camera),
             lambda f, rows, columns: crowding.around(int(numbers[f]), rows, columns),
         )
+    sigma = psf.sigma_px
+    if not psf.known:
+        notes.append(psf.sentence)
     learned, given = _with_given(learned, camera, options)
     notes.extend(given)
     if networks is not None:
@@ -299,13 +304,13 @@ def _settled_camera(
 
 def _settled_psf(
     electrons: Array, variance: Array, excess_noise: float, part: Window, options: Options
-) -> tuple[tuple[float, float], list[str], list[str]]:
-    """Give the PSF widths along columns and rows, px, with notes and warnings."""
+) -> tuple[Width, list[str], list[str]]:
+    """Give the PSF widths, as given or as lone spots show them, with notes and warnings."""
     piece = electrons[(slice(None), *part.slices)]
     if options.sigma_px is not None:
         said = f"The PSF width was given: {options.sigma_px:g} px."
         warned = _contradicted(options.sigma_px, piece, variance[part.slices], excess_noise)
-        return (options.sigma_px, options.sigma_px), [said], warned
+        return Width((options.sigma_px, options.sigma_px)), [said], warned
     psf = estimate_psf(piece, variance[part.slices], excess_noise)
     warnings = []
     if psf.spread > LARGEST_SPREAD:
@@ -313,7 +318,9 @@ def _settled_psf(
             f"spots differ in width by {100 * psf.spread:.0f} %, as by focus, which one PSF "
             "does not describe: single molecules may be taken for several"
         )
-    return (psf.sigma_x_px, psf.sigma_y_px), [psf.sentence], warnings
+    sigma = (psf.sigma_x_px, psf.sigma_y_px)
+    errors = (psf.error_x_px / sigma[0], psf.error_y_px / sigma[1])
+    return Width(sigma, errors), [psf.sentence], warnings
 
 
 def _contradicted(

@@ -40,6 +40,7 @@ WINDOW_SIGMAS = 3.0  # what of a crowd's surroundings its window takes in
 WINDOW_HALO_PX = 6  # what networks see beyond a window
 WHOLE_SHARE = 0.7  # of the frame in windows: from here on it is seen whole
 MOST_WINDOWS = 4096
+WIDTH_SLACK = 1.03  # of PSF widths seen in training
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,12 @@ class Proposals:
 
 
 def within_training(networks: Networks, sigma_px: tuple[float, float]) -> bool:
-    """Tell whether the networks have seen PSFs of this width; False too if the card is silent."""
+    """Tell whether the networks have seen such PSF widths; False too if the card is silent."""
     try:
         low, high = networks.card.training["psi"]["recipe"]["conditions"]["sigma_px"]
     except (KeyError, TypeError, ValueError):
         return False
-    return all(low <= sigma <= high for sigma in sigma_px)
+    return all(low / WIDTH_SLACK <= sigma <= high * WIDTH_SLACK for sigma in sigma_px)
 
 
 def trained_ranges(networks: Networks) -> dict[str, tuple[float, float]]:

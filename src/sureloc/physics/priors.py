@@ -104,6 +104,14 @@ class PhotonPrior:
         """Standard deviation of the photo-electrons."""
         return math.sqrt(max(self._moment(2) - self._moment(1) ** 2, 0.0))
 
+    @property
+    def log_variance(self) -> float:
+        """Variance of the natural logarithm of the photo-electrons."""
+        density = np.exp(self.log_density)
+        mean = float(np.trapezoid(density * self.log_photons, self.log_photons))
+        apart = density * (self.log_photons - mean) ** 2
+        return float(np.trapezoid(apart, self.log_photons))
+
     def _moment(self, order: int) -> float:
         density = np.exp(self.log_density + order * self.log_photons)
         return float(np.trapezoid(density, self.log_photons))

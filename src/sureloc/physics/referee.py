@@ -106,7 +106,8 @@ class PosteriorDraws:
         return probabilities
 
 
-def _frame(data: FrameData) -> Frame:
+def shifted(data: FrameData) -> Frame:
+    """Give a frame as counts that are Poisson but for a weight (shifted-Poisson likelihood)."""
     shift = data.read_variance_e2 / data.excess_noise
     weight = np.full(data.electrons.shape, 1.0 / data.excess_noise)
     if data.ignore is not None:
@@ -266,7 +267,7 @@ class ChainTarget:
         """
         shape = data.electrons.shape
         model = _model(shape, prior, sigma_px, guide, guide_margin_px, support_sigmas, count_share)
-        return cls(_frame(data), model, prior.photons.within)
+        return cls(shifted(data), model, prior.photons.within)
 
     def run(
         self,
