@@ -34,8 +34,7 @@ RecipeArgument = Annotated[
     str,
     typer.Argument(
         help="Name of a shipped recipe (default, smoke, paper, rivals; for Psi also one_step) or "
-        "path of a "
-        "YAML file."
+        "path of a YAML file."
     ),
 ]
 OutOption = Annotated[
