@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from sureloc.config.training import load_training_recipe
 from sureloc.evaluate.rivals import compare_rivals, rivals
@@ -154,6 +155,9 @@ def draw_rivals(table: pd.DataFrame, path: Path) -> None:
             axes.axhline(_IDEAL[column], color="#202124", linewidth=0.8)
         if column in _LOGARITHMIC and (table[column] > 0).any():
             axes.set_yscale("log")
+            for named in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+                named(StrMethodFormatter("{x:g}"))
+            axes.tick_params(axis="y", which="minor", labelsize=7)
         axes.set_title(title, fontsize=10)
         axes.set_xscale("log")
         axes.set_xticks(densities, [f"{d:g}" for d in densities])
@@ -237,15 +241,15 @@ RIVALS = Study(
     "Other ways of being uncertain",
     "The same frames (recipe `peers`: 64 x 64 px, 500-1000 photons, no background) seen in other "
     "ways of being uncertain. Networks are all phi's (recipe `phi rivals`) and were trained on "
-    "such movies alone, each way with the same work, counted in steps of phi: a `deep ensemble` of five phi's "
-    "with a fifth of the steps each; `MC dropout`, a phi trained and sampled with a tenth of its "
-    "features dropped; a `heteroscedastic head` on phi's trunk, which gives each pixel a "
-    "probability, a position and their deviations as DECODE does, trained by the likelihood of "
-    "the true emitters; `maximum likelihood + CRLB`, phi's peaks moved jointly to the maximum of "
-    "the image's likelihood, with the Cramér-Rao bound there as their deviation; `Psi's draws` "
-    "(phi with half of the steps, and a one-step Psi in the time of the other half), and "
-    "`sureloc`, the whole chain begun at those draws. `shipped weights` are sureloc's own, which "
-    "were trained far longer and for many more kinds of movies: they are shown beside, not "
+    "such movies alone, each way with the same work, counted in steps of phi: a `deep ensemble` "
+    "of five phi's with a fifth of the steps each; `MC dropout`, a phi trained and sampled with a "
+    "tenth of its features dropped; a `heteroscedastic head` on phi's trunk, which gives each "
+    "pixel a probability, a position and their deviations as DECODE does, trained by the "
+    "likelihood of the true emitters; `maximum likelihood + CRLB`, phi's peaks moved jointly to "
+    "the maximum of the image's likelihood, with the Cramér-Rao bound there as their deviation; "
+    "`Psi's draws` (phi with half of the steps, and a one-step Psi in the time of the other half), "
+    "and `sureloc`, the whole chain begun at those draws. `shipped weights` are sureloc's own, "
+    "which were trained far longer and for many more kinds of movies: they are shown beside, not "
     "compared. `phi's peaks` say nothing of their errors, and a position without a deviation has "
     "its error for a CRPS.\n\n"
     "Emitters are read off every image of the ensemble, of dropout and of Psi, and joined into "
@@ -267,12 +271,12 @@ RIVALS = Study(
     "Why they may differ. Every phi is trained by squared error and estimates the mean of the "
     "possible images. Members of an ensemble, and phi's with other features dropped, differ by "
     "what training left open, not by what the frame leaves open: the longer they train, the more "
-    "they should agree, and the noise of the light is in none of them. The head's deviations do hold that noise, but "
-    "each emitter's on its own, and only as well as so much training could teach them. The bound "
-    "is right where the number of molecules is, and knows nothing of a wrong one. Draws of Psi "
-    "hold both, as coarsely as the image's pixels; the chain's states hold what likelihood and "
-    "priors leave. sureloc and maximum likelihood are given the law of the image, which the "
-    "networks had to learn from examples.",
+    "they should agree, and the noise of the light is in none of them. The head's deviations do "
+    "hold that noise, but each emitter's on its own, and only as well as so much training could "
+    "teach them. The bound is right where the number of molecules is, and knows nothing of a "
+    "wrong one. Draws of Psi hold both, as coarsely as the image's pixels; the chain's states "
+    "hold what likelihood and priors leave. sureloc and maximum likelihood are given the law of "
+    "the image, which the networks had to learn from examples.",
     _conditions,
     _measure,
     draw_rivals,
