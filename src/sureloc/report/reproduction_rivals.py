@@ -178,8 +178,10 @@ def _of(table: pd.DataFrame, density: float, method: str) -> pd.Series:
 
 
 def _least(rows: pd.DataFrame, measure: pd.Series) -> str:
-    known = measure.dropna()
-    return str(rows.loc[known.idxmin(), "method"]) if len(known) else "not measured"
+    values = measure.to_numpy(float)
+    if np.isnan(values).all():
+        return "not measured"
+    return str(rows["method"].iloc[int(np.nanargmin(values))])
 
 
 def _beside(mine: pd.Series, other: pd.Series) -> str:
