@@ -174,7 +174,7 @@ def assemble(
 
 def _not_fast(recipe: PhiTrainingRecipe) -> RecipeError:
     return RecipeError(
-        f"Psi cannot build on the features of a phi of kind {recipe.network.kind!r}; use one of "
+        f"A phi of kind {recipe.network.kind!r} has no features for Psi to build on; use one of "
         "kind 'fast', such as the recipe default."
     )
 
