@@ -25,7 +25,7 @@ from sureloc.scoring.calibration import (
     spread_skill_in_bins,
     tarp_ranks,
 )
-from sureloc.scoring.proper import fair_crps, fair_energy_score
+from sureloc.scoring.proper import fair_crps, fair_energy_score, gaussian_crps
 
 MANY = 200_000
 
@@ -54,6 +54,13 @@ def test_scores_agree_with_scoringrules(torch_rng):
         truth.numpy(), np.moveaxis(draws.numpy(), 0, 1), estimator="fair"
     )
     np.testing.assert_allclose(fair_energy_score(draws, truth).numpy(), energy, rtol=1e-9)
+
+
+def test_scores_of_gaussians_agree_with_scoringrules():
+    rng = np.random.default_rng(0)
+    mean, sd, truth = rng.normal(size=(4, 5)), rng.gamma(2.0, size=(4, 5)), rng.normal(size=(4, 5))
+    wanted = scoringrules.crps_normal(truth, mean, sd)
+    np.testing.assert_allclose(gaussian_crps(mean, sd, truth), wanted, rtol=1e-9, atol=1e-12)
 
 
 def test_of_single_numbers_both_scores_are_one(torch_rng):

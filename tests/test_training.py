@@ -310,6 +310,9 @@ def test_psi_builds_on_no_paper_phi_and_on_no_other_kernel(tmp_path):
         make_card(paper, PsiTrainingRecipe(**PSI), "mine")
     with pytest.raises(RecipeError, match="kind 'paper' has no features"):
         phi_of_training(paper, tmp_path)
+    dropped = PhiTrainingRecipe(kind="phi", network={"kind": "dropout", "width": 4})
+    with pytest.raises(RecipeError, match="kind 'dropout' has no features"):
+        make_card(dropped, PsiTrainingRecipe(**PSI), "mine")
     wide = PhiTrainingRecipe(**PHI, kernel_sigma_fine_px=2.0)
     with pytest.raises(RecipeError, match=r"is 2\.0 for phi and 1\.0 for psi"):
         make_card(wide, PsiTrainingRecipe(**PSI), "mine")

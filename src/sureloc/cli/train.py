@@ -33,8 +33,8 @@ class Device(StrEnum):
 RecipeArgument = Annotated[
     str,
     typer.Argument(
-        help="Name of a shipped recipe (default, smoke, paper; for Psi also one_step) or path of a "
-        "YAML file."
+        help="Name of a shipped recipe (default, smoke, paper, rivals; for Psi also one_step) or "
+        "path of a YAML file."
     ),
 ]
 OutOption = Annotated[

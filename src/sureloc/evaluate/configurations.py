@@ -58,7 +58,7 @@ class Refined:
         kept = [crowd == -1 for crowd in self.crowd]
         for crowd, guess in enumerate(chosen):
             kept[guess] |= self.crowd[guess] == crowd
-        return _gaussian_rows(
+        return gaussian_rows(
             np.concatenate([e[k] for e, k in zip(self.emitters, kept, strict=True)]),
             np.concatenate([c[k] for c, k in zip(self.covariance_px2, kept, strict=True)]),
         )
@@ -100,15 +100,28 @@ def _weights(log_evidence: Array) -> Array:
     return np.asarray(weight / weight.sum())
 
 
-def agreed(guesses: Sequence[Array], gate_px: float, least_probability: float) -> Consensus:
-    """Give what equally likely guesses (n, 3) at one frame agree on (see `consensus`)."""
+def agreed(
+    guesses: Sequence[Array],
+    gate_px: float,
+    least_probability: float,
+    *,
+    independent: bool = False,
+) -> Consensus:
+    """Give what equally likely guesses (n, 3) at one frame agree on (see `consensus`).
+
+    Args:
+        guesses: (n, 3) each: x px, y px, photo-electrons.
+        gate_px, least_probability: see `consensus`.
+        independent: none of them is drawn from another, so that each tells as much as any.
+    """
     most = max([len(guess) for guess in guesses], default=0)
     lists = np.zeros((3, len(guesses), max(most, 1)))
     for k, guess in enumerate(guesses):
         lists[:, k, : len(guess)] = guess.T
     counts = np.array([len(guess) for guess in guesses], np.int64)
     x, y, photons = lists
-    return consensus(x, y, photons, counts, gate_px, least_probability)
+    chains = len(guesses) if independent else 1
+    return consensus(x, y, photons, counts, gate_px, least_probability, chains)
 
 
 def refined(
@@ -116,6 +129,8 @@ def refined(
     data: FrameData,
     prior: ScenePrior,
     sigma_px: tuple[float, float],
+    *,
+    flat: bool = False,
 ) -> Refined:
     """Refine guesses at one frame and weigh them crowd by crowd.
 
@@ -124,6 +139,8 @@ def refined(
         data: the frame.
         prior: of density, photons and background; photons are taken as log-normal.
         sigma_px: PSF widths along columns and rows, px.
+        flat: move emitters to the maximum of the likelihood, their photons unbelieved; weights
+            still count the prior.
     """
     shape = data.electrons.shape
     sizes = [len(guess) for guess in guesses]
@@ -147,7 +164,7 @@ def refined(
         start,
         background,
         psf,
-        RefinementPrior(brightness),
+        RefinementPrior(None if flat else brightness),
     )
     fitted = Background(background.basis, found.background, background.sd)
     expected = linearize(found.emitters, fitted, psf).expected_e
@@ -249,11 +266,19 @@ def _bounded(covariance: Array) -> Array:
     return np.asarray(out + 1e-10 * np.eye(2))
 
 
-def _gaussian_rows(emitters: Array, covariance_px2: Array) -> Consensus:
+def gaussian_rows(
+    emitters: Array, covariance_px2: Array, p_exists: Array | None = None
+) -> Consensus:
+    """Give emitters as rows with Gaussian intervals.
+
+    Args:
+        emitters: (n, 3): x px, y px, photo-electrons.
+        covariance_px2: of x and y, (n, 2, 2).
+        p_exists: probability of each; by default all are sure.
+    """
     x, y, photons = emitters.T
     var_x, var_y = covariance_px2[:, 0, 0], covariance_px2[:, 1, 1]
     reach = np.array([-1, -1, 1, 1]) * [QUANTILES_OF_NORMAL[p] for p in (95, 68, 68, 95)]
-    one = np.ones(len(x))
     return Consensus(
         x,
         y,
@@ -264,19 +289,27 @@ def _gaussian_rows(emitters: Array, covariance_px2: Array) -> Consensus:
         np.zeros(len(x)),
         x[:, None] + np.sqrt(var_x)[:, None] * reach,
         y[:, None] + np.sqrt(var_y)[:, None] * reach,
-        one,
+        np.ones(len(x)) if p_exists is None else p_exists,
         np.full(len(x), np.inf),
     )
 
 
 def positions(rows: Consensus, frame: int, pixel_nm: float, *, intervals: bool) -> pd.DataFrame:
-    """Give rows as a table (frame, x_nm, y_nm), with the intervals of x and y if there are any."""
+    """Give rows as a table.
+
+    Returns:
+        frame, x_nm, y_nm, sigma_x_nm, sigma_y_nm, the 68 and 95 % intervals of x and y, and
+        p_exists; deviations and intervals are NaN if there are none.
+    """
+    unit = pixel_nm if intervals else np.nan
     table: dict[str, npt.NDArray[np.generic]] = {"frame": np.full(rows.x_px.size, frame, np.int64)}
-    for axis, place, ends in (
-        ("x", rows.x_px, rows.x_quantiles),
-        ("y", rows.y_px, rows.y_quantiles),
+    for axis, place, variance, ends in (
+        ("x", rows.x_px, rows.var_x_px2, rows.x_quantiles),
+        ("y", rows.y_px, rows.var_y_px2, rows.y_quantiles),
     ):
         table[f"{axis}_nm"] = place * pixel_nm
+        table[f"sigma_{axis}_nm"] = np.sqrt(variance) * unit
         for k, name in enumerate(("lo95", "lo68", "hi68", "hi95")):
-            table[f"{axis}_{name}_nm"] = ends[:, k] * (pixel_nm if intervals else np.nan)
+            table[f"{axis}_{name}_nm"] = ends[:, k] * unit
+    table["p_exists"] = rows.p_exists
     return pd.DataFrame(table)

@@ -114,9 +114,9 @@ class Sight:
         photons = brightness(x, y, light, self.data, self.sigma_px, self.prior.photons.mean)
         return np.stack([x, y, photons], axis=1)
 
-    def refined(self, guesses: list[Array]) -> Refined:
-        """Refine guesses at the frame."""
-        return refined(guesses, self.data, self.prior, self.sigma_px)
+    def refined(self, guesses: list[Array], *, flat: bool = False) -> Refined:
+        """Refine guesses at the frame, by the likelihood alone if `flat`."""
+        return refined(guesses, self.data, self.prior, self.sigma_px, flat=flat)
 
     def generator(self, name: str) -> np.random.Generator:
         """Give a source of randomness."""
@@ -223,8 +223,13 @@ def _shipped(sight: Sight, chains: int, prior: ScenePrior, networks: Networks) -
     return sight.moved(starts, chains, proposals.guide, proposals.margin_px, prior)
 
 
+def draws_moved(sight: Sight, chains: int) -> FramePosterior:
+    """Do with a frame what `sureloc localize` does."""
+    return _shipped(sight, chains, sight.prior, sight.networks)
+
+
 def _draws_moved(sight: Sight, chains: int) -> Consensus:
-    return _shipped(sight, chains, sight.prior, sight.networks).rows
+    return draws_moved(sight, chains).rows
 
 
 def _diffusion_moved(sight: Sight, chains: int) -> Consensus:
@@ -237,7 +242,7 @@ def _moved_broadly(sight: Sight, chains: int) -> Consensus:
 
 def _moved_best(sight: Sight, chains: int) -> Consensus:
     """Refine states of the chains, and keep the likeliest of them in each crowd."""
-    draws = _shipped(sight, chains, sight.prior, sight.networks).draws
+    draws = draws_moved(sight, chains).draws
     picked = np.linspace(0, draws.counts.size - 1, STATES).round().astype(int)
     states = np.stack([draws.x_px, draws.y_px, draws.photons], axis=2)
     return sight.refined([states[k, : draws.counts[k]] for k in picked]).best()
@@ -372,7 +377,7 @@ def worth_of_links(
             rows = way.localize(sight, way.number)
             way.seconds += time.process_time() - begin
             way.tables.append(
-                _within(
+                within(
                     positions(rows, number, pixel, intervals=way.intervals)[
                         rows.p_exists >= LEAST_SHARE
                     ],
@@ -383,7 +388,8 @@ def worth_of_links(
     return [_measured(way, scene, bound) for way in tried]
 
 
-def _within(table: pd.DataFrame, simulated: Simulated) -> pd.DataFrame:
+def within(table: pd.DataFrame, simulated: Simulated) -> pd.DataFrame:
+    """Give the rows of a table that lie in the frame."""
     frame = simulated.recipe.frame
     x, y = table["x_nm"] / frame.pixel_nm, table["y_nm"] / frame.pixel_nm
     inside = x.between(-0.5, frame.width - 0.5) & y.between(-0.5, frame.height - 0.5)

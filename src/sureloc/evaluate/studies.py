@@ -236,6 +236,22 @@ def calibration_error(probability: Array, happened: npt.NDArray[np.bool_], bins:
     return float(np.abs(said - seen).sum() / number.sum())
 
 
+def expected_loss(table: pd.DataFrame, psf_nm: float) -> Array:
+    """Give the doubt of rows, (rows,): a PSF width if they do not exist, else their deviation.
+
+    Args:
+        table: `sigma_x_nm`, `sigma_y_nm` and `p_exists`.
+        psf_nm: PSF width, nm, in units of which losses are.
+    """
+    absent = 1 - table["p_exists"].to_numpy(float)
+    return np.asarray(absent + (1 - absent) * _radial_sigma(table, psf_nm))
+
+
+def _radial_sigma(table: pd.DataFrame, psf_nm: float) -> Array:
+    sigma = table[["sigma_x_nm", "sigma_y_nm"]].to_numpy(float)
+    return np.asarray(np.hypot(*sigma.T) / psf_nm)
+
+
 @dataclass(frozen=True)
 class Filtering:
     """What happens as the least certain rows are dropped.
@@ -272,14 +288,11 @@ def filtering(table: pd.DataFrame, false: npt.NDArray[np.bool_], psf_nm: float) 
         false: which of them are no emitter.
         psf_nm: PSF width, nm.
     """
-    sigma = np.hypot(*table[["sigma_x_nm", "sigma_y_nm"]].to_numpy(float).T) / psf_nm
-    absent = 1 - table["p_exists"].to_numpy(float)
     measures = {
-        "1 - p_exists": absent,
-        "sigma": sigma,
+        "1 - p_exists": 1 - table["p_exists"].to_numpy(float),
+        "sigma": _radial_sigma(table, psf_nm),
         "chi2": table["chi2"].to_numpy(float),
-        # The expected loss of a row: all of a PSF if it does not exist, else its own deviation.
-        "both": absent + (1 - absent) * sigma,
+        "both": expected_loss(table, psf_nm),
         "oracle": false.astype(float),
     }
     dropped = np.linspace(0.0, 1.0, 101)

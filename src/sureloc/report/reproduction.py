@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class Condition:
         frames: of the movie.
         background_e: its background, photo-electrons per pixel.
         labels: columns that its rows get.
+        training: fingerprint of the networks that the study trains itself; empty if it does not.
+        folder: where the study keeps such networks; `run_study` says so.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Condition:
     frames: int
     background_e: float
     labels: Row
+    training: str = ""
+    folder: Path = Path()
 
     def simulate(self, seed: int) -> Simulated:
         """Simulate the movie."""
@@ -120,9 +124,11 @@ def run_study(
             "seed": seed,
             "weights": networks.card.name,
         }
+        if condition.training:
+            origin["training"] = condition.training
         record = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
         if record.get("origin") != origin:
-            measured = study.measure(condition, networks, seed)
+            measured = study.measure(replace(condition, folder=parts), networks, seed)
             record = {"origin": origin, "commit": commit, "rows": measured}
             _write(kept, json.dumps(record, indent=1))
         rows += [{**condition.labels, **row, "commit": record["commit"]} for row in record["rows"]]

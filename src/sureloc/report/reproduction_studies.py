@@ -21,6 +21,7 @@ from sureloc.report.reproduction_charts import (
 from sureloc.report.reproduction_figures import FIGURES, MISMATCH
 from sureloc.report.reproduction_links import LINKS
 from sureloc.report.reproduction_pixels import PIXELS
+from sureloc.report.reproduction_rivals import RIVALS
 from sureloc.report.reproduction_schedules import SCHEDULES
 from sureloc.report.reproduction_sets import SETS
 from sureloc.report.reproduction_unknown import UNKNOWN
@@ -265,6 +266,7 @@ STUDIES = (
     PIXELS,
     SCHEDULES,
     LINKS,
+    RIVALS,
     UNKNOWN,
     FIGURES,
     MISMATCH,

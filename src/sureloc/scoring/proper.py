@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.special import ndtr
 from torch import Tensor
 
 from sureloc.errors import InputError
@@ -57,6 +61,28 @@ def fair_energy_score(
         spread = spread + torch.linalg.vector_norm(draws[i + 1 :] - draws[i], dim=-1).sum(0)
     score: Tensor = skill - spread / (count * (count - 1))
     return score
+
+
+def gaussian_crps(
+    mean: Float[np.ndarray, "*shape"],
+    sd: Float[np.ndarray, "*shape"],
+    truth: Float[np.ndarray, "*shape"],
+) -> Float[np.ndarray, "*shape"]:
+    """Give the continuous ranked probability score of Gaussian predictions.
+
+    Args:
+        mean, sd: of each prediction; with a deviation of 0 it is a single value.
+        truth: what was true.
+
+    Returns:
+        sd (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)) with z = (truth - mean) / sd (Gneiting et
+        al. 2005, eq. 5), and |truth - mean| where the deviation is 0; in the unit of the values.
+    """
+    off = truth - mean
+    z = off / np.where(sd > 0, sd, 1.0)
+    density = np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi)
+    score = sd * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / math.sqrt(math.pi))
+    return np.asarray(np.where(sd > 0, score, np.abs(off)))
 
 
 def _count(draws: Tensor) -> int:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from sureloc.errors import InputError, RecipeError, WeightsError
 from sureloc.networks.phi import Phi
-from sureloc.networks.psi import PsiNetwork
 from sureloc.networks.weights import (
     Card,
     Networks,
@@ -60,7 +59,7 @@ def make_card(
         RecipeError: this phi is not one that Psi can build on, or their kernels differ.
     """
     if not isinstance(phi.network, FastPhiRecipe):
-        raise _not_fast()
+        raise _not_fast(phi)
     if phi.kernel_sigma_fine_px != psi.kernel_sigma_fine_px:
         raise RecipeError(
             f"kernel_sigma_fine_px is {phi.kernel_sigma_fine_px} for phi and "
@@ -91,8 +90,8 @@ def phi_of_training(recipe: PhiTrainingRecipe, folder: Path) -> TrainedPhi:
     """
     phi = build_phi(recipe.network)
     if not isinstance(phi, Phi):
-        raise _not_fast()
-    _load(phi, folder, recipe.fingerprint())
+        raise _not_fast(recipe)
+    load_best(phi, folder, recipe.fingerprint())
     return TrainedPhi(recipe, phi, read_log(folder / LOG))
 
 
@@ -168,15 +167,15 @@ def assemble(
     )
     networks = build_networks(card)
     networks.phi.load_state_dict(phi.network.state_dict())
-    _load(networks.psi, psi[1], psi[0].fingerprint())
+    load_best(networks.psi, psi[1], psi[0].fingerprint())
     _check_same_phi(networks.phi, psi[1])
     return networks, logs
 
 
-def _not_fast() -> RecipeError:
+def _not_fast(recipe: PhiTrainingRecipe) -> RecipeError:
     return RecipeError(
-        "A phi of kind 'paper' has no features at camera resolution for Psi to build on; use one "
-        "of kind 'fast', such as the recipe default."
+        f"A phi of kind {recipe.network.kind!r} has no features for Psi to build on; use one of "
+        "kind 'fast', such as the recipe default."
     )
 
 
@@ -212,7 +211,17 @@ def _best(log: History) -> dict[str, float]:
     return min(reversed(log), key=lambda row: row["score"])
 
 
-def _load(network: Phi | PsiNetwork, folder: Path, fingerprint: str) -> None:
+def load_best(network: nn.Module, folder: Path, fingerprint: str) -> None:
+    """Fill a network with the best averaged weights of a training.
+
+    Args:
+        network: of the training's kind and size.
+        folder: of the training.
+        fingerprint: of its recipe.
+
+    Raises:
+        WeightsError: the weights are missing, broken, or of another recipe.
+    """
     path = folder / BEST
     try:
         state, found = load_file(path), _recipe_of(path)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sureloc.networks.dropout import DropoutPhi
 from sureloc.networks.normalization import network_input
 from sureloc.networks.phi import PaperPhi, Phi
 from sureloc.physics.kde import display_range, peak_of_one
 from sureloc.simulate.tiles import TileBatch, simulate_tiles
 from sureloc.train.engine import Training
-from sureloc.train.recipe import FastPhiRecipe, PhiNetworkRecipe, PhiTrainingRecipe
+from sureloc.train.recipe import (
+    DropoutPhiRecipe,
+    FastPhiRecipe,
+    PhiNetworkRecipe,
+    PhiTrainingRecipe,
+)
 
 _LOSS_SCALE = 100.0  # most fine pixels are empty; this brings the loss to order 1
 
@@ -19,6 +25,8 @@ def build_phi(network: PhiNetworkRecipe) -> Phi | PaperPhi:
     """Build the phi that a recipe describes, with the weights of a fresh start."""
     if isinstance(network, FastPhiRecipe):
         return Phi(network.width, network.dilations)
+    if isinstance(network, DropoutPhiRecipe):
+        return DropoutPhi(network.width, network.dilations, network.dropout)
     return PaperPhi(network.width, network.dilations)
 
 
@@ -57,9 +65,15 @@ class PhiTraining(Training):
             self.recipe.kernel_sigma_fine_px,
         )
         with self.autocast():
-            estimate = self.network(tile_input(tiles))[:, 0]
+            estimate = self._estimate(tile_input(tiles), generator)[:, 0]
         loss: Tensor = _LOSS_SCALE * (estimate.float() - self._target(tiles.kde)).square().mean()
         return loss
+
+    def _estimate(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        if isinstance(self.network, DropoutPhi):
+            return self.network.drawn(frames, generator)
+        estimate: Tensor = self.network(frames)
+        return estimate
 
     def judge(self, generator: torch.Generator) -> dict[str, float]:
         """Give the error's root mean square and the share of the image's variance it leaves."""

@@ -82,7 +82,18 @@ class PaperPhiRecipe(_Strict):
     dilations: tuple[PositiveInt, ...] = (1, 2, 4, 8, 4, 2)
 
 
-PhiNetworkRecipe = Annotated[FastPhiRecipe | PaperPhiRecipe, Field(discriminator="kind")]
+class DropoutPhiRecipe(_Strict):
+    """phi with dropout; see `sureloc.networks.dropout.DropoutPhi`."""
+
+    kind: Literal["dropout"]
+    width: PositiveInt = 96
+    dilations: tuple[PositiveInt, ...] = (1, 2, 2, 2, 1)
+    dropout: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
+PhiNetworkRecipe = Annotated[
+    FastPhiRecipe | PaperPhiRecipe | DropoutPhiRecipe, Field(discriminator="kind")
+]
 
 
 class BatchRecipe(_Strict):
@@ -158,6 +169,13 @@ class PhiTrainingRecipe(TrainingRecipe):
 
     kind: Literal["phi"]
     network: PhiNetworkRecipe = FastPhiRecipe(kind="fast")
+
+
+class MixtureTrainingRecipe(TrainingRecipe):
+    """How a network that describes emitters is trained (`sureloc.networks.mixture`)."""
+
+    kind: Literal["mixture"] = "mixture"
+    network: FastPhiRecipe = FastPhiRecipe(kind="fast")
 
 
 class PsiNetworkRecipe(_Strict):
