@@ -2,10 +2,12 @@
 
     python scripts/foreign_programs.py read PROGRAM FOLDER
     python scripts/foreign_programs.py write PROGRAM FOLDER
+    python scripts/foreign_programs.py run bioimageio FOLDER
 
 `read` reads the tables that tests/test_readers.py has put into FOLDER with PROGRAM's own functions
 and leaves what it got, in its own units, as read_by_PROGRAM.json. `write` has PROGRAM write the
-localizations of FOLDER/rows.json, which are in pixels, into FOLDER. Nothing of sureloc is imported.
+localizations of FOLDER/rows.json, which are in pixels, into FOLDER. `run` tests FOLDER/package.zip
+and runs it on the inputs in FOLDER, one .npy each. Nothing of sureloc is imported.
 """
 
 from __future__ import annotations
@@ -138,10 +140,29 @@ WRITE: dict[str, Callable[[Path, dict[str, Any], dict[str, Any]], None]] = {
 }
 
 
+def run_bioimageio(folder: Path) -> None:
+    import bioimageio.core
+
+    package = folder / "package.zip"
+    summary = bioimageio.core.test_description(package, weight_format="onnx")
+    failed = [(one.name, [e.msg for e in one.errors]) for one in summary.details if one.errors]
+    content = {"status": summary.status, "failed": failed, "passed": len(summary.details)}
+    (folder / "summary.json").write_text(json.dumps(content), encoding="utf-8")
+    inputs = ("electrons", "read_variance", "optics", "noise")
+    sample = bioimageio.core.predict(
+        model=package, inputs={name: np.load(folder / f"{name}.npy") for name in inputs}
+    )
+    for name in ("mean", "draw"):
+        np.save(folder / f"{name}.npy", np.asarray(sample.members[name].data))
+
+
 def main() -> None:
     """Do what the command line says."""
     what, program, place = sys.argv[1:]
     folder = Path(place)
+    if what == "run":
+        run_bioimageio(folder)
+        return
     if what == "write":
         content = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
         WRITE[program](folder, content["rows"], content["info"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import statistics
 import sys
@@ -20,6 +21,8 @@ import sureloc
 from conftest import ROOT
 from sureloc.cli import app as cli
 from sureloc.errors import CameraError, InputError, OutputError, SurelocError
+from sureloc.networks.weights import read_card
+from sureloc.shipped import shipped_weights
 
 PUBLIC = {
     *("__version__", "Camera", "localize_file"),
@@ -73,6 +76,25 @@ def test_every_command_is_documented():
     assert [command for command in all_commands() if f"{command} " not in text] == []
 
 
+def test_the_page_of_commands_is_what_the_program_takes(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    page = importlib.import_module("document_commands").commands_page()
+    written = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert written == page, "run scripts/document_commands.py"
+    for path, command in all_commands().items():
+        section = page.split(f"## {path}\n")[1].split("\n## ")[0]
+        names = [name for one in command.params for name in (*one.opts, *one.secondary_opts)]
+        options = [name for name in names if name.startswith("-")]
+        assert [name for name in options if f"`{name}`" not in section] == []
+
+
+def test_readme_lists_every_command_and_no_other():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(sureloc .*?)` \|", readme, re.MULTILINE)
+    listed = [" ".join(re.match(r"sureloc( [a-z][a-z-]*)+", row)[0].split()) for row in rows]
+    assert sorted(listed) == sorted(all_commands())
+
+
 def test_every_command_and_option_explains_itself():
     for path, command in all_commands().items():
         assert command.help, f"{path} has no docstring"
@@ -89,7 +111,28 @@ def test_version_is_the_same_everywhere(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["sureloc", "--version"])
     with pytest.raises(SystemExit, match="0"):
         cli.main()
-    assert capsys.readouterr().out.strip() == f"sureloc {version}"
+    first, *cards = capsys.readouterr().out.splitlines()
+    assert first == f"sureloc {version}"
+    for name in shipped_weights():
+        card, fingerprint = read_card(name)
+        place = cards.index(f"weights {name}, fingerprint {fingerprint}")
+        assert card.description.startswith(cards[place + 1].strip())
+        for part in ("phi", "psi"):
+            assert f"{card.training[part]['steps']:,} steps" in cards[place + 2]
+
+
+def test_the_version_with_its_weights_answers_without_torch(run_python):
+    program = """
+import sys
+from sureloc.cli import main
+try:
+    main()
+except SystemExit:
+    print(*sys.modules)
+"""
+    loaded = set(run_python("-c", program, "--version").stdout.split())
+    assert "sureloc.shipped" in loaded
+    assert loaded & {"torch", "numpy", "pydantic", "safetensors"} == set()
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sureloc.cli import main
 from sureloc.errors import InputError, WeightsError
 from sureloc.io.weights import write_weights
-from sureloc.networks.weights import load_weights, save_weights, shipped_weights
+from sureloc.networks.weights import load_weights, read_card, save_weights
+from sureloc.shipped import shipped_weights
 from sureloc.train.recipe import PhiTrainingRecipe, PsiTrainingRecipe
 from test_networks import small_networks
 
@@ -215,3 +218,21 @@ print(start - begin, time.process_time() - start)
     # sureloc adds, 0.8 on a slow one, leaves the rest alone. A busy machine stretches both.
     timed = [run_python("-c", program).stdout.split() for _ in range(2)]
     assert min(float(ours) for _, ours in timed) < 1.5
+
+
+def test_the_commands_list_and_show_weights(saved, capsys, monkeypatch):
+    def said(*arguments):
+        monkeypatch.setattr(sys, "argv", ["sureloc", "weights", *arguments])
+        with pytest.raises(SystemExit, match="0"):
+            main()
+        return capsys.readouterr().out
+
+    assert [line.split()[0] for line in said("list").splitlines()] == ["default", "fast"]
+    assert all(read_card(name)[1] in said("list") for name in shipped_weights())
+    assert json.loads(said("show", str(saved), "--json")) == json.loads(
+        saved.with_suffix(".json").read_text()
+    )
+    shown = " ".join(said("show", "fast").split())
+    assert read_card("fast")[1] in shown
+    assert "sigma_px 0.8 to 1.8" in shown
+    assert "not said" in said("show", str(saved))

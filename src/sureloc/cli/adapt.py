@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sureloc.cli import completion
+
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
@@ -37,7 +39,11 @@ def adapt(
         ),
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="Weights to start from: name, .safetensors file or folder.")
+        str,
+        typer.Option(
+            help="Weights to start from: name, .safetensors file or folder.",
+            autocompletion=completion.weights,
+        ),
     ] = "fast",
     force: Annotated[
         bool, typer.Option("--force", help="Train although the weights cover the movie.")

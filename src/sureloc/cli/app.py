@@ -27,20 +27,29 @@ COMMANDS = (
     *("drift", "link", "filter", "render", "resolution", "audit"),
     *("calibrate_camera", "inspect", "adapt"),  # a command's dashes are underscores here
 )
-GROUPS = ("train",)
+GROUPS = ("train", "weights")
 
 
 def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"sureloc {__version__}")
-        raise typer.Exit
+    if not wanted:
+        return
+    from sureloc.shipped import describe_weights, shipped_weights
+
+    typer.echo(f"sureloc {__version__}")
+    for one in map(describe_weights, shipped_weights()):
+        typer.echo(f"weights {one.name}, fingerprint {one.fingerprint}")
+        typer.echo(f"    {one.summary}\n    {one.training}.")
+    raise typer.Exit
 
 
 def _sureloc(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Show the version and leave."
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Show the version and the shipped weights, and leave.",
         ),
     ] = False,
 ) -> None:
@@ -52,7 +61,6 @@ def _build() -> typer.Typer:
     application = typer.Typer(
         name="sureloc",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )

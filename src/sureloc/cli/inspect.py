@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sureloc.cli import completion
+
 if TYPE_CHECKING:
     from sureloc.calibrate.inspection import Inspection
     from sureloc.networks.weights import Networks
@@ -32,7 +34,10 @@ def inspect(
     ] = None,
     weights: Annotated[
         str,
-        typer.Option(help="Weights to compare with: name, .safetensors file or adapted folder."),
+        typer.Option(
+            help="Weights to compare with: name, .safetensors file or adapted folder.",
+            autocompletion=completion.weights,
+        ),
     ] = "fast",
     picture: Annotated[
         Path | None, typer.Option(help="New PNG: frames, spots, noise and histograms.")

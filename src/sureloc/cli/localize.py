@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from sureloc.cli import completion
+
 RATE_FRAMES = 30  # over which the speed is averaged
 STOPPED = 130  # exit code after Ctrl-C, as shells have it
 REFUSED = 3  # exit code of a run that finished, but must not be trusted
@@ -55,7 +57,8 @@ def localize(
     weights: Annotated[
         str,
         typer.Option(
-            help="Name of shipped weights, a .safetensors file, or a folder of `sureloc adapt`."
+            help="Name of shipped weights, a .safetensors file, or a folder of `sureloc adapt`.",
+            autocompletion=completion.weights,
         ),
     ] = "fast",
     device: Annotated[str, typer.Option(help="For the networks: auto, cpu or cuda.")] = "auto",

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sureloc.cli import completion
+
 if TYPE_CHECKING:
     from sureloc.simulate.movie import MovieChunk
     from sureloc.simulate.recipe import Recipe
@@ -19,7 +21,8 @@ def simulate(
         str,
         typer.Argument(
             help="Name of a shipped recipe (paper, peers, uniform, crowded_filaments, rings, "
-            "nanoruler, lattice, dna_paint, palm_emccd) or path of a YAML file."
+            "nanoruler, lattice, dna_paint, palm_emccd) or path of a YAML file.",
+            autocompletion=completion.recipes,
         ),
     ],
     frames: Annotated[int, typer.Option(min=1, help="Number of frames.")],

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sureloc.cli import completion
+
 if TYPE_CHECKING:
     import lightning.pytorch as pl
 
@@ -34,7 +36,8 @@ RecipeArgument = Annotated[
     str,
     typer.Argument(
         help="Name of a shipped recipe (default, smoke, paper, rivals; for Psi also one_step) or "
-        "path of a YAML file."
+        "path of a YAML file.",
+        autocompletion=completion.training_recipes,
     ),
 ]
 OutOption = Annotated[
@@ -82,7 +85,8 @@ def train_psi(
         str,
         typer.Option(
             help="Trained phi: a folder of `sureloc train phi`, the name of shipped weights "
-            "(default), or the path of a .safetensors file."
+            "(default), or the path of a .safetensors file.",
+            autocompletion=completion.weights,
         ),
     ],
     out: OutOption,
@@ -114,7 +118,11 @@ def train_psi(
 @train.command("export")
 def export(
     phi: Annotated[
-        str, typer.Argument(help="The trained phi: its folder, or weights by name or path.")
+        str,
+        typer.Argument(
+            help="The trained phi: its folder, or weights by name or path.",
+            autocompletion=completion.weights,
+        ),
     ],
     psi: Annotated[Path, typer.Argument(help="Folder of the Psi that was trained on it.")],
     out: Annotated[Path, typer.Option(help="New .safetensors file; its card goes beside it.")],
@@ -144,7 +152,10 @@ def export(
 def search(
     weights: Annotated[
         str,
-        typer.Argument(help="Name of shipped weights (default) or path of a .safetensors file."),
+        typer.Argument(
+            help="Name of shipped weights (default) or path of a .safetensors file.",
+            autocompletion=completion.weights,
+        ),
     ],
     out: Annotated[Path, typer.Option(help="New folder for the table and the picture.")],
     tiles: Annotated[int, typer.Option(min=2, help="Held-out tiles.")] = 64,

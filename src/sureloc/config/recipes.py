@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from sureloc.errors import RecipeError
+from sureloc.shipped import recipe_names
 from sureloc.simulate.recipe import Recipe
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -21,11 +22,7 @@ Location = Sequence[int | str]
 
 def shipped_recipes() -> dict[str, str]:
     """Give the names of the scenes that come with sureloc and their one-sentence descriptions."""
-    folder = resources.files("sureloc") / "recipes"
-    names = sorted(
-        item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml")
-    )
-    return {name: load_recipe(name).description for name in names}
+    return {name: load_recipe(name).description for name in recipe_names()}
 
 
 def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

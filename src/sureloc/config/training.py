@@ -10,6 +10,7 @@ import yaml
 
 from sureloc.config.recipes import check, read_mapping
 from sureloc.errors import RecipeError
+from sureloc.shipped import training_recipe_names
 from sureloc.train.recipe import PhiTrainingRecipe, TrainingRecipe
 
 Plan = TypeVar("Plan", bound=TrainingRecipe)
@@ -17,10 +18,7 @@ Plan = TypeVar("Plan", bound=TrainingRecipe)
 
 def shipped_training_recipes(model: type[TrainingRecipe]) -> tuple[str, ...]:
     """Give the names of the shipped recipes of one kind, such as default and smoke."""
-    prefix = f"{_kind(model)}_"
-    folder = resources.files("sureloc") / "recipes" / "train"
-    names = (item.name.removesuffix(".yaml") for item in folder.iterdir())
-    return tuple(sorted(n.removeprefix(prefix) for n in names if n.startswith(prefix)))
+    return training_recipe_names(_kind(model))
 
 
 def load_training_recipe(model: type[Plan], name_or_path: str | Path) -> Plan:

@@ -23,7 +23,6 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -82,7 +81,7 @@ def denoiser_of(network: Network, target: Target) -> Denoiser:
 
     def denoise(noisy: Tensor, gamma: float) -> Tensor:
         log_snr = math.log(gamma) - math.log1p(-gamma)
-        each = torch.full((len(noisy),), log_snr, dtype=noisy.dtype, device=noisy.device)
+        each = noisy.new_full((noisy.shape[0],), log_snr)
         return clean_estimate(target, noisy, gamma, network(noisy, each))
 
     return denoise

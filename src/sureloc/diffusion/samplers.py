@@ -13,6 +13,7 @@ is from right, and docs/schedules.md what happens else.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, Protocol, runtime_checkable
 
@@ -24,6 +25,8 @@ from sureloc.diffusion.noise import Generators, white_noise
 from sureloc.diffusion.schedules import Levels
 
 Start = Float[Tensor, "items *shape"]
+# Floats where a graph is traced, as a traced tensor's values cannot be looked at.
+Gammas = Levels | Sequence[float]
 
 
 @runtime_checkable
@@ -31,7 +34,7 @@ class Sampler(Protocol):
     """What every function of this module is."""
 
     def __call__(
-        self, denoiser: Denoiser, start: Start, levels: Levels, generator: Generators = (), /
+        self, denoiser: Denoiser, start: Start, levels: Gammas, generator: Generators = (), /
     ) -> Float[Tensor, "items *shape"]:
         """Draw images.
 
@@ -47,7 +50,7 @@ class Sampler(Protocol):
 def ancestral(
     denoiser: Denoiser,
     start: Start,
-    levels: Levels,
+    levels: Gammas,
     generator: Generators = (),
     variance: Literal["beta", "posterior"] = "beta",
 ) -> Float[Tensor, "items *shape"]:
@@ -59,7 +62,7 @@ def ancestral(
     data of a single image. One evaluation a level.
     """
     y = start
-    for now, after in pairwise(levels.tolist()):
+    for now, after in pairwise(_floats(levels)):
         beta = 1.0 - now / after
         epsilon = (y - math.sqrt(now) * denoiser(y, now)) / math.sqrt(1.0 - now)
         mean = (y - beta / math.sqrt(1.0 - now) * epsilon) / math.sqrt(1.0 - beta)
@@ -69,20 +72,20 @@ def ancestral(
 
 
 def ddim(
-    denoiser: Denoiser, start: Start, levels: Levels, _generator: Generators = ()
+    denoiser: Denoiser, start: Start, levels: Gammas, _generator: Generators = ()
 ) -> Float[Tensor, "items *shape"]:
     """Draw by the deterministic first-order solver (Song, Meng and Ermon 2021, eq. 12, eta = 0).
 
     y' = sqrt(gamma') D + sqrt(1 - gamma') eps. One evaluation a level.
     """
     y = start
-    for now, after in pairwise(levels.tolist()):
+    for now, after in pairwise(_floats(levels)):
         y = _exponential_step(y, denoiser(y, now), now, after)
     return denoiser(y, float(levels[-1]))
 
 
 def dpm_solver_2m(
-    denoiser: Denoiser, start: Start, levels: Levels, _generator: Generators = ()
+    denoiser: Denoiser, start: Start, levels: Gammas, _generator: Generators = ()
 ) -> Float[Tensor, "items *shape"]:
     """Draw by DPM-Solver++(2M), of second order (Lu et al. 2022, algorithm 2).
 
@@ -90,7 +93,7 @@ def dpm_solver_2m(
     from this level and the one before: D + h / (2 h_before) (D - D_before). One evaluation a level.
     """
     y, before, width_before = start, start, math.inf
-    for now, after in pairwise(levels.tolist()):
+    for now, after in pairwise(_floats(levels)):
         clean, width = denoiser(y, now), _width(now, after)
         ahead = clean + width / (2.0 * width_before) * (clean - before)
         y = _exponential_step(y, ahead, now, after)
@@ -99,7 +102,7 @@ def dpm_solver_2m(
 
 
 def unipc(
-    denoiser: Denoiser, start: Start, levels: Levels, _generator: Generators = ()
+    denoiser: Denoiser, start: Start, levels: Gammas, _generator: Generators = ()
 ) -> Float[Tensor, "items *shape"]:
     """Draw by DPM-Solver++(2M) whose every step is corrected once its end is known.
 
@@ -107,7 +110,7 @@ def unipc(
     both denoised images, (D + D') / 2, before the next one starts (Zhao et al. 2023: UniP of order
     2, UniC of order 1 with B = e^h - 1). Second order. One evaluation a level.
     """
-    gammas = levels.tolist()
+    gammas = _floats(levels)
     y, before, width_before = start, start, math.inf
     clean = denoiser(y, gammas[0])
     for now, after in pairwise(gammas):
@@ -120,14 +123,14 @@ def unipc(
 
 
 def heun(
-    denoiser: Denoiser, start: Start, levels: Levels, _generator: Generators = ()
+    denoiser: Denoiser, start: Start, levels: Gammas, _generator: Generators = ()
 ) -> Float[Tensor, "items *shape"]:
     """Draw by Heun's second-order solver in sigma (Karras et al. 2022, algorithm 1).
 
     Two evaluations a level, one at the last.
     """
     y = start
-    for now, after in pairwise(levels.tolist()):
+    for now, after in pairwise(_floats(levels)):
         sigma, sigma_after = _sigma(now), _sigma(after)
         x = y / math.sqrt(now)
         slope = (x - denoiser(y, now)) / sigma
@@ -140,6 +143,10 @@ def heun(
 def evaluations(sampler: Sampler, levels: int) -> int:
     """Give how often a sampler of this module runs the denoiser for so many levels."""
     return 2 * levels - 1 if sampler is heun else levels
+
+
+def _floats(levels: Gammas) -> list[float]:
+    return levels.tolist() if isinstance(levels, Tensor) else list(levels)
 
 
 def _exponential_step(y: Tensor, clean: Tensor, now: float, after: float) -> Tensor:

@@ -11,7 +11,8 @@ from pathlib import Path
 from sureloc.config.training import load_training_recipe
 from sureloc.errors import InputError
 from sureloc.io.output import new_file
-from sureloc.networks.weights import Networks, load_weights, save_weights, shipped_weights
+from sureloc.networks.weights import Networks, load_weights, save_weights
+from sureloc.shipped import shipped_weights
 from sureloc.train.engine import write_log
 from sureloc.train.export import TrainedPhi, phi_of_training, phi_of_weights, read_log
 from sureloc.train.recipe import PhiTrainingRecipe

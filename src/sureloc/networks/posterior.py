@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -166,9 +167,14 @@ def see_tiles(
     """
     frames = channels.contiguous(memory_format=torch.channels_last)
     with autocast_for(networks.device, precision):
-        trunk = networks.phi.trunk(frames)
-        estimate = fold(networks.phi.read(trunk)).float()
-        condition = networks.psi.condition(frames, trunk, estimate)
+        return seen_by(networks, frames)
+
+
+def seen_by(networks: Networks, frames: Float[Tensor, "tiles channels height width"]) -> SeenTiles:
+    """Do what `see_tiles` does, in the precision and with the gradients of the caller."""
+    trunk = networks.phi.trunk(frames)
+    estimate = fold(networks.phi.read(trunk)).float()
+    condition = networks.psi.condition(frames, trunk, estimate)
     return SeenTiles(condition, estimate, centre_of(networks.card.draws.data, estimate))
 
 
@@ -241,7 +247,7 @@ def centre_of(
 def psi_denoiser(
     psi: PsiNetwork,
     condition: Float[Tensor, "tiles features height width"],
-    autocast: torch.autocast,
+    autocast: AbstractContextManager[object],
     target: Target = "preconditioned",
 ) -> Denoiser:
     """Give Psi as the denoiser of residuals, folded and of unit variance, that samplers take.

@@ -22,7 +22,7 @@ from sureloc.networks.blocks import ResidualBlock
 
 Conditioning = Literal["yhat", "x", "both"]
 _FOLDED = 16
-_COARSE_PX = 4  # camera pixels along a side of a pixel of the overview
+COARSE_PX = 4  # camera pixels along a side of a pixel of the overview
 _FREQUENCIES = 8
 
 
@@ -76,14 +76,14 @@ def coarse(
     features: Float[Tensor, "tiles width rows columns"],
 ) -> Float[Tensor, "tiles width coarse_rows coarse_columns"]:
     """Average squares of 4 x 4 camera pixels; those at the far edges over what is there."""
-    return functional.avg_pool2d(features, _COARSE_PX, ceil_mode=True, count_include_pad=False)
+    return functional.avg_pool2d(features, COARSE_PX, ceil_mode=True, count_include_pad=False)
 
 
 def refined(
     features: Float[Tensor, "tiles width coarse_rows coarse_columns"], rows: int, columns: int
 ) -> Float[Tensor, "tiles width rows columns"]:
     """Give every camera pixel its square's value, the adjoint of `coarse` but for a factor."""
-    return functional.interpolate(features, scale_factor=_COARSE_PX)[:, :, :rows, :columns]
+    return functional.interpolate(features, scale_factor=COARSE_PX)[:, :, :rows, :columns]
 
 
 class Conditioner(nn.Module):

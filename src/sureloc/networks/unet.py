@@ -180,7 +180,7 @@ class UNetPsi(PsiNetwork):
             condition: the result of `condition`, of each draw or one for all.
         """
         seen = functional.pixel_shuffle(condition, _FINE).to(noisy)
-        fine = torch.cat([unfold(noisy), seen.expand(len(noisy), -1, -1, -1)], dim=1)
+        fine = torch.cat([unfold(noisy), seen.expand(noisy.shape[0], -1, -1, -1)], dim=1)
         height, width = fine.shape[2:]
         embedded = self.embedding(log_snr)
         far = (0, -width % self._multiple, 0, -height % self._multiple)

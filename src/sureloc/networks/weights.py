@@ -28,6 +28,7 @@ from sureloc.errors import WeightsError
 from sureloc.networks.phi import Phi
 from sureloc.networks.psi import Psi, PsiNetwork
 from sureloc.networks.unet import UNetPsi
+from sureloc.shipped import fingerprint, shipped_weights
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1, le=4096)]
@@ -231,25 +232,14 @@ def build_networks(card: Card) -> Networks:
     return Networks(phi, psi, card)
 
 
-def shipped_weights() -> tuple[str, ...]:
-    """Give the names of the weights that come with sureloc."""
-    folder = resources.files("sureloc") / "weights"
-    if not folder.is_dir():
-        return ()
-    names = (item.name for item in folder.iterdir())
-    return tuple(
-        sorted(n.removesuffix(".safetensors") for n in names if n.endswith(".safetensors"))
-    )
-
-
 def load_weights(
     name_or_path: str | Path = "default", device: torch.device | str = "cpu"
 ) -> Networks:
     """Load trained networks.
 
     Args:
-        name_or_path: a name of `shipped_weights`, the path of a .safetensors file whose card lies
-            beside it as .json, or a folder that holds one such file.
+        name_or_path: a name of `sureloc.shipped.shipped_weights`, the path of a .safetensors file
+            whose card lies beside it as .json, or a folder that holds one such file.
         device: where the networks shall live.
 
     Returns:
@@ -259,13 +249,23 @@ def load_weights(
         WeightsError: there is no such file, it is no safetensors file, or file and card do not
             belong together.
     """
-    arrays, text, source = _read(name_or_path)
-    card = _parse_card(text, source)
-    networks = build_networks(card)
+    blob, text, source = _read(name_or_path)
+    arrays = _arrays(blob, source)
+    networks = build_networks(_parse_card(text, source))
     for part, network in (("phi", networks.phi), ("psi", networks.psi)):
         _fill(network, arrays, part, source)
         network.to(device)
     return networks
+
+
+def read_card(name_or_path: str | Path) -> tuple[Card, str]:
+    """Read the card of weights and the fingerprint of their file, see `load_weights`.
+
+    Raises:
+        WeightsError: there are no such weights, or the card cannot be used.
+    """
+    blob, text, source = _read(name_or_path)
+    return _parse_card(text, source), fingerprint(blob)
 
 
 def save_weights(networks: Networks, path: Path, card_path: Path | None = None) -> None:
@@ -280,7 +280,7 @@ def save_weights(networks: Networks, path: Path, card_path: Path | None = None) 
     (card_path or path.with_suffix(".json")).write_text(card + "\n", encoding="utf-8")
 
 
-def _read(name_or_path: str | Path) -> tuple[dict[str, Tensor], str, str]:
+def _read(name_or_path: str | Path) -> tuple[bytes, str, str]:
     path = Path(name_or_path)
     if path.is_dir() and str(name_or_path) not in shipped_weights():
         path = _only_file(path)
@@ -294,7 +294,7 @@ def _read(name_or_path: str | Path) -> tuple[dict[str, Tensor], str, str]:
         folder = resources.files("sureloc") / "weights"
         blob = (folder / f"{name_or_path}.safetensors").read_bytes()
         text = (folder / f"{name_or_path}.json").read_text(encoding="utf-8")
-        return load_arrays(blob), text, f"The weights {name_or_path}"
+        return blob, text, f"The weights {name_or_path}"
     if path.suffix != ".safetensors":
         raise WeightsError(
             f"{path} is no .safetensors file. Other formats can run code when they are opened; "
@@ -308,11 +308,15 @@ def _read(name_or_path: str | Path) -> tuple[dict[str, Tensor], str, str]:
             f"{path} or the card {path.with_suffix('.json').name} beside it cannot be read: "
             f"{error}. Both are needed."
         ) from error
+    return blob, text, str(path)
+
+
+def _arrays(blob: bytes, source: str) -> dict[str, Tensor]:
     try:
-        return load_arrays(blob), text, str(path)
+        return load_arrays(blob)
     except SafetensorError as error:
         raise WeightsError(
-            f"{path} is named .safetensors but is none: {error}. Export the weights again."
+            f"{source} is named .safetensors but is none: {error}. Export the weights again."
         ) from error
 
 

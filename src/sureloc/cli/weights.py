@@ -1,0 +1,115 @@
+"""`sureloc weights`: which there are, how they came to be, and copies for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sureloc.cli import completion
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sureloc.networks.weights import Card
+
+weights = typer.Typer(
+    help="List, explain and export weights.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+WeightsArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Name of shipped weights, a .safetensors file, or a folder of `sureloc adapt`.",
+        autocompletion=completion.weights,
+    ),
+]
+
+
+@weights.command("list")
+def list_weights() -> None:
+    """List the weights that come with sureloc, one a line."""
+    from sureloc.shipped import describe_weights, shipped_weights
+
+    for name in shipped_weights():
+        one = describe_weights(name)
+        typer.echo(f"{name}  {one.size_bytes / 1e6:.1f} MB  {one.fingerprint}  {one.summary}")
+
+
+@weights.command("show")
+def show(
+    weights: WeightsArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole card as JSON.")] = False,
+) -> None:
+    """Show the card of weights: what they are for, how they were trained, what was measured."""
+    from rich.console import Console
+
+    from sureloc.networks.weights import read_card
+
+    card, fingerprint = read_card(weights)
+    if as_json:
+        typer.echo(card.model_dump_json(indent=2))
+    else:
+        Console().print(_table(card, fingerprint))
+
+
+@weights.command("export")
+def export(
+    weights: WeightsArgument,
+    out: Annotated[
+        Path, typer.Option(help="New file: .onnx, or .zip for a package of bioimage.io.")
+    ],
+) -> None:
+    """Write weights as a network for other programs, from camera frames to images.
+
+    It takes electrons, read variance, PSF width and noise, and gives the mean image and a draw at
+    four times the sampling. Needs the extra: pip install 'sureloc[onnx]'.
+    """
+    from sureloc.io.frame_models import write_frame_model
+    from sureloc.networks.weights import load_weights, read_card
+
+    write_frame_model(load_weights(weights), read_card(weights)[1], out)
+    typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+def _table(card: Card, fingerprint: str) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows = {
+        "name": card.name,
+        "description": card.description,
+        "fingerprint": fingerprint,
+        "draws": f"{card.draws.evaluations} evaluations of Psi, sampler {card.draws.sampler}",
+        "kernel": f"{card.kernel_sigma_fine_px:g} fine px, standard deviation",
+    }
+    for part, shown in (("phi", "phi"), ("psi", "Psi")):
+        rows |= {
+            f"{shown} was trained": _numbers(card.training.get(part, {}), leave=("recipe",)),
+            f"{shown} was trained for": _numbers(_conditions(card, part)),
+            f"{shown} scored": _numbers(card.metrics.get(part, {})),
+        }
+    for name, value in rows.items():
+        table.add_row(name, Text(value or "not said"))
+    return table
+
+
+def _conditions(card: Card, part: str) -> dict[str, object]:
+    recipe = card.training.get(part, {}).get("recipe", {})
+    conditions: dict[str, object] = recipe.get("conditions", {})
+    return conditions
+
+
+def _numbers(values: dict[str, object], leave: tuple[str, ...] = ()) -> str:
+    shown = {name: value for name, value in values.items() if name not in leave}
+    return ", ".join(f"{name} {_number(value)}" for name, value in shown.items())
+
+
+def _number(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " to ".join(_number(one) for one in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,202 @@
+"""Exported weights: onnxruntime and bioimageio.core get from them what PyTorch gets."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import zipfile
+from importlib.util import find_spec
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from conftest import ROOT
+from sureloc.errors import InputError, WeightsError
+from sureloc.io import frame_models
+from sureloc.io.frame_models import check_sizes_are_free, write_frame_model
+from sureloc.networks.blocks import unfold
+from sureloc.networks.frame_model import FrameModel, example_inputs
+from sureloc.networks.posterior import posterior_images
+from sureloc.networks.weights import DrawsCard, Networks, UNetCard, build_networks, save_weights
+from sureloc.seeds import torch_generator
+from test_networks import small_networks, stirred
+
+TOLERANCE = 1e-5  # mass per fine pixel; the peak of one emitter is 0.15
+NAMES = ("electrons", "read_variance", "optics", "noise")
+
+
+def networks_of(**psi) -> Networks:
+    card = small_networks().card
+    card = card.model_copy(
+        update={
+            "psi": card.psi.model_copy(update=psi),
+            "draws": DrawsCard(target="preconditioned", evaluations=2),
+        }
+    )
+    networks = build_networks(card)
+    for network in (networks.phi, networks.psi):
+        stirred(network, 3).float()
+    return networks
+
+
+@pytest.fixture(scope="module", params=[0, 1], ids=["local", "overview"])
+def exported(request, tmp_path_factory, run_python):
+    """Give networks, and the package that the command writes of them.
+
+    In a process of its own: to check documented shapes, as tests do here, fixes traced sizes.
+    """
+    networks = networks_of(overview=request.param)
+    folder = tmp_path_factory.mktemp("exported")
+    weights, package = folder / "weights.safetensors", folder / "package.zip"
+    save_weights(networks, weights)
+    command = ("-c", "from sureloc.cli import main; main()", "weights", "export", str(weights))
+    said = run_python(*command, "--out", str(package), timeout_s=1200)
+    assert str(package) in said.stdout
+    assert said.stderr == ""
+    return networks, package
+
+
+def inputs_of(frames, shape, seed=1):
+    return example_inputs(frames, shape, torch.Generator().manual_seed(seed))
+
+
+# --- The network --------------------------------------------------------------------------------
+
+
+def test_the_frame_model_gives_the_images_that_sureloc_draws():
+    networks = networks_of()
+    electrons, variance, _, _ = inputs_of(1, (20, 24))
+    wanted = posterior_images(
+        networks, electrons[:, 0], variance[0, 0], 1.2, 2.0, 1, 5, [7], precision="float32"
+    )
+    noise = torch.randn((1, 16, 20, 24), generator=torch_generator(5, "draw", 7, 0))
+    optics = torch.tensor([[1.2, 2.0]])
+    mean, draw = FrameModel(networks)(electrons, variance, optics, unfold(noise))
+    torch.testing.assert_close(mean[:, 0], wanted.yhat, rtol=0, atol=1e-6)
+    torch.testing.assert_close(draw[:, 0], wanted.draws[:, 0], rtol=0, atol=1e-6)
+    assert not torch.allclose(mean, draw, atol=1e-3)
+
+
+def test_pixels_beyond_the_stated_reach_change_nothing():
+    model = FrameModel(networks_of())
+    inputs = list(inputs_of(1, (8, 80)))
+    before = model(*inputs)
+    inputs[0] = inputs[0].clone()
+    inputs[0][..., 0] += 500.0
+    for radius, old, new in zip(
+        (model.mean_radius_px, model.draw_radius_px), before, model(*inputs), strict=True
+    ):
+        changed = ((new - old).abs() > 1e-7).any(dim=2)[0, 0].nonzero()
+        assert 0 < int(changed.max()) < 4 * (radius + 1)
+
+
+def test_draws_with_noise_at_every_step_are_refused():
+    networks = networks_of()
+    card = networks.card.model_copy(update={"draws": DrawsCard(sampler="ancestral")})
+    with pytest.raises(WeightsError, match=r"'ancestral'.*dpm_solver_2m"):
+        FrameModel(Networks(networks.phi, networks.psi, card))
+
+
+def test_u_nets_are_refused():
+    card = small_networks().card.model_copy(
+        update={"psi": UNetCard(kind="unet", width=4, multipliers=(1,), attention_halvings=())}
+    )
+    with pytest.raises(WeightsError, match="U-Net"):
+        FrameModel(build_networks(card))
+
+
+# --- Files --------------------------------------------------------------------------------------
+
+
+def test_onnxruntime_gets_what_pytorch_gets_at_any_size_and_number(exported):
+    networks, path = exported
+    model = FrameModel(networks)
+    graph = zipfile.ZipFile(path).read("weights.onnx")
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map["weights"] == "test"
+    odd = model.multiple_px == 1
+    for frames, shape in ((1, (32, 32)), (3, (41, 57) if odd else (44, 60)), (2, (8, 72))):
+        inputs = inputs_of(frames, shape)
+        fed = {name: one.numpy() for name, one in zip(NAMES, inputs, strict=True)}
+        got = session.run(["mean", "draw"], fed)
+        with torch.inference_mode():
+            wanted = model(*inputs)
+        for mine, yours in zip(wanted, got, strict=True):
+            assert mine.shape == yours.shape == (frames, 1, 4 * shape[0], 4 * shape[1])
+            assert float(mine.std()) > 100 * TOLERANCE
+            np.testing.assert_allclose(yours, mine.numpy(), rtol=0, atol=TOLERANCE)
+
+
+def test_a_graph_for_one_size_is_refused():
+    def graph(*sizes):
+        tensor = onnx.helper.make_tensor_value_info("electrons", onnx.TensorProto.FLOAT, sizes)
+        return onnx.helper.make_model(onnx.helper.make_graph([], "frames", [tensor], []))
+
+    check_sizes_are_free(graph("frames", 1, "rows", "columns"))
+    for sizes in ((2, 1, "rows", "columns"), ("frames", 1, "rows", 20)):
+        with pytest.raises(WeightsError, match="electrons of one size only"):
+            check_sizes_are_free(graph(*sizes))
+
+
+def python_with_bioimageio():
+    """Give the Python of scripts/readers.txt if it can import bioimageio.core, or skip."""
+    given = os.environ.get("SURELOC_READERS")
+    if given and not subprocess.run([given, "-c", "import bioimageio.core"]).returncode:
+        return given
+    pytest.skip(
+        "bioimageio.core is not installed; scripts/readers.txt says how, and SURELOC_READERS must "
+        "name the Python that has it"
+    )
+
+
+def test_bioimageio_validates_the_package_and_runs_it(exported, tmp_path):
+    networks, package = exported
+    (tmp_path / "package.zip").write_bytes(package.read_bytes())
+    inputs = inputs_of(2, (70, 75) if networks.radius_px else (68, 76))
+    for name, one in zip(NAMES, inputs, strict=True):
+        np.save(tmp_path / f"{name}.npy", one.numpy())
+    done = subprocess.run(
+        [
+            python_with_bioimageio(),
+            str(ROOT / "scripts" / "foreign_programs.py"),
+            *("run", "bioimageio", str(tmp_path)),
+        ],
+        env=os.environ | {"PYTHONPATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["status"], summary["failed"]) == ("passed", [])
+    with torch.inference_mode():
+        wanted = FrameModel(networks)(*inputs)
+    for name, mine in zip(("mean", "draw"), wanted, strict=True):
+        got = np.load(tmp_path / f"{name}.npy")
+        np.testing.assert_allclose(got, mine.numpy(), rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights"])
+def test_other_endings_are_refused(tmp_path, name):
+    with pytest.raises(InputError, match=r"written as \.onnx, or as \.zip"):
+        write_frame_model(networks_of(), "", tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_are_not_replaced(tmp_path):
+    (tmp_path / "weights.onnx").touch()
+    with pytest.raises(InputError, match="exists already"):
+        write_frame_model(networks_of(), "", tmp_path / "weights.onnx")
+
+
+def test_without_the_extra_it_says_which(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        frame_models, "find_spec", lambda name: None if name == "onnxscript" else find_spec(name)
+    )
+    with pytest.raises(InputError, match=r"pip install 'sureloc\[onnx\]'"):
+        write_frame_model(networks_of(), "", tmp_path / "weights.onnx")
+    assert list(tmp_path.iterdir()) == []
