@@ -114,7 +114,6 @@ STANDS_IN = {
     "coming_from.md": with_movie_and_result,
     "files.md": with_foreign_tables,
     "images_and_resolution.md": with_result,
-    "inspect_and_adapt.md": with_movie,
     "worked_examples.md": with_pores_and_rulers,
 }
 
