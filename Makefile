@@ -7,7 +7,7 @@ STAMP := $(VENV)/installed.stamp
 VIEWER_STAMP := $(VENV)/viewer.stamp
 SCREEN := $(shell command -v xvfb-run > /dev/null && echo xvfb-run -a env QT_QPA_PLATFORM=xcb)
 
-.PHONY: demo test test-viewer check clean
+.PHONY: demo test test-viewer check docs clean
 
 demo: $(STAMP)
 	rm -rf demo
@@ -23,20 +23,24 @@ test-viewer: $(VIEWER_STAMP)
 		tests/test_viewer_widgets.py --cov sureloc.viewer --cov-config /dev/null \
 		--cov-report term --cov-fail-under 95
 
+# The documentation as a site, in ./site: index.html opens in a browser, without a network.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 check: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) demo site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
 # Written last, so that an installation that broke off is done again.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 		"sureloc needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,docs]'
 	touch $@
 
 $(VIEWER_STAMP): $(STAMP)

@@ -34,6 +34,8 @@ TEXT = """# How likely a frame is: the exact sum and its approximation
 A pixel that expects `omega` photo-electrons and has read variance `v` (electrons^2) reads `e` with
 the density
 
+<!-- not run: a formula -->
+
     p(e | omega) = sum_q Poisson(q; omega) Normal(e; q, v)                          (seed eq. 1)
 
 `poisson_gaussian_log_likelihood` sums it; that costs some hundred terms a pixel. Fits and chains

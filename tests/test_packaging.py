@@ -209,16 +209,6 @@ def test_readme_shows_the_two_commands_that_the_makefile_knows():
     assert all(f"\n{target}:" in makefile for target in shown)
 
 
-def test_python_in_readme_prints_what_it_says(capsys):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - our own page
-        promised = re.findall(r"^print\(.*\)  # (.*)$", block, re.MULTILINE)
-        assert capsys.readouterr().out.splitlines() == promised
-
-
 # --- Files --------------------------------------------------------------------------------------
 
 

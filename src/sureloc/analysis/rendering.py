@@ -31,9 +31,11 @@ class Canvas:
     """A grid of square pixels in the sample.
 
     Attributes:
-        left_nm, top_nm: x and y of the outer edges of its first column and row.
+        left_nm: x of the outer edge of its first column, nm.
+        top_nm: y of the outer edge of its first row, nm.
         pixel_nm: side of a pixel, nm.
-        rows, columns: number of pixels.
+        rows: number of pixels along y.
+        columns: number of pixels along x.
     """
 
     left_nm: float

@@ -41,7 +41,8 @@ class Measured:
     Attributes:
         value: mean over draws.
         sd: standard deviation, of both kinds of chance together.
-        low, high: ends of the 95 % interval.
+        low: lower end of the 95 % interval.
+        high: its upper end.
         sd_draws: how much of it comes from positions and existence (sd between draws).
         sd_sampling: how much from the structures that happened to be seen (sd within a draw).
         structures: how many structures it rests on.

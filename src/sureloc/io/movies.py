@@ -50,7 +50,8 @@ class Movie:
 
     Attributes:
         path: the file or folder.
-        rows, columns: the region of the camera frame that `read` gives, as slices.
+        rows: the rows of the camera frame that `read` gives, as a slice.
+        columns: its columns, as a slice.
         frame_range: the frames of the file that this movie consists of, as a slice.
     """
 

@@ -47,7 +47,7 @@ from sureloc.localize.regions import (
 )
 from sureloc.localize.rows import CHI2_SIGMAS, FrameRows, frame_rows
 from sureloc.localize.saturation import cut_off_adu, saturated, telling_frames
-from sureloc.localize.verdict import WRONG, chi2_limit, mark_rows
+from sureloc.localize.verdict import WRONG, Doubt, chi2_limit, mark_rows
 from sureloc.localize.width import Width
 from sureloc.networks.weights import Networks
 from sureloc.physics.priors import ScenePrior
@@ -293,9 +293,9 @@ def _settled_camera(
     piece = adu[(slice(None), *part.slices)]
     if camera is None:
         guess = estimate_camera(piece, numpy_generator(seed, "camera"), saturation_adu=top_adu)
-        warnings = ["the camera was not given but estimated from the movie"]
+        warnings = [Doubt.CAMERA_ESTIMATED.clause()]
         if guess.correlated_excess > 1:
-            warnings.append("the noise of neighbouring pixels goes together")
+            warnings.append(Doubt.CORRELATED_NOISE.clause())
         return guess.camera, [guess.sentence], warnings
     camera.check_shape((adu.shape[1], adu.shape[2]))
     whole = replace(camera, saturation_adu=top_adu)
@@ -314,10 +314,7 @@ def _settled_psf(
     psf = estimate_psf(piece, variance[part.slices], excess_noise)
     warnings = []
     if psf.spread > LARGEST_SPREAD:
-        warnings.append(
-            f"spots differ in width by {100 * psf.spread:.0f} %, as by focus, which one PSF "
-            "does not describe: single molecules may be taken for several"
-        )
+        warnings.append(Doubt.SPREAD_OF_WIDTHS.clause(percent=100 * psf.spread))
     sigma = (psf.sigma_x_px, psf.sigma_y_px)
     errors = (psf.error_x_px / sigma[0], psf.error_y_px / sigma[1])
     return Width(sigma, errors), [psf.sentence], warnings
@@ -334,7 +331,7 @@ def _contradicted(
     off = abs(math.log(seen.sigma_px / given_px))
     if off < max(SURE_ERRORS * seen.error_px / seen.sigma_px, math.log(1 + WIDTH_SLACK)):
         return []
-    said = f"lone spots are {seen.sigma_px:.2f} px wide, not {given_px:g} px as given"
+    said = Doubt.GIVEN_WIDTH.clause(seen=seen.sigma_px, given=given_px)
     return [f"{WRONG}: {said}" if off > math.log(1 + WRONG_WIDTH) else said]
 
 
@@ -345,7 +342,7 @@ def _of_networks(
     if not within_training(networks, sigma_px):
         return (
             ["The networks were trained on other PSF widths and are not used."],
-            ["the PSF width is outside what the networks were trained on"],
+            [Doubt.UNTRAINED_WIDTH.clause()],
         )
     return [], outside_training(
         networks,
@@ -456,7 +453,7 @@ def _with_right_offset(
         return camera, ["The camera was given, and the movie's noise agrees with it."], []
     moved = replace(camera, offset_adu=camera.offset_adu + shift.shift_e * camera.gain_adu_per_e)
     note = f"The camera was given. {shift.sentence} The offset was moved by as much."
-    return moved, [note], [f"the camera file's offset is {shift.shift_e:+.1f} electrons off"]
+    return moved, [note], [Doubt.OFFSET.clause(shift=shift.shift_e)]
 
 
 def choose_crops(spots: Spots, seed: int) -> list[Crop]:

@@ -19,6 +19,7 @@ from scipy import ndimage, special
 from scipy.spatial import KDTree
 
 from sureloc.errors import WeightsError
+from sureloc.localize.verdict import Doubt
 from sureloc.networks.posterior import posterior_images
 from sureloc.networks.weights import Networks
 from sureloc.physics.kde import camera_px, peak_of_one
@@ -114,7 +115,7 @@ def outside_training(
     try:
         seen = trained_ranges(networks)
     except WeightsError:
-        return ["the weights do not say what they were trained on"]
+        return [Doubt.UNKNOWN_TRAINING.clause()]
     checks = (
         ("brightness", "photo-electrons", mean_photons, *seen["photons"]),
         ("density", "emitters per square pixel", density_per_px2, *seen["density_per_px2"]),
@@ -122,8 +123,7 @@ def outside_training(
         ("read noise", "photo-electrons", read_noise_e, *seen["read_noise_e"]),
     )
     return [
-        f"the {what} ({value:.3g} {unit}) is outside what the networks were trained on "
-        f"({low:g} to {high:g})"
+        Doubt.UNTRAINED.clause(what=what, value=value, unit=unit, low=low, high=high)
         for what, unit, value, low, high in checks
         if not low <= value <= high
     ]

@@ -40,7 +40,7 @@ UNSURE = "draws disagree about how many molecules are here"
 REGION = "the image model does not fit this region in the course of the movie"
 OPEN = "the frame leaves its position open"
 ABSENT = "more likely absent than present"
-_ROWS_THAT = {
+ROWS_THAT = {
     SATURATED: "of the rows lie beside saturated or dead pixels",
     MISFIT: "of the rows lie where the image model does not fit their frame",
     REGION: "of the rows lie where the image model does not fit in the course of the movie",
@@ -48,6 +48,44 @@ _ROWS_THAT = {
     OPEN: "of the rows have positions that the frame leaves open",
     ABSENT: "of the rows are more likely absent than present",
 }
+
+
+class Doubt(Enum):
+    """What can speak against a run as a whole: a clause of the verdict, its values in braces."""
+
+    IMAGES = (
+        "the images differ from the model by {chi2:.2f} times the camera noise's variance "
+        "(1 is right)"
+    )
+    FIELD = "{share} of the field of view does not fit the model"
+    NOT_EXISTING = (
+        "about {share} of the rows are expected not to exist (each says how likely it does; "
+        "--min-probability asks for more)"
+    )
+    DENSE = (
+        "emitters are very dense ({density:.3f} per square pixel), so that some overlap without "
+        "trace"
+    )
+    CAMERA_ESTIMATED = "the camera was not given but estimated from the movie"
+    CORRELATED_NOISE = "the noise of neighbouring pixels goes together"
+    OFFSET = "the camera file's offset is {shift:+.1f} electrons off"
+    SATURATED_FRAMES = "{saturated:,} of {frames:,} frames hold saturated pixels"
+    PIXEL_SIZE = "the file says that pixels are {stated:g} nm, not {given:g} nm"
+    GIVEN_WIDTH = "lone spots are {seen:.2f} px wide, not {given:g} px as given"
+    SPREAD_OF_WIDTHS = (
+        "spots differ in width by {percent:.0f} %, as by focus, which one PSF does not describe: "
+        "single molecules may be taken for several"
+    )
+    UNTRAINED_WIDTH = "the PSF width is outside what the networks were trained on"
+    UNTRAINED = (
+        "the {what} ({value:.3g} {unit}) is outside what the networks were trained on "
+        "({low:g} to {high:g})"
+    )
+    UNKNOWN_TRAINING = "the weights do not say what they were trained on"
+
+    def clause(self, **values: object) -> str:
+        """Give the clause with its values."""
+        return self.value.format(**values)
 
 
 class Trust(Enum):
@@ -209,8 +247,8 @@ def judge(
         mean_chi2: mean squared residual of the whole movie over its expectation.
         doubts: where not to trust, by the reason (`region_doubts`).
         density_per_px2: emitters per square pixel that the movie taught.
-        warnings: clauses about what was guessed or is out of range; each alone asks for care, or
-            refuses trust where it begins with `WRONG`.
+        warnings: clauses (of `Doubt`) about what was guessed or is out of range; each alone asks
+            for care, or refuses trust where it begins with `WRONG`.
     """
     mean = mean_chi2
     misfit = float(doubts[REGION].mean())
@@ -226,19 +264,18 @@ def judge(
             (refusing if refuses else asking).append(clause)
 
     add(
-        f"the images differ from the model by {mean:.2f} times the camera noise's variance "
-        "(1 is right)",
+        Doubt.IMAGES.clause(chi2=mean),
         asks=not CARE_CHI2[0] <= mean <= CARE_CHI2[1],
         refuses=not REFUSE_CHI2[0] <= mean <= REFUSE_CHI2[1],
     )
     add(
-        f"{_percent(misfit)} of the field of view does not fit the model",
+        Doubt.FIELD.clause(share=_percent(misfit)),
         asks=misfit > CARE_SHARE,
         refuses=misfit > REFUSE_SHARE,
     )
     add(
         ", ".join(
-            f"{_percent(count / rows)} {_ROWS_THAT[reason]}"
+            f"{_percent(count / rows)} {ROWS_THAT[reason]}"
             for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
             if count
         ),
@@ -246,13 +283,11 @@ def judge(
         refuses=doubted > REFUSE_SHARE,
     )
     add(
-        f"about {_percent(absent)} of the rows are expected not to exist (each says how likely it "
-        "does; --min-probability asks for more)",
+        Doubt.NOT_EXISTING.clause(share=_percent(absent)),
         asks=absent > CARE_ABSENT,
     )
     add(
-        f"emitters are very dense ({density_per_px2:.3f} per square pixel), so that some overlap "
-        "without trace",
+        Doubt.DENSE.clause(density=density_per_px2),
         asks=density_per_px2 > CARE_DENSITY_PX2,
     )
     clauses = [*refusing, *asking, *warned]

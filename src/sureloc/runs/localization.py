@@ -37,7 +37,7 @@ from sureloc.io.tables import read_table
 from sureloc.localize.images import ImageSums
 from sureloc.localize.movie import Assumptions, Options, go_on, prepare
 from sureloc.localize.tally import Tally
-from sureloc.localize.verdict import Verdict, judge, region_doubts
+from sureloc.localize.verdict import Doubt, Verdict, judge, region_doubts
 from sureloc.networks.weights import Networks, load_weights
 from sureloc.report.molecules import Molecules
 from sureloc.report.packing import read_rows
@@ -201,7 +201,7 @@ def _pixel_size(given: float | None, stated: float | None) -> tuple[float, str, 
         return stated, f"The pixel size is {stated:g} nm, as the file says.", []
     if stated is not None and abs(stated / given - 1) > PIXEL_SLACK:
         note = f"The pixel size was given: {given:g} nm. The file says {stated:g} nm."
-        return given, note, [f"the file says that pixels are {stated:g} nm, not {given:g} nm"]
+        return given, note, [Doubt.PIXEL_SIZE.clause(stated=stated, given=given)]
     return given, f"The pixel size was given: {given:g} nm.", []
 
 
@@ -406,7 +406,7 @@ def _with_saturation(assumptions: Assumptions, tally: Tally) -> Assumptions:
     """Add a warning about saturated pixels, of which all frames had to be seen to know."""
     if not tally.saturated_frames:
         return assumptions
-    clause = f"{tally.saturated_frames:,} of {tally.frames:,} frames hold saturated pixels"
+    clause = Doubt.SATURATED_FRAMES.clause(saturated=tally.saturated_frames, frames=tally.frames)
     return replace(assumptions, warnings=(*assumptions.warnings, clause))
 
 
