@@ -1,7 +1,9 @@
 """`sureloc drift`, `link` and `filter`: from a run or any table to tables that remember."""
 
 import json
+import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from sureloc.cli import app as cli
+from sureloc.io.exchange.formats import FORMATS, write_localizations
+from sureloc.io.exchange.localizations import Geometry, Localizations
+from sureloc.io.sources import read_source
 from sureloc.io.tables import (
     read_provenance,
     read_table,
-    read_thunderstorm,
     write_table,
-    write_thunderstorm,
 )
 from sureloc.seeds import numpy_generator
 from sureloc.table import DRAW_COLUMNS, DRIFT_COLUMNS, LINK_COLUMNS, LOCALIZATION_COLUMNS, Column
@@ -55,7 +58,8 @@ def localizations(seed=0):
     return table[names].sort_values("frame", ignore_index=True)
 
 
-PROVENANCE = {"movie": "movie.tif", "seed": 7, "pixel_nm": 100.0}
+GEOMETRY = Geometry(100.0, 60, 60, 600, 130.0)
+PROVENANCE = {"movie": "movie.tif", "seed": 7, "pixel_nm": 100.0, "geometry": asdict(GEOMETRY)}
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +100,10 @@ def test_a_run_goes_through_all_three_and_remembers_each(run, sureloc, tmp_path)
         before["x_nm"] - after["x_nm"], drift["x_nm"][after["frame"]], atol=1e-3
     )
     assert (after["sigma_x_nm"] >= before["sigma_x_nm"]).all()
-    csv = read_thunderstorm(still / "localizations.csv", 100.0)
-    np.testing.assert_allclose(csv["y_nm"], after["y_nm"], atol=1e-4)
-    np.testing.assert_allclose(csv["psf_sigma_nm"], 130.0)
+    csv = read_source(still / "localizations.csv", 100.0).table
+    for column in ("y_nm", "sigma_x_nm", "sigma_y_nm", "p_exists", "trusted"):
+        np.testing.assert_allclose(csv[column], after[column], atol=1e-4)
+    np.testing.assert_allclose(csv["psf_sigma_x_nm"], 130.0)
 
     code, said, _ = sureloc("link", still, "--out", tmp_path / "linked.parquet", "--gap", 2)
     assert code == 0
@@ -115,7 +120,7 @@ def test_a_run_goes_through_all_three_and_remembers_each(run, sureloc, tmp_path)
     assert f"{len(few):,} of {len(linked):,} rows" in said
     provenance = read_provenance(tmp_path / "few.parquet")
     steps = provenance.pop("steps")
-    assert provenance == {**PROVENANCE, "psf_sigma_nm": 130.0}
+    assert provenance == PROVENANCE
     assert [step["step"] for step in steps] == ["drift", "link", "filter"]
     assert [step["command"].split()[1] for step in steps] == ["drift", "link", "filter"]
     assert steps[2]["rows"] == len(few)
@@ -140,7 +145,7 @@ def test_draws_are_moved_each_by_its_own_drift_and_again_by_the_same(run, surelo
 
 def test_a_csv_of_thunderstorm_goes_in_and_out(sureloc, tmp_path):
     table = localizations()
-    write_thunderstorm(table, tmp_path / "t.csv", 100.0, 130.0)
+    write_localizations(Localizations(table, GEOMETRY), tmp_path / "t.csv")
     code, _, error = sureloc("drift", tmp_path / "t.csv", "--out", tmp_path / "x")
     assert code == 2
     assert "--pixel-nm" in error
@@ -149,18 +154,66 @@ def test_a_csv_of_thunderstorm_goes_in_and_out(sureloc, tmp_path):
         "drift", tmp_path / "t.csv", "--out", tmp_path / "still", "--segments", 5, *pixel
     )
     assert code == 0
-    still = read_thunderstorm(tmp_path / "still" / "localizations.csv", 100.0)
+    still = read_source(tmp_path / "still" / "localizations.csv", 100.0).table
     assert len(still) == len(table)
-    np.testing.assert_allclose(still["psf_sigma_nm"], 130.0)
+    np.testing.assert_allclose(still["psf_sigma_x_nm"], 130.0)
     code, *_ = sureloc(
         "filter", tmp_path / "t.csv", "photons > 1", "--out", tmp_path / "same.csv", *pixel
     )
     assert code == 0
-    # Intensity, positions and precision come back to the file's five decimals.
-    assert (tmp_path / "same.csv").read_text() == (tmp_path / "t.csv").read_text()
+    # All columns come back to the file's five decimals, of which the last is rounded twice.
+    first, again = (pd.read_csv(tmp_path / name) for name in ("t.csv", "same.csv"))
+    pd.testing.assert_frame_equal(first, again, rtol=0, atol=2e-5)
     code, *_ = sureloc("link", tmp_path / "t.csv", "--out", tmp_path / "l.parquet", *pixel)
     assert code == 0
     assert read_provenance(tmp_path / "l.parquet")["read_from"] == "t.csv"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_goes_in_and_out(sureloc, tmp_path, name):
+    table = localizations().iloc[:300]
+    place = tmp_path / f"t{FORMATS[name].suffix}"
+    write_localizations(Localizations(table, GEOMETRY), place, name)
+    pixel = ("--pixel-nm", 100)
+    code, said, _ = sureloc("filter", place, "frame >= 0", "--out", tmp_path / "a.parquet", *pixel)
+    assert code == 0
+    assert "300 of 300 rows" in said
+    kept = read_source(tmp_path / "a.parquet").table
+    np.testing.assert_array_equal(kept["frame"], table["frame"])
+    for column in ("x_nm", "y_nm"):
+        np.testing.assert_allclose(kept[column], table[column], atol=1e-3)
+    # A step leaves a table in any format as well, with what the table knows of its camera.
+    out = tmp_path / f"out{FORMATS[name].suffix}"
+    code, said, _ = sureloc("filter", tmp_path / "a.parquet", "frame >= 0", "--out", out)
+    if "sigma_x_nm" in kept or name != "picasso":
+        assert code == 0
+        back = read_source(out, 100.0).table
+        np.testing.assert_allclose(back["x_nm"], table["x_nm"], atol=1e-3)
+
+
+def test_what_a_format_has_no_place_for_is_said(run, sureloc, tmp_path):
+    code, said, _ = sureloc("filter", run, "frame < 9", "--out", tmp_path / "a.hdf5")
+    assert code == 0
+    assert "Picasso has no place for cov_xy_nm2" in said
+
+
+def test_the_table_in_a_runs_folder_knows_the_runs_pixels(run, sureloc, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    (folder / "run.json").write_text(json.dumps({"pixel_nm": 100.0}))
+    table = read_source(folder).table
+    write_localizations(Localizations(table, GEOMETRY), folder / "localizations.csv")
+    beside = read_source(folder / "localizations.csv")
+    assert beside.pixel_nm == 100.0
+    np.testing.assert_allclose(beside.table["x_nm"], table["x_nm"], atol=1e-4)
+    (folder / "run.json").write_text("{}")
+    code, _, error = sureloc(
+        "filter", folder / "localizations.csv", "frame < 9", "--out", tmp_path / "a.csv"
+    )
+    assert (code, "--pixel-nm 108" in error) == (2, True)
+    (folder / "run.json").write_text("{")
+    code, _, error = sureloc("filter", folder, "frame < 9", "--out", tmp_path / "a.csv")
+    assert (code, "record" in error) == (2, True)
 
 
 def test_columns_that_sureloc_does_not_know_are_kept(sureloc, tmp_path):
@@ -184,7 +237,7 @@ def test_columns_that_sureloc_does_not_know_are_kept(sureloc, tmp_path):
     ("words", "message"),
     [
         (("filter", "RUN", "sigma_nm < 3", "--out", "OUT.parquet"), "no column 'sigma_nm'"),
-        (("filter", "RUN", "trusted", "--out", "OUT.txt"), "does not end in .parquet or .csv"),
+        (("filter", "RUN", "trusted", "--out", "OUT.txt"), "no ending of a table"),
         (("filter", "RUN", "trusted", "--out", "OLD.parquet"), "exists already"),
         (("filter", "NO", "trusted", "--out", "OUT.parquet"), "There is no run or table"),
         (("filter", "EMPTY", "trusted", "--out", "OUT.parquet"), "holds no localizations"),

@@ -22,6 +22,7 @@ from sureloc.io.exchange.formats import (
     write_localizations,
 )
 from sureloc.io.exchange.localizations import Geometry, Localizations, Reading
+from sureloc.io.exchange.thunderstorm import ThunderstormWriter
 from sureloc.io.tables import read_provenance, read_table, write_table
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS, TRUTH_COLUMNS
 
@@ -252,6 +253,45 @@ def test_the_same_table_gives_the_same_file(tmp_path):
             place(tmp_path / folder, name).with_suffix(".yaml").unlink(missing_ok=True)
 
 
+def test_a_table_written_as_it_grows_is_one_of_thunderstorm(tmp_path):
+    table = example(500)
+    path = tmp_path / "t.csv"
+    with ThunderstormWriter(path, 100.0, 130.0, read_variance_photons2=9.0) as writer:
+        for part in (table.iloc[:200], table.iloc[200:200], table.iloc[200:]):
+            writer.append(part)
+    lines = path.read_text().splitlines()
+    assert lines[0] == (
+        '"id","frame","x [nm]","y [nm]","sigma [nm]","intensity [photon]","offset [photon]",'
+        '"bkgstd [photon]","uncertainty_xy [nm]"'
+    )
+    assert len(lines) == 501
+    raw = pd.read_csv(path)
+    assert raw["id"].tolist() == list(range(1, 501))
+    np.testing.assert_array_equal(raw["frame"], table["frame"] + 1)
+    # The corner convention: what lies on the centre of the first pixel is at half a pixel.
+    np.testing.assert_allclose(raw["x [nm]"], table["x_nm"] + 50.0, atol=1e-5)
+    np.testing.assert_allclose(
+        raw["bkgstd [photon]"], np.sqrt(table["background_photons"] + 9.0), atol=1e-5
+    )
+    back = read_localizations(path, Reading(Geometry(100.0))).table
+    for column in ("frame", "x_nm", "y_nm", "photons", "background_photons"):
+        np.testing.assert_allclose(back[column], table[column], rtol=0, atol=1e-5)
+    rms = np.sqrt((table["sigma_x_nm"] ** 2 + table["sigma_y_nm"] ** 2) / 2)
+    for column in ("sigma_x_nm", "sigma_y_nm"):
+        np.testing.assert_allclose(back[column], rms, atol=1e-5)
+    with pytest.raises(OutputError, match="cannot be written"):
+        ThunderstormWriter(tmp_path / "absent" / "t.csv", 100.0, 130.0)
+
+
+def test_older_thunderstorm_tables_are_read(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('\ufeff"id","frame","x [nm]","y [nm]","uncertainty [nm]"\n1.0,2.0,60.0,7.5,9\n')
+    back = read_localizations(path, Reading(Geometry(100.0))).table
+    assert back.to_dict("records") == [
+        {"frame": 1, "x_nm": 10.0, "y_nm": -42.5, "sigma_x_nm": 9.0, "sigma_y_nm": 9.0}
+    ]
+
+
 @pytest.mark.parametrize("name", ["thunderstorm", "smap-csv", "challenge", "decode-csv"])
 def test_text_has_no_exponent_and_spells_what_is_no_number(tmp_path, name):
     table = example(3).assign(x_nm=[1.5e-5, 3e17, -2e-12], photons=[np.nan, np.inf, 1e-9])
@@ -352,6 +392,7 @@ def test_existing_files_stay(tmp_path):
         ("frame,xnm,ynm\n1.5,2,3\n", "frame 1.5"),
         ("frame,xnm,ynm\n,2,3\n", "frame nan"),
         ("frame,xnm,ynm\n1,2,three\n", "no number"),
+        ('"frame","x [nm]","y [nm]"\n0,1,2\n', "frame 0; this format counts 1"),
         ("frame,xnm,ynm\n1,2,3\n1,2", "truncated: its last row has 2 of 3"),
         ("frame,xnm,ynm,xnm\n1,2,3,4\n", "two columns xnm"),
         ("frame,xnm,ynm\n1,2,3,4,5\n", "cannot be read as CSV"),
@@ -587,3 +628,4 @@ def test_a_table_that_thunderstorm_wrote_reaches_every_program():
     truth = pd.read_csv(folder / "dense_random_sim" / "truth.csv")  # corner origin, 0-based
     np.testing.assert_array_equal(data.table["frame"], truth["frame"])
     np.testing.assert_allclose(data.table["x_nm"] + 50, truth["x_nm"], atol=1e-9)
+    np.testing.assert_allclose(data.table["photons"], truth["photons"])

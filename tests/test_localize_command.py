@@ -18,7 +18,7 @@ from sureloc.cli import app as cli
 from sureloc.evaluate.compare import compare, matched
 from sureloc.io.exchange.formats import read_localizations, write_localizations
 from sureloc.io.exchange.localizations import Geometry, Reading
-from sureloc.io.tables import read_provenance, read_table, read_thunderstorm
+from sureloc.io.tables import read_provenance, read_table
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
 
 EMITTERS = [(7.0, 9.0), (15.4, 8.2), (11.0, 17.3)]
@@ -80,7 +80,7 @@ def test_tables_count_in_the_whole_movie(result):
     draws = read_table(result / "draws.parquet", DRAW_COLUMNS)
     assert draws["frame"].between(1, 5).all()
     assert set(draws["draw"]) == set(range(16))
-    storm = read_thunderstorm(result / "localizations.csv", 100.0)
+    storm = read_localizations(result / "localizations.csv", Reading(Geometry(100.0))).table
     assert np.allclose(storm["x_nm"], table["x_nm"], atol=0.01)
     origin = read_provenance(result / "localizations.parquet")
     assert "sureloc" in origin["command"]

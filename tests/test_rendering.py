@@ -22,10 +22,12 @@ from sureloc.analysis.rendering import (
 )
 from sureloc.cli import app as cli
 from sureloc.errors import InputError
+from sureloc.io.exchange.formats import FORMATS, write_localizations
+from sureloc.io.exchange.localizations import Geometry, Localizations
 from sureloc.io.found import parse_roi, read_found
 from sureloc.io.movies import open_movie
 from sureloc.io.rendered import write_tiff
-from sureloc.io.tables import write_table, write_thunderstorm
+from sureloc.io.tables import write_table
 from sureloc.report.rendered import render_file, value_map
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS, TRUTH_COLUMNS
 
@@ -310,11 +312,11 @@ def test_coloured_pictures_are_written_and_values_kept(run, tmp_path, colour):
 
 def test_tables_alone_are_drawn_too(tmp_path, rng):
     table = localizations(rng)
-    write_thunderstorm(table, tmp_path / "t.csv", 100.0, 120.0)
+    whole = Localizations(table, Geometry(100.0, psf_sigma_nm=120.0))
+    write_localizations(whole, tmp_path / "t.csv")
     found = read_found(tmp_path / "t.csv", 100.0)
-    assert np.allclose(found.table["x_nm"], table["x_nm"], atol=1e-4)
-    mean = np.sqrt((table["sigma_x_nm"] ** 2 + table["sigma_y_nm"] ** 2) / 2)
-    assert np.allclose(found.table["sigma_x_nm"], mean, atol=1e-4)
+    for column in ("x_nm", "y_nm", "sigma_x_nm", "sigma_y_nm"):
+        assert np.allclose(found.table[column], table[column], atol=1e-4)
     render_file(tmp_path / "t.csv", tmp_path / "t.tif", camera_pixel_nm=100.0)
     # Gaussians at the edge of the bounding box lose up to half of themselves.
     assert tifffile.imread(tmp_path / "t.tif").sum() == pytest.approx(400, rel=0.02)
@@ -324,6 +326,32 @@ def test_tables_alone_are_drawn_too(tmp_path, rng):
     write_table(truth, tmp_path / "truth.parquet", TRUTH_COLUMNS)
     render_file(tmp_path / "truth.parquet", tmp_path / "u.tif", kind="histogram", pixel_nm=20)
     assert tifffile.imread(tmp_path / "u.tif").sum() == 3
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_table_of_every_program_is_drawn_where_it_lies(tmp_path, rng, name):
+    table = localizations(rng)
+    table = table[(table[["x_nm", "y_nm"]] > 0).all(axis=1)].reset_index(drop=True)
+    path = tmp_path / f"t{FORMATS[name].suffix}"
+    whole = Geometry(100.0, 64, 64, 60, 130.0)
+    write_localizations(Localizations(table, whole), path, name)
+    said: list[str] = []
+    found = read_found(path, 100.0, said.append)
+    assert said == []
+    assert np.allclose(found.table[["frame", "x_nm", "y_nm"]], table[["frame", "x_nm", "y_nm"]])
+    # Edges lie between camera pixels, half a pixel before a centre.
+    assert (found.field_nm[0][0] + 50.0) % 100.0 == pytest.approx(0.0, abs=1e-9)
+    render_file(path, tmp_path / "t.tif", kind="histogram", camera_pixel_nm=100.0)
+    assert tifffile.imread(tmp_path / "t.tif").sum() == len(table)
+
+
+def test_rows_without_a_position_are_counted(tmp_path, rng):
+    table = localizations(rng)
+    table.loc[[3, 5], "x_nm"] = np.nan
+    write_table(table, tmp_path / "t.parquet", LOCALIZATION_COLUMNS)
+    said: list[str] = []
+    assert len(read_found(tmp_path / "t.parquet", say=said.append).table) == len(table) - 2
+    assert said == [f"2 of {len(table)} rows have no position; they are left out."]
 
 
 def test_a_table_of_a_run_remembers_its_pixel_size_without_the_folder(tmp_path, rng):
@@ -378,7 +406,7 @@ def command(*arguments, monkeypatch):
         (("RUN", "--out", "a.png", "--zoom", "2", "--pixel-nm", "5"), "not both"),
         (("RUN", "--out", "a.png", "--zoom", "0"), "zoom is 0"),
         (("RUN", "--out", "a.tif", "--bits", "8"), "bits is 8"),
-        (("NOTHING", "--out", "a.png"), "no file or folder"),
+        (("NOTHING", "--out", "a.png"), "no run or table"),
         (("EMPTY", "--out", "a.png"), "holds no localizations"),
         (("t.csv", "--out", "a.png"), "--camera-pixel-nm"),
         (("truth.parquet", "--out", "a.png"), "--pixel-nm"),
@@ -400,7 +428,8 @@ def test_wrong_input_is_refused_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "EMPTY").mkdir()
     run.rename(tmp_path / "RUN")
-    write_thunderstorm(localizations(rng), tmp_path / "t.csv", 100.0, 120.0)
+    table = Localizations(localizations(rng), Geometry(100.0))
+    write_localizations(table, tmp_path / "t.csv")
     truth = pd.DataFrame({c.name: [0.0] for c in TRUTH_COLUMNS}).astype(
         {"frame": int, "molecule": int}
     )

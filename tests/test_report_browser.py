@@ -16,7 +16,9 @@ import pytest
 from matplotlib.image import imread
 
 from conftest import ROOT
-from sureloc.io.tables import THUNDERSTORM_HEADER, read_thunderstorm
+from sureloc.io.exchange.formats import read_localizations
+from sureloc.io.exchange.localizations import Geometry, Reading
+from sureloc.io.exchange.thunderstorm import HEADER
 from sureloc.report.packing import sigma_nm
 from sureloc.report.page import write_report
 
@@ -554,19 +556,19 @@ def test_the_table_holds_the_rows_shown_by_thunderstorms_rules(page, table, tmp_
     path = downloaded(page, "Table of those shown", tmp_path)
     assert path.name == "script_script_alert_1_script_shown.csv"
     text = path.read_text(encoding="ascii")
-    assert text.splitlines()[0] == ",".join(f'"{name}"' for name in THUNDERSTORM_HEADER)
+    assert text.splitlines()[0] == ",".join(f'"{name}"' for name in HEADER)
     assert not re.search(r"\d[eE]|nan|inf", text.split("\n", 1)[1])
     raw = pd.read_csv(path)
     assert (raw["id"] == kept.index + 1).all()
     assert (raw["frame"] == kept["frame"].to_numpy() + 1).all()
     assert (raw["sigma [nm]"] == 130).all()
     assert (raw["uncertainty_xy [nm]"] < below).all()
-    back = read_thunderstorm(path, 100.0)
+    back = read_localizations(path, Reading(Geometry(100.0))).table
     step = float(re.search(r"rounded to (\S+) nm", page.inner_text("#molecules"))[1])
     for axis in "xy":
         assert np.abs(back[f"{axis}_nm"] - kept[f"{axis}_nm"].to_numpy()).max() <= step / 2 + 1e-3
     assert np.abs(back["photons"] / kept["photons"].to_numpy() - 1).max() < 0.003
-    assert np.abs(back["sigma_xy_nm"] / sigma_nm(kept) - 1).max() < 0.006
+    assert np.abs(back["sigma_x_nm"] / sigma_nm(kept) - 1).max() < 0.006
     assert np.abs(back["background_photons"] / kept["background_photons"].to_numpy() - 1).max() < (
         0.012
     )

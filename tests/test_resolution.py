@@ -27,6 +27,8 @@ from sureloc.analysis.resolution import (
 )
 from sureloc.cli import app as cli
 from sureloc.errors import InputError
+from sureloc.io.exchange.formats import write_localizations
+from sureloc.io.exchange.localizations import Geometry, Localizations
 from sureloc.io.tables import write_table
 from sureloc.report.resolution import measure_resolution
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
@@ -321,13 +323,6 @@ def test_noise_is_said_to_be_noise(tmp_path, monkeypatch, capsys):
 
 
 def test_a_table_without_trust_cannot_be_cut_by_it(tmp_path):
-    from sureloc.io.tables import write_thunderstorm
-
-    write_thunderstorm(
-        sites(1, rows=60).assign(photons=1.0, background_photons=1.0),
-        tmp_path / "t.csv",
-        100.0,
-        120.0,
-    )
+    write_localizations(Localizations(sites(1, rows=60), Geometry(100.0)), tmp_path / "t.csv")
     with pytest.raises(InputError, match="which rows are trusted"):
         measure_resolution(tmp_path / "t.csv", camera_pixel_nm=100.0, trusted_only=True)

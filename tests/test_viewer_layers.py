@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,9 +15,13 @@ import yaml
 
 from conftest import ROOT
 from sureloc.errors import InputError, MovieError
-from sureloc.io.tables import read_table, write_table, write_thunderstorm
+from sureloc.io.exchange.formats import FORMATS, write_localizations
+from sureloc.io.exchange.localizations import Geometry, Localizations
+from sureloc.io.movies import FILE_SUFFIXES
+from sureloc.io.tables import read_table, write_table
 from sureloc.table import LOCALIZATION_COLUMNS, TRUTH_COLUMNS
 from sureloc.viewer.movie_layers import LazyFrames, grey_limits, movie_layer
+from sureloc.viewer.pixel_size import give_pixel_size
 from sureloc.viewer.readers import movie_reader, run_reader, table_reader
 from sureloc.viewer.run_layers import run_layers
 from sureloc.viewer.table_layers import (
@@ -175,6 +182,39 @@ def test_thunderstorm_tables_lie_where_the_parquet_lies(results, tmp_path, besid
     assert settings["size"] == pytest.approx(2 * np.array(SIGMA_NM), abs=1e-4)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_table_of_every_program_lies_over_the_movie(results, tmp_path, name):
+    exact, _, _ = table_layer(results / "localizations.parquet")
+    table = read_table(results / "localizations.parquet", LOCALIZATION_COLUMNS)
+    path = tmp_path / f"other{FORMATS[name].suffix}"
+    frame = Geometry(PIXEL_NM, SHAPE[1], SHAPE[0], 4, 140.0)
+    write_localizations(Localizations(table, frame), path, name)
+    assert who_reads(path) == {"table"}
+    places, settings, _ = table_layer(path, PIXEL_NM)
+    assert places == pytest.approx(exact, abs=1e-3)
+    if name != "challenge":  # which has no uncertainty
+        assert settings["size"] == pytest.approx(2 * np.array(SIGMA_NM), rel=1e-6)
+    about = table_layer(path)[1]["metadata"]["sureloc"]
+    assert about["pixel_is_known"] == (name not in ("thunderstorm", "challenge"))
+
+
+def test_a_table_of_picasso_without_a_pixel_size_follows_the_one_that_is_typed(results, tmp_path):
+    table = read_table(results / "localizations.parquet", LOCALIZATION_COLUMNS)
+    path = tmp_path / "locs.hdf5"
+    write_localizations(Localizations(table, Geometry(PIXEL_NM, *SHAPE[::-1], 4)), path)
+    with h5py.File(path, "r+") as file:
+        del file["metadata"]
+    path.with_suffix(".yaml").unlink()
+    places, settings, _ = table_layer(path)
+    layer = SimpleNamespace(data=places, **settings)
+    assert not layer.metadata["sureloc"]["pixel_is_known"]
+    for pixel_nm in (PIXEL_NM, 50.0, PIXEL_NM):
+        give_pixel_size([layer], None, pixel_nm)
+        assert layer.data[:, 2] / pixel_nm == pytest.approx([x for x, _ in EMITTERS_PX])
+        assert layer.size / pixel_nm == pytest.approx(2 * np.array(SIGMA_NM) / PIXEL_NM, rel=1e-6)
+        assert layer.features["x_nm"].to_numpy() == pytest.approx(layer.data[:, 2])
+
+
 def test_truth_and_draws_are_points_too(results, tmp_path):
     truth = pd.DataFrame(
         {"frame": [0], "x_nm": [10.0], "y_nm": [20.0], "photons": [5.0]}
@@ -244,7 +284,7 @@ def test_damaged_files_are_refused_in_words(tmp_path, results):
     shutil.copytree(results / "images.ome.zarr", broken / "images.ome.zarr", dirs_exist_ok=True)
     with pytest.raises(InputError, match=r"record .* cannot be read"):
         run_layers(broken)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no run or table"):
         table_layer(tmp_path / "missing.parquet")
 
 
@@ -254,7 +294,8 @@ def test_an_empty_run_can_be_shown(results, tmp_path):
     table = read_table(results / "localizations.parquet", LOCALIZATION_COLUMNS)[:0]
     (empty / "localizations.parquet").unlink()
     write_table(table, empty / "localizations.parquet", LOCALIZATION_COLUMNS)
-    write_thunderstorm(table, empty / "localizations.csv", PIXEL_NM, 140.0)
+    (empty / "localizations.csv").unlink()
+    write_localizations(Localizations(table, Geometry(PIXEL_NM)), empty / "localizations.csv")
     assert run_layers(empty)[3][0].shape == (0, 3)
     assert table_layer(empty / "localizations.csv")[0].shape == (0, 3)
 
@@ -268,6 +309,13 @@ def test_the_manifest_names_what_is_there():
     assert {one["command"] for part in ("readers", "widgets") for one in offered[part]} == set(
         commands
     )
+    patterns = {one["command"]: one["filename_patterns"] for one in offered["readers"]}
+    for command, suffixes in (
+        ("sureloc.read_table", [one.suffix for one in FORMATS.values()]),
+        ("sureloc.read_movie", [*FILE_SUFFIXES, ".zarr"]),
+    ):
+        for suffix in suffixes:
+            assert any(fnmatch(f"name{suffix}", pattern) for pattern in patterns[command])
     for place in commands.values():
         module, name = place.split(":")
         path = ROOT / "src" / (module.replace(".", "/") + ".py")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
+import threading
 import time
-from contextlib import contextmanager
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,11 +18,22 @@ from hypothesis import strategies as st
 from sureloc.camera import Camera
 from sureloc.errors import InputError, OutputError
 from sureloc.io.output import new_folder
-from sureloc.runs.localization import localize_file
+from sureloc.localize import movie as movie_module
+from sureloc.physics.referee import ChainTarget
+from sureloc.runs import localization
+from sureloc.runs import results as results_module
+from sureloc.runs.partial import partial_folder
 from sureloc.viewer.brushing import chosen_rows, histogram, quantities
-from sureloc.viewer.choices import Choices, free_folder, optional_number, region_of_rectangle
+from sureloc.viewer.choices import (
+    Choices,
+    free_folder,
+    in_words_of_the_panel,
+    optional_number,
+    region_of_rectangle,
+)
 from sureloc.viewer.jobs import Job, Stage, summary
 from sureloc.viewer.pixel_size import give_pixel_size
+from sureloc.viewer.table_layers import table_layer
 from viewer_results import EMITTERS_PX, spot
 
 QUICK = settings(max_examples=40, deadline=None)
@@ -58,6 +70,13 @@ def test_an_empty_number_is_not_known():
     assert optional_number("  ", "x", "1") is None
 
 
+def test_options_of_the_command_line_become_fields_of_the_panel():
+    said = "Give the width with --sigma-px, or --camera-pixel-nm, or choose more --frames."
+    assert in_words_of_the_panel(said) == (
+        "Give the width with 'PSF width (px)', or --camera-pixel-nm, or choose more 'Frames'."
+    )
+
+
 def test_a_rectangle_takes_the_pixels_that_it_touches():
     # Pixel k reaches from (k - 0.5) to (k + 0.5) pixels.
     corners = np.array([[150.0, 249.0], [150.0, 951.0], [651.0, 951.0], [651.0, 249.0]])
@@ -90,21 +109,25 @@ def test_results_never_go_to_a_folder_that_exists(tmp_path):
     assert free_folder(movie) == tmp_path / "cells_sureloc_2"
 
 
-def test_another_pixel_size_moves_what_depends_on_it():
+def test_another_pixel_size_moves_what_depends_on_it(tmp_path):
+    (tmp_path / "t.csv").write_text('"frame","x [nm]","y [nm]"\n1,800,800\n', encoding="ascii")
     movie = SimpleNamespace(scale=(1.0, 100.0, 100.0), metadata={"sureloc": {"movie": "m"}})
-
-    def points(**about):
-        return SimpleNamespace(translate=(0.0, 0.0, 0.0), metadata={"sureloc": about})
-
-    guessed = points(corner_pixel_nm=100.0, pixel_is_known=False)
-    known = points(corner_pixel_nm=100.0, pixel_is_known=True)
+    guessed, known = (
+        SimpleNamespace(data=places, **settings)
+        for places, settings, _ in (
+            table_layer(tmp_path / "t.csv", pixel_nm) for pixel_nm in (None, 100.0)
+        )
+    )
     give_pixel_size([movie, guessed, known], movie, 160.0)
     assert movie.scale == (1.0, 160.0, 160.0)
-    # An emitter at 800 nm from the corner lies 720 nm from the first pixel's centre, not 750.
-    assert guessed.translate == (0.0, -30.0, -30.0)
-    assert known.translate == (0.0, 0.0, 0.0)
+    # A molecule at 800 nm from the corner lies 720 nm from the first pixel's centre, not 750.
+    assert guessed.data.tolist() == [[0.0, 720.0, 720.0]]
+    assert known.data.tolist() == [[0.0, 750.0, 750.0]]
     give_pixel_size([guessed], None, 100.0)
-    assert guessed.translate == (0.0, 0.0, 0.0)
+    assert guessed.data.tolist() == [[0.0, 750.0, 750.0]]
+    (tmp_path / "t.csv").unlink()
+    with pytest.raises(InputError, match="no run or table"):
+        give_pixel_size([guessed], None, 160.0)
 
 
 # --- Jobs ---------------------------------------------------------------------------------------
@@ -176,8 +199,60 @@ def test_a_failed_job_says_why_in_words(error, says):
     assert job.result is None
 
 
-@pytest.mark.parametrize("stage", [Stage.LEARNING, Stage.LOCALIZING])
-def test_a_real_run_stops_in_every_stage_and_leaves_nothing(tmp_path, stage):
+def test_a_job_that_is_still_loading_is_cancelled_at_once(tmp_path, monkeypatch):
+    loading, go_on = threading.Event(), threading.Event()
+
+    class Loading(ModuleType):
+        @property
+        def localize_file(self):
+            loading.set()
+            assert go_on.wait(20)
+            return slow_run
+
+    monkeypatch.setitem(sys.modules, "sureloc.runs.localization", Loading("loading"))
+    job = Job({"out": tmp_path / "out"})
+    job.start()
+    assert loading.wait(20)
+    job.cancel()
+    assert (job.stage, job.running) == (Stage.CANCELLED, False)
+    # Somebody begins anew in the same place before the first has ended.
+    partial_folder(tmp_path / "out").mkdir()
+    go_on.set()
+    assert job.wait(20)
+    assert job.total == 0
+    assert partial_folder(tmp_path / "out").exists()
+
+
+# Everything long that a run does, by the module that looks it up.
+LONG_WORK = (
+    (movie_module, "read_frames"),
+    (movie_module, "_settled_camera"),
+    (movie_module, "_settled_psf"),
+    (movie_module, "spots_of_frames"),
+    (movie_module, "learn_prior"),
+    (ChainTarget, "run"),
+    (localization, "gather_sums"),
+    (localization, "write_tables"),
+    (results_module, "_fine_band"),
+    (localization, "draw_picture"),
+    (localization, "write_report"),
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("_settled_camera", 1),
+        ("_settled_psf", 1),
+        ("spots_of_frames", 1),
+        ("run", 3),
+        ("run", "localizing"),
+        ("gather_sums", 1),
+        ("_fine_band", 1),
+        ("draw_picture", 2),
+    ],
+)
+def test_nothing_long_begins_after_a_run_was_cancelled(tmp_path, monkeypatch, name, call):
     rng = np.random.default_rng(3)
     spots = np.stack([spot(x, y) for x, y in EMITTERS_PX] * 5)
     movie = 100.0 + 2 * rng.poisson(3 + spots)
@@ -190,26 +265,31 @@ def test_a_real_run_stops_in_every_stage_and_leaves_nothing(tmp_path, stage):
         "workers": 1,
     }
 
-    def run(*, pause, bar, **rest):
-        """Cancel from inside, where the stage is known: at a call in it."""
+    begun: list[str] = []
+    too_late: list[str] = []
 
-        def paused():
-            if stage is Stage.LEARNING:
+    def watched(place, what):
+        work = getattr(place, what)
+
+        def watching(*arguments, **options):
+            begun.append(what)
+            if job.stopping:
+                too_late.append(what)
+            here = job.done if call == "localizing" else begun.count(what) == call
+            if what == name and here:
                 job.cancel()
-            pause()
+            return work(*arguments, **options)
 
-        @contextmanager
-        def one_frame(frames):
-            with bar(frames) as advance:
-                yield lambda: (job.cancel(), advance())
+        monkeypatch.setattr(place, what, watching)
 
-        return localize_file(**rest, pause=paused, bar=one_frame)
-
-    job = Job(arguments, run)
+    for place, what in LONG_WORK:
+        watched(place, what)
+    job = Job(arguments)
     job.start()
-    assert job.wait(300)
-    assert job.done == (0 if stage is Stage.LEARNING else 1)
+    assert job.wait(900)
     assert (job.stage, job.message) == (Stage.CANCELLED, "")
+    assert name in begun
+    assert too_late == []
     assert [path.name for path in tmp_path.iterdir()] == ["movie.tif"]
 
 
@@ -220,8 +300,8 @@ def test_quantities_are_those_that_a_table_has():
     table = pd.DataFrame({"sigma_x_nm": [3.0], "sigma_y_nm": [4.0], "photons": [9.0]})
     assert [q.label for q in quantities(table)] == ["precision (nm)", "photons"]
     assert quantities(pd.DataFrame({"x_nm": [1.0]})) == ()
-    storm = pd.DataFrame({"sigma_xy_nm": [5.0]})
-    assert [q.values.tolist() for q in quantities(storm)] == [[5.0]]  # noqa: PD011
+    one = pd.DataFrame({"sigma_x_nm": [5.0]})  # for both axes
+    assert [q.values.tolist() for q in quantities(one)] == [[5.0]]  # noqa: PD011
 
 
 @QUICK

@@ -11,6 +11,7 @@ import threading
 import warnings
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
 
@@ -28,6 +29,8 @@ import tifffile
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
+from sureloc.io.exchange.formats import FORMATS, read_localizations, write_localizations
+from sureloc.io.exchange.localizations import Geometry, Reading
 from sureloc.io.output import new_folder
 from sureloc.viewer.jobs import Stage
 from sureloc.viewer.run_layers import run_layers
@@ -84,6 +87,20 @@ def test_napari_finds_the_plugin_and_opens_everything_in_one_place(viewer, movie
     assert rows._view_indices.tolist() == [1]  # a row is shown in its frame only
 
 
+def test_napari_opens_tables_of_all_programs(viewer, results, tmp_path):
+    data = read_localizations(results / "localizations.parquet", Reading(Geometry(PIXEL_NM)))
+    for name, one in FORMATS.items():
+        path = tmp_path / f"{name}{one.suffix}"
+        write_localizations(data, path, name)
+        readers = PluginManager.instance().iter_compatible_readers([str(path)])
+        assert "sureloc" in {reader.plugin_name for reader in readers}
+        (layer,) = viewer.open(str(path), plugin="sureloc")
+        # Without a pixel size, what counts from a corner is off by half of what 100 nm are off.
+        off = 0.5 * (PIXEL_NM - 100.0) if name in ("thunderstorm", "challenge") else 0.0
+        for place, (x, y) in zip(layer.data, EMITTERS_PX, strict=True):
+            assert place[1:] - off == pytest.approx(np.array([y, x]) * PIXEL_NM, abs=1e-3)
+
+
 # --- Localizing ---------------------------------------------------------------------------------
 
 OUTCOME = SimpleNamespace(
@@ -124,6 +141,8 @@ def widget(qtbot, viewer, movie, run, tmp_path):
     qtbot.addWidget(widget)
     widget.show()
     qtbot.waitExposed(widget)
+    widget.activateWindow()  # keys act in the active window only, and Xvfb has nobody to choose it
+    qtbot.waitUntil(widget.isActiveWindow, timeout=SOON_MS)
     widget.out.setText(str(tmp_path / "out"))
     yield widget
     widget.stop_now()
@@ -195,6 +214,29 @@ def test_typed_options_reach_the_run(qtbot, widget, run, viewer):
     assert (run.asked["draws"], run.asked["weights"]) == (32, "default")
     assert run.asked["camera"].name == "camera.yaml"
     assert viewer.layers[0].scale.tolist() == [1.0, 160.0, 160.0]
+
+
+def test_a_typed_pixel_size_moves_tables_that_need_it(qtbot, widget, viewer, results, tmp_path):
+    data = read_localizations(results / "localizations.parquet", Reading(Geometry(PIXEL_NM)))
+    write_localizations(data, tmp_path / "locs.hdf5")
+    with h5py.File(tmp_path / "locs.hdf5", "r+") as file:
+        del file["metadata"]
+    (tmp_path / "locs.yaml").unlink()
+    (rows,) = viewer.open(str(tmp_path / "locs.hdf5"), plugin="sureloc")
+    brush = BrushWidget(viewer)
+    qtbot.addWidget(brush)
+    brush.sigmas.setValue(2.0)
+    assert rows.data[:, 2] / 100.0 == pytest.approx([x for x, _ in EMITTERS_PX])
+    widget.pixel_nm.setFocus()
+    QTest.keyClicks(widget.pixel_nm, "216")
+    QTest.keyClick(widget.pixel_nm, Qt.Key.Key_Return)
+    assert rows.data[:, 2] / 216.0 == pytest.approx([x for x, _ in EMITTERS_PX])
+    assert rows.size == pytest.approx(2 * 2 * np.array(SIGMA_NM) * 216.0 / PIXEL_NM, rel=1e-6)
+    assert brush.canvases[0].quantity.values == pytest.approx(np.array(SIGMA_NM) * 2, rel=1e-6)
+    (tmp_path / "locs.hdf5").unlink()
+    widget.pixel_nm.setText("100")
+    QTest.keyClick(widget.pixel_nm, Qt.Key.Key_Return)
+    assert "There is no run or table" in widget.message.text()
 
 
 def test_what_is_wrong_is_said_in_the_widget(qtbot, widget, run):

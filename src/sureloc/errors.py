@@ -7,6 +7,7 @@
     │   ├── CameraError     a camera map or number is impossible
     │   ├── RecipeError     a recipe holds an unknown key or an impossible value
     │   ├── MovieError      a movie cannot be read or is no movie
+    │   ├── PixelSizeError  nothing tells how large pixels are, and it is needed
     │   └── WeightsError    a weights file or its card cannot be used
     └── OutputError         a result could not be written; none half-written was left
 
@@ -32,6 +33,10 @@ class RecipeError(InputError):
 
 class MovieError(InputError):
     """A movie cannot be read or is not a movie."""
+
+
+class PixelSizeError(InputError):
+    """Nothing tells how large the pixels under a table are, and it is needed."""
 
 
 class WeightsError(InputError):

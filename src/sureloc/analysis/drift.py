@@ -145,9 +145,6 @@ def corrected(table: pd.DataFrame, path: DriftPath) -> pd.DataFrame:
                 widened = _widened(at, low, high, z**2 * variance)
                 for name, end in zip(names, widened, strict=True):
                     out[name] = end - mean[:, i]
-    if "sigma_xy_nm" in table:
-        added = 0.5 * np.trace(covariance, axis1=1, axis2=2)
-        out["sigma_xy_nm"] = np.sqrt(table["sigma_xy_nm"].to_numpy(float) ** 2 + added)
     if "cov_xy_nm2" in table:
         out["cov_xy_nm2"] = table["cov_xy_nm2"] + covariance[:, 0, 1]
     out["drift_x_nm"], out["drift_y_nm"] = mean.T

@@ -25,7 +25,7 @@ from scipy.spatial import cKDTree
 from scipy.stats import chi2, norm
 
 from sureloc.errors import InputError
-from sureloc.table import DRIFT_COLUMNS, LINK_COLUMNS, LOCALIZATION_COLUMNS, Column
+from sureloc.table import DRIFT_COLUMNS, LINK_COLUMNS
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
@@ -262,7 +262,6 @@ class _Merger:
             "sigma_x_nm": np.sqrt(total[:, 0, 0]),
             "sigma_y_nm": np.sqrt(total[:, 1, 1]),
             "cov_xy_nm2": total[:, 0, 1],
-            "sigma_xy_nm": np.sqrt(0.5 * (total[:, 0, 0] + total[:, 1, 1])),
         }
         for name in ("sigma_photons", "crlb_x_nm", "crlb_y_nm"):
             if name in self._rows:
@@ -424,13 +423,3 @@ def _check(table: pd.DataFrame, gap: int, radius_nm: float | None) -> None:
             "that is not larger than 0; filter them out first, such as with 'sigma_x_nm > 0 and "
             "sigma_y_nm > 0'."
         )
-
-
-def linked_columns(columns: tuple[Column, ...]) -> tuple[Column, ...]:
-    """Give the columns of a merged table for those of its rows."""
-    known = {column.name for column in LOCALIZATION_COLUMNS}
-    return (
-        *(column for column in columns if column.name in known),
-        *LINK_COLUMNS,
-        *(column for column in columns if column.name not in known),
-    )

@@ -15,7 +15,8 @@ def audit(
         Path,
         typer.Argument(
             metavar="RUN",
-            help="Folder of a run; or a table (.parquet, .csv), of which less can be asked.",
+            help="Folder of a run; or a table that 'sureloc convert' reads, of which less can be "
+            "asked.",
         ),
     ],
     out: Annotated[
@@ -57,6 +58,7 @@ def audit(
         frames=frames,
         workers=workers,
         seed=seed,
+        say=typer.echo,
     )
     write_audit(result, folder)
     for item in result.items:

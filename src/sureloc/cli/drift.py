@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def drift(
     run_or_table: Annotated[
         Path,
-        typer.Argument(help="Folder of 'sureloc localize', or a table (.parquet, .csv)."),
+        typer.Argument(
+            help="Folder of 'sureloc localize', or a table that 'sureloc convert' reads."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="New folder for the results.")],
     method: Annotated[
@@ -41,7 +43,7 @@ def drift(
         str, typer.Option(help="Where the drift is zero: first (frame), or mean (of all rows).")
     ] = "first",
     pixel_nm: Annotated[
-        float | None, typer.Option(help="Pixel size, nm; needed for a .csv only.")
+        float | None, typer.Option(help="Pixel size, nm, where the table does not say it.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the drift's draws, for draws.parquet.")] = 0,
 ) -> None:
@@ -54,15 +56,13 @@ def drift(
     from sureloc.analysis.drift import Method, Reference, corrected, drift_table, estimate_drift
     from sureloc.io.output import check_new_folder, new_folder
     from sureloc.io.results import LOCALIZATIONS, THUNDERSTORM
-    from sureloc.io.steps import read_step_table, with_step, write_step_csv
-    from sureloc.io.tables import write_table
+    from sureloc.io.sources import read_source, write_step
     from sureloc.report.drift import draw_drift
-    from sureloc.table import DRIFT_COLUMNS
 
     how = Method(_one_of("method", method, [m.value for m in Method]))
     zero = Reference(_one_of("reference", reference, [r.value for r in Reference]))
     check_new_folder(out)
-    source = read_step_table(run_or_table, pixel_nm)
+    source = read_source(run_or_table, pixel_nm)
     found = estimate_drift(source.table, how, segments, _places(fiducial), zero)
     step: dict[str, object] = {
         "step": "drift",
@@ -75,15 +75,15 @@ def drift(
     }
     table = corrected(source.table, found.path)
     with new_folder(out) as folder:
-        provenance = with_step(source.provenance, step)
-        columns = (*source.columns, *DRIFT_COLUMNS)
-        write_table(table, folder / LOCALIZATIONS, columns, provenance)
+        write_step(source, table, folder / LOCALIZATIONS, step)
         if source.pixel_nm is not None:
-            write_step_csv(source, table, folder / THUNDERSTORM)
+            write_step(source, table, folder / THUNDERSTORM, step)
         if source.draws is not None:
             _correct_draws(source.draws, found, seed, step, folder)
         drift_table(found.path).round(4).to_csv(folder / "drift.csv", index=False)
         draw_drift(found, folder / "drift.png")
+    for note in source.data.notes:
+        typer.echo(note)
     typer.echo(f"{out}: {len(table):,} rows corrected\n{_summary(found)}")
 
 
@@ -92,15 +92,15 @@ def _correct_draws(
 ) -> None:
     from sureloc.analysis.drift import DrawCorrection
     from sureloc.io.results import DRAWS
-    from sureloc.io.steps import pieces_of, with_step
-    from sureloc.io.tables import TableWriter, read_provenance, read_table
+    from sureloc.io.sources import with_step
+    from sureloc.io.tables import TableWriter, read_provenance, read_table, table_chunks
     from sureloc.table import DRAW_COLUMNS
 
     read_table(draws, DRAW_COLUMNS)  # refuses what is no draw table
     provenance = with_step(read_provenance(draws), step)
     correction = DrawCorrection(found.path, seed)
     with TableWriter(folder / DRAWS, DRAW_COLUMNS, provenance) as writer:
-        for chunk in pieces_of(draws):
+        for chunk in table_chunks(draws):
             writer.append(correction.corrected(chunk))
 
 

@@ -14,16 +14,22 @@ def filter(
     run_or_table: Annotated[
         Path,
         typer.Argument(
-            help="Folder of 'sureloc localize' or 'drift', or a table (.parquet, .csv)."
+            help="Folder of 'sureloc localize' or 'drift', or a table that 'sureloc convert' reads."
         ),
     ],
     expression: Annotated[
         str,
         typer.Argument(help="Such as 'sigma_x_nm < 20 and p_exists > 0.9 and trusted'."),
     ],
-    out: Annotated[Path, typer.Option(help="New table, .parquet or .csv (ThunderSTORM).")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="New table: .parquet (sureloc), .csv (ThunderSTORM), .hdf5 (Picasso), .h5 "
+            "(DECODE), _sml.mat (SMAP)."
+        ),
+    ],
     pixel_nm: Annotated[
-        float | None, typer.Option(help="Pixel size, nm; needed for a .csv only.")
+        float | None, typer.Option(help="Pixel size, nm, where the table does not say it.")
     ] = None,
 ) -> None:
     """Keep the rows that satisfy an expression on the table's columns.
@@ -33,10 +39,10 @@ def filter(
     """
     from sureloc import __version__
     from sureloc.analysis.filtering import rows_that_satisfy
-    from sureloc.io.steps import check_step_output, read_step_table, write_step_table
+    from sureloc.io.sources import check_step_output, read_source, write_step
 
-    source = read_step_table(run_or_table, pixel_nm)
-    check_step_output(out, source)
+    source = read_source(run_or_table, pixel_nm)
+    check_step_output(out)
     kept = rows_that_satisfy(source.table, expression)
     table = source.table[kept].reset_index(drop=True)
     step = {
@@ -47,6 +53,7 @@ def filter(
         "rows_before": len(source.table),
         "rows": len(table),
     }
-    write_step_table(source, table, source.columns, out, step)
+    for note in write_step(source, table, out, step):
+        typer.echo(note)
     share = f" ({100 * len(table) / len(kept):.1f} %)" if len(kept) else ""
     typer.echo(f"{out}: {len(table):,} of {len(kept):,} rows{share} are left")

@@ -14,10 +14,16 @@ def link(
     run_or_table: Annotated[
         Path,
         typer.Argument(
-            help="Folder of 'sureloc localize' or 'drift', or a table (.parquet, .csv)."
+            help="Folder of 'sureloc localize' or 'drift', or a table that 'sureloc convert' reads."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="New table, .parquet or .csv (ThunderSTORM).")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="New table: .parquet (sureloc), .csv (ThunderSTORM), .hdf5 (Picasso), .h5 "
+            "(DECODE), _sml.mat (SMAP)."
+        ),
+    ],
     gap: Annotated[
         int, typer.Option(help="Frames in a row that a molecule may miss and be the same one.")
     ] = 1,
@@ -29,7 +35,7 @@ def link(
         ),
     ] = "auto",
     pixel_nm: Annotated[
-        float | None, typer.Option(help="Pixel size, nm; needed for a .csv only.")
+        float | None, typer.Option(help="Pixel size, nm, where the table does not say it.")
     ] = None,
 ) -> None:
     """Merge the rows of one molecule in successive frames into one row.
@@ -38,12 +44,12 @@ def link(
     linked rows lie apart over their stated precision, which should be 1.
     """
     from sureloc import __version__
-    from sureloc.analysis.linking import GATE_QUANTILE, link_rows, linked_columns, merged
-    from sureloc.io.steps import check_step_output, read_step_table, write_step_table
+    from sureloc.analysis.linking import GATE_QUANTILE, link_rows, merged
+    from sureloc.io.sources import check_step_output, read_source, write_step
 
     radius = _radius(radius_nm)
-    source = read_step_table(run_or_table, pixel_nm)
-    check_step_output(out, source)
+    source = read_source(run_or_table, pixel_nm)
+    check_step_output(out)
     links = link_rows(source.table, gap, radius)
     table = merged(source.table, links)
     step = {
@@ -57,7 +63,8 @@ def link(
         "molecules": links.molecules,
         "displacement_over_precision": links.ratio if links.squared.size else None,
     }
-    write_step_table(source, table, linked_columns(source.columns), out, step)
+    for note in write_step(source, table, out, step):
+        typer.echo(note)
     mean = len(source.table) / max(links.molecules, 1)
     typer.echo(
         f"{out}: {len(source.table):,} rows of {links.molecules:,} molecules, {mean:.2f} rows each"

@@ -13,7 +13,7 @@ def render(
         Path,
         typer.Argument(
             metavar="RUN_OR_TABLE",
-            help="Folder of a run, a Parquet table, or a ThunderSTORM CSV.",
+            help="Folder of a run, or a table that 'sureloc convert' reads.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="New .png (for people) or .tif (for further work).")],
@@ -62,5 +62,6 @@ def render(
             roi=roi,
             camera_pixel_nm=camera_pixel_nm,
             bits=bits,
+            say=typer.echo,
         )
     )

@@ -13,7 +13,7 @@ def resolution(
         Path,
         typer.Argument(
             metavar="RUN_OR_TABLE",
-            help="Folder of a run, a Parquet table, or a ThunderSTORM CSV.",
+            help="Folder of a run, or a table that 'sureloc convert' reads.",
         ),
     ],
     out: Annotated[
@@ -56,6 +56,7 @@ def resolution(
         resamples=resamples,
         trusted_only=trusted_only,
         seed=seed,
+        say=typer.echo,
     )
     for result in results:
         typer.echo(result.sentence)

@@ -1,30 +1,24 @@
-"""What was found, as a user points to it: the folder of a run, or a table alone.
-
-A run's folder brings posterior draws, its record and the camera's field of view; a Parquet table
-or a ThunderSTORM CSV brings rows only.
-"""
+"""A source made ready to be drawn and measured: finite rows, draws, and the field of view."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from sureloc.errors import InputError
-from sureloc.io.results import DRAWS, LOCALIZATIONS, RUN
-from sureloc.io.tables import read_provenance, read_table, read_thunderstorm
-from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS, Column
+from sureloc.io.results import DRAWS
+from sureloc.io.sources import read_source
+from sureloc.io.tables import read_table
+from sureloc.table import DRAW_COLUMNS
 
 Edges = tuple[tuple[float, float], tuple[float, float]]
 
-POSITIONS = tuple(c for c in LOCALIZATION_COLUMNS if c.name in ("frame", "x_nm", "y_nm"))
 _RANGE = r"\s*(-?[\d.]+)\s*:\s*(-?[\d.]+)\s*"
 _ROI = re.compile(rf"^{_RANGE},{_RANGE}(nm)?\s*$")
 
@@ -35,7 +29,7 @@ class Found:
 
     Attributes:
         name: of the folder or file, for titles.
-        table: `frame`, `x_nm`, `y_nm` and whatever else the table holds; every row is finite.
+        table: `frame`, `x_nm`, `y_nm` and whatever else the table holds; positions are finite.
         draws: posterior draws (`sureloc.table.DRAW_COLUMNS`), or None.
         number: how many draws there are, 0 without.
         pixel_nm: camera pixel size, nm, or None where nothing says it.
@@ -81,86 +75,39 @@ def movie_shape(record: Mapping[str, Any]) -> tuple[int, int, int] | None:
     return (int(shape[0]), int(shape[1]), int(shape[2])) if shape else None
 
 
-def read_found(path: str | Path, pixel_nm: float | None = None) -> Found:
-    """Read a run's folder, a Parquet table or a ThunderSTORM CSV.
+def read_found(
+    path: str | Path,
+    pixel_nm: float | None = None,
+    say: Callable[[str], None] = lambda _text: None,
+) -> Found:
+    """Read a run's folder, or a table of any format (`sureloc.io.sources`).
 
     Args:
         path: the folder or file.
-        pixel_nm: camera pixel size, nm; needed by CSV files, whose origin is a pixel's corner.
+        pixel_nm: camera pixel size, nm, where the table does not say it.
+        say: tells people what was not read.
 
     Raises:
-        InputError: there is no such folder or file, or it is none of these.
+        InputError: there is no such folder or file, or it is no table.
+        PixelSizeError: the pixel size is needed and not known.
     """
-    path = Path(path)
-    if path.is_dir():
-        if not (path / LOCALIZATIONS).is_file():
-            raise InputError(
-                f"The folder {path} holds no {LOCALIZATIONS}; give a folder that `sureloc "
-                "localize` wrote, or a table (.parquet, .csv)."
-            )
-        return _read_run(path, pixel_nm)
-    if not path.is_file():
-        raise InputError(f"There is no file or folder {path}; give a run's folder or a table.")
-    if path.suffix.lower() == ".csv":
-        if pixel_nm is None:
-            raise InputError(
-                f"The table {path} counts from a pixel's corner and does not say how large a pixel "
-                "is; give the camera's pixel size with --camera-pixel-nm."
-            )
-        table = read_thunderstorm(path, pixel_nm)
-        if "sigma_xy_nm" in table:
-            table = table.assign(sigma_x_nm=table["sigma_xy_nm"], sigma_y_nm=table["sigma_xy_nm"])
-        return _found(path.name, table, None, pixel_nm, {})
-    record = _provenance(path)
-    return _found(path.name, _parquet(path, POSITIONS), None, _pixel(pixel_nm, record), record)
-
-
-def _read_run(folder: Path, pixel_nm: float | None) -> Found:
-    table = _parquet(folder / LOCALIZATIONS, POSITIONS)
-    draws = read_table(folder / DRAWS, DRAW_COLUMNS) if (folder / DRAWS).is_file() else None
-    record = _provenance(folder / LOCALIZATIONS)
-    if (folder / RUN).is_file():
-        try:
-            record |= dict(json.loads((folder / RUN).read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, ValueError) as error:
-            raise InputError(f"The record {folder / RUN} cannot be read ({error}).") from error
-    return _found(folder.name, table, draws, _pixel(pixel_nm, record), record)
-
-
-def _provenance(path: Path) -> dict[str, Any]:
-    """Give what a table remembers of its making, nothing where it was not written by sureloc."""
-    try:
-        return read_provenance(path)
-    except InputError:
-        return {}
-
-
-def _pixel(given: float | None, record: Mapping[str, Any]) -> float | None:
-    stated = record.get("pixel_nm")
-    return given if given is not None else float(stated) if stated else None
-
-
-def _parquet(path: Path, needed: tuple[Column, ...]) -> pd.DataFrame:
-    """Read all columns of a table that has the ones needed, in the convention."""
-    read_table(path, needed)
-    return pd.DataFrame(pq.read_table(path).to_pandas())
-
-
-def _found(
-    name: str,
-    table: pd.DataFrame,
-    draws: pd.DataFrame | None,
-    pixel_nm: float | None,
-    record: Mapping[str, Any],
-) -> Found:
-    finite = np.isfinite(table[["x_nm", "y_nm"]].to_numpy(float)).all(1)
-    table = table[finite].reset_index(drop=True)
-    number = 0
-    if draws is not None:
-        stated = record.get("draws")
+    source = read_source(path, pixel_nm, "--camera-pixel-nm")
+    finite = np.isfinite(source.table[["x_nm", "y_nm"]].to_numpy(float)).all(1)
+    for note in source.data.notes:
+        say(note)
+    if not finite.all():
+        say(
+            f"{int((~finite).sum()):,} of {finite.size:,} rows have no position; they are left out."
+        )
+    table = source.table[finite].reset_index(drop=True)
+    draws, number = None, 0
+    if source.draws is not None:
+        draws = read_table(source.draws, DRAW_COLUMNS)
+        stated = source.record.get("draws")
         number = int(stated) if stated else int(draws["draw"].max()) + 1 if len(draws) else 0
-    field = _field_of(record, pixel_nm) or _bounds(table, pixel_nm)
-    return Found(name, table, draws, number, pixel_nm, field, record)
+    pixel = source.pixel_nm
+    field = _field_of(source.record, pixel) or _bounds(table, pixel)
+    return Found(source.name, table, draws, number, pixel, field, source.record)
 
 
 def _field_of(record: Mapping[str, Any], pixel_nm: float | None) -> Edges | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import struct
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
@@ -319,15 +319,8 @@ def _open_source(path: Path) -> FrameSource:
     suffix = path.suffix.lower()
     if suffix in TIFF_SUFFIXES:
         return _NdTiffSource(path) if _is_ndtiff(path) else _TiffSource(path)
-    openers: dict[str, Callable[[Path], FrameSource]] = {
-        ".nd2": _Nd2Source,
-        ".czi": CziSource,
-        ".lif": LifSource,
-        ".raw": picasso_source,
-        ".dax": dax_source,
-    }
-    if suffix in openers:
-        return openers[suffix](path)
+    if suffix in _OPENERS:
+        return _OPENERS[suffix](path)
     raise MovieError(
         f"{path} has the unknown extension {suffix or '(none)'!r}; sureloc reads {KNOWN_FORMATS}. "
         "Convert it, for instance with Fiji or bioformats2raw."
@@ -876,3 +869,13 @@ def _nd2_acquisition(file: Any) -> Acquisition:
         milliseconds(exposure[1], exposure[2]) if exposure else None,
         name_or_none(camera[1]) if camera else None,
     )
+
+
+_OPENERS: Mapping[str, Callable[[Path], FrameSource]] = {
+    ".nd2": _Nd2Source,
+    ".czi": CziSource,
+    ".lif": LifSource,
+    ".raw": picasso_source,
+    ".dax": dax_source,
+}
+FILE_SUFFIXES = (*TIFF_SUFFIXES, *_OPENERS)  # of movies that are one file

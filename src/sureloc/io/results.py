@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sureloc.io.tables import TableWriter, ThunderstormWriter
+from sureloc.io.exchange.thunderstorm import ThunderstormWriter
+from sureloc.io.tables import TableWriter
 from sureloc.localize.images import ImageSums
 from sureloc.localize.tally import shifted
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS

@@ -1,21 +1,18 @@
-"""Tables on disk: Parquet with units and provenance, and CSV for readers of ThunderSTORM's tables.
+"""sureloc's tables on disk: Parquet with units and provenance, written and read in pieces.
 
-Parquet keeps the convention of `sureloc.table` (nanometres, the CENTRE of pixel (0, 0) at (0, 0),
-frames from 0) and says so in its metadata. ThunderSTORM (Ovesny et al. 2014) counts frames and ids
-from 1 and puts (0, 0) at the outer CORNER of the first pixel; that conversion happens here alone.
+They keep the convention of `sureloc.table` (nanometres, the CENTRE of pixel (0, 0) at (0, 0),
+frames from 0) and say so in their metadata. A table that a user points to, of sureloc or of another
+program, is read by `sureloc.io.sources`.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -31,21 +28,8 @@ CONVENTION: Mapping[str, object] = {
     "first_frame": 0,
     "photons": "detected photons = photo-electrons / quantum efficiency",
 }
-THUNDERSTORM_HEADER = (
-    "id",
-    "frame",
-    "x [nm]",
-    "y [nm]",
-    "sigma [nm]",
-    "intensity [photon]",
-    "offset [photon]",
-    "bkgstd [photon]",
-    "uncertainty_xy [nm]",
-)
 _METADATA_KEY = b"sureloc"
 _ROWS_PER_GROUP = 65536
-# Five decimals of a nanometre: positions come back to 5e-6 nm, and no number needs an exponent.
-_CSV_ROW = "%d,%d" + ",%.5f" * (len(THUNDERSTORM_HEADER) - 2)
 _ARROW_TYPES = {
     "int64": pa.int64(),
     "float64": pa.float64(),
@@ -236,150 +220,3 @@ def _check_convention(path: Path, schema: pa.Schema) -> None:
             f"The table {path} has another convention ({'; '.join(different)}); write it again "
             "with this version of sureloc."
         )
-
-
-# --- ThunderSTORM CSV ---------------------------------------------------------------------------
-
-
-class ThunderstormWriter:
-    """Write localizations as ThunderSTORM's CSV, chunk by chunk; a context manager."""
-
-    def __init__(
-        self,
-        path: str | Path,
-        pixel_nm: float,
-        psf_sigma_nm: float,
-        read_variance_photons2: float = 0.0,
-    ) -> None:
-        """Open a CSV for writing.
-
-        Args:
-            path: the new file.
-            pixel_nm: pixel size, nm, by half of which the origin moves to the corner.
-            psf_sigma_nm: the PSF's standard deviation, nm, for the column `sigma`.
-            read_variance_photons2: typical read variance per pixel, photons^2, which the column
-                `bkgstd` holds beside the background's shot noise.
-
-        Raises:
-            OutputError: the file cannot be created.
-        """
-        self._shift_nm = 0.5 * pixel_nm
-        self._psf_sigma_nm = psf_sigma_nm
-        self._read_variance = read_variance_photons2
-        self.rows = 0
-        try:
-            self._file: TextIO = Path(path).open(  # noqa: SIM115  (closed by `close`)
-                "w", encoding="ascii", newline="\n"
-            )
-        except OSError as error:
-            raise OutputError(f"The table {path} cannot be written ({error}).") from error
-        self._file.write(",".join(f'"{name}"' for name in THUNDERSTORM_HEADER) + "\n")
-
-    def append(self, table: pd.DataFrame) -> None:
-        """Append rows of a localization table (`sureloc.table.LOCALIZATION_COLUMNS`)."""
-        count = len(table)
-        if count == 0:
-            return
-        background = table["background_photons"].to_numpy(float)
-        columns: list[npt.NDArray[Any]] = [
-            self.rows + 1 + np.arange(count),
-            table["frame"].to_numpy() + 1,
-            table["x_nm"].to_numpy() + self._shift_nm,
-            table["y_nm"].to_numpy() + self._shift_nm,
-            np.full(count, self._psf_sigma_nm),
-            table["photons"].to_numpy(),
-            background,
-            np.sqrt(np.maximum(background, 0.0) + self._read_variance),
-            np.hypot(table["sigma_x_nm"].to_numpy(), table["sigma_y_nm"].to_numpy()) / np.sqrt(2.0),
-        ]
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        text = "\n".join(_CSV_ROW % row for row in rows) + "\n"
-        # ThunderSTORM drops rows with "nan" or "inf" but reads Java's spelling.
-        self._file.write(text.replace("nan", "NaN").replace("inf", "Infinity"))
-        self.rows += count
-
-    def close(self) -> None:
-        """Complete the file."""
-        self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def write_thunderstorm(
-    table: pd.DataFrame,
-    path: str | Path,
-    pixel_nm: float,
-    psf_sigma_nm: float,
-    read_variance_photons2: float = 0.0,
-) -> None:
-    """Write a whole localization table as ThunderSTORM's CSV (see `ThunderstormWriter`)."""
-    with ThunderstormWriter(path, pixel_nm, psf_sigma_nm, read_variance_photons2) as writer:
-        writer.append(table)
-
-
-_FROM_THUNDERSTORM = {
-    "frame": "frame",
-    "x [nm]": "x_nm",
-    "y [nm]": "y_nm",
-    "sigma [nm]": "psf_sigma_nm",
-    "intensity [photon]": "photons",
-    "offset [photon]": "background_photons",
-    "uncertainty_xy [nm]": "sigma_xy_nm",
-    "uncertainty [nm]": "sigma_xy_nm",
-}
-
-
-def read_thunderstorm(path: str | Path, pixel_nm: float) -> pd.DataFrame:
-    """Read a ThunderSTORM CSV into the convention of `sureloc.table`.
-
-    Args:
-        path: the file; `frame`, `x [nm]` and `y [nm]` are needed, further columns may lack.
-        pixel_nm: pixel size, nm, by half of which the origin moves to the pixel centre.
-
-    Returns:
-        Columns `frame` (from 0), `x_nm`, `y_nm`, and where present `psf_sigma_nm`, `photons`,
-        `background_photons` and `sigma_xy_nm` (nm, per axis).
-
-    Raises:
-        InputError: the file is missing, no such CSV, or a frame is not a whole number from 1.
-    """
-    path = Path(path)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(file), [])
-        table = pd.read_csv(path, encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"The table {path} cannot be read as CSV ({error}).") from error
-    lacking = [name for name in ("frame", "x [nm]", "y [nm]") if name not in header]
-    if lacking:
-        raise InputError(
-            f"The table {path} lacks {', '.join(lacking)}; its columns are "
-            f"{', '.join(header) or '(none)'}. Export it from ThunderSTORM in nm."
-        )
-    wanted = {old: new for old, new in _FROM_THUNDERSTORM.items() if old in table.columns}
-    if "uncertainty_xy [nm]" in wanted:
-        wanted.pop("uncertainty [nm]", None)
-    out = table[list(wanted)].rename(columns=wanted)
-    try:
-        out = out.astype(dict.fromkeys(out.columns, "float64"))
-    except ValueError as error:
-        raise InputError(f"The table {path} holds a value that is no number ({error}).") from error
-    frame = out["frame"].to_numpy()
-    if not (np.isfinite(frame) & (frame >= 1) & (frame == np.round(frame))).all():
-        raise InputError(
-            f"The table {path} has frames outside 1, 2, 3, ...; ThunderSTORM counts from 1. A file "
-            "with a frame 0 comes from another program: import it there."
-        )
-    out["frame"] = frame.astype(np.int64) - 1
-    out["x_nm"] -= 0.5 * pixel_nm
-    out["y_nm"] -= 0.5 * pixel_nm
-    return out

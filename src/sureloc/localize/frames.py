@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -70,6 +70,10 @@ class FramePosterior:
     disagreement: float
 
 
+def go_on() -> None:
+    """Do nothing: the pause of those who never stop a run."""
+
+
 def frame_posterior(
     data: FrameData,
     prior: ScenePrior,
@@ -81,6 +85,7 @@ def frame_posterior(
     least_probability: float,
     guide: Array | None = None,
     guide_margin_px: int = 0,
+    pause: Callable[[], None] = go_on,
 ) -> FramePosterior:
     """Draw emitter sets for one frame from several starts and summarise them.
 
@@ -94,6 +99,7 @@ def frame_posterior(
         frame: number of the frame in the movie, which names its random streams.
         least_probability: rows less probable than this are left out.
         guide, guide_margin_px: relative density of birth positions (see `run_chain`).
+        pause: called before every stretch of a chain; what it raises ends the work.
 
     Returns:
         The posterior; the same for any batch, chunk or number of workers.
@@ -115,6 +121,7 @@ def frame_posterior(
     def run(
         k: int, length: ChainLength, start: Array | None, knots: Array | None = None
     ) -> PosteriorDraws:
+        pause()
         return target.run(
             length,
             generators[k],

@@ -26,7 +26,7 @@ from sureloc.localize.bands import bands_of, spots_of_band, spots_of_frames
 from sureloc.localize.camera_estimate import estimate_camera, estimate_offset_shift
 from sureloc.localize.crowding import Crowding, crowding_of
 from sureloc.localize.detect import Spots
-from sureloc.localize.frames import Effort, frame_posterior
+from sureloc.localize.frames import Effort, frame_posterior, go_on
 from sureloc.localize.learning import (
     Crop,
     LearnedPrior,
@@ -180,10 +180,6 @@ def read_frames(movie: Frames, numbers: Iterable[int]) -> npt.NDArray[Any]:
     return np.concatenate([movie.read(k, k + 1) for k in numbers])
 
 
-def go_on() -> None:
-    """Do nothing: the pause of those who never stop a run."""
-
-
 def prepare(
     movie: Frames,
     camera: Camera | None,
@@ -200,7 +196,7 @@ def prepare(
         camera: its camera, or None to estimate it.
         options: what the user decided.
         networks: what `localize` will be given; it is said where they have not seen such PSFs.
-        pause: called often, from any thread; what it raises ends the work.
+        pause: called between all steps, from any thread; what it raises ends the work.
 
     Raises:
         InputError: the camera's maps do not fit, the frames are saturated, or too little can be
@@ -209,17 +205,20 @@ def prepare(
     frames, height, width = movie.shape
     numbers = np.array(spread_frames(frames, learning_frames(height * width)))
     adu = read_frames(movie, numbers)
+    pause()
     top_adu, notes = _largest_value(adu, camera)
     telling = _frames_that_tell(adu, top_adu)
     adu, numbers = adu[telling], numbers[telling]
     part = measuring_window(adu)
     camera, said, warnings = _settled_camera(adu, camera, top_adu, part, options.seed)
     notes.extend(said)
+    pause()
     electrons = camera.electrons(adu)
     variance = camera.read_variance_e2((height, width))
     psf, said, warned = _settled_psf(electrons, variance, camera.excess_noise, part, options)
     notes.extend(said)
     warnings.extend(warned)
+    pause()
     sigma = psf.sigma_px
     bands = bands_of(regions_of((height, width), sigma))
     spots = spots_of_frames(electrons, variance, sigma, camera.excess_noise, bands)
@@ -565,6 +564,7 @@ class FrameWorker:
     Args:
         movie, assumptions, options, networks, window: as for `localize`.
         run: maps a function over regions; `map`, or one that uses several threads.
+        pause: called often; what it raises ends the work on a frame.
     """
 
     def __init__(
@@ -575,8 +575,10 @@ class FrameWorker:
         networks: Networks | None,
         window: Window | None = None,
         run: Map = map,
+        pause: Callable[[], None] = go_on,
     ) -> None:
         self._run = run
+        self._pause = pause
         known = networks is not None and within_training(networks, assumptions.sigma_px)
         self._networks = networks if known else None
         self._movie = movie
@@ -690,6 +692,7 @@ class FrameWorker:
             LEAST_PROBABILITY,
             guide,
             margin,
+            self._pause,
         )
         local = frame_rows(
             posterior,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from importlib import metadata, resources
@@ -40,6 +40,7 @@ from sureloc.io.output import check_new_folder, new_folder
 from sureloc.localize.movie import Options, localize, prepare, spread_frames
 from sureloc.localize.saturation import saturated
 from sureloc.networks.weights import load_weights
+from sureloc.report.records import plain
 from sureloc.seeds import numpy_generator
 
 SPLIT_FRAMES = 60
@@ -94,22 +95,24 @@ def audit_run(
     frames: int = SPLIT_FRAMES,
     workers: int = 1,
     seed: int = 0,
+    say: Callable[[str], None] = lambda _text: None,
 ) -> Audit:
     """Ask a run, or a table alone, whether its uncertainties are those of its movie.
 
     Args:
-        source: folder of a run, Parquet table or ThunderSTORM CSV.
+        source: folder of a run, or table of any format.
         movie: the movie that was localized, to split its light; without it, that is left out.
         camera: its camera file; without it, what the run's record says.
         camera_pixel_nm: camera pixel size, nm, where the source does not say it.
         frames: how many frames are split and localized twice.
         workers: threads; results do not depend on them.
         seed: the same seed gives the same answers.
+        say: tells people what was not read.
 
     Raises:
         InputError: the source, movie or camera cannot be used.
     """
-    found = read_found(source, camera_pixel_nm)
+    found = read_found(source, camera_pixel_nm, say)
     sure = clear_rows(found.table)
     apart_nm = APART_SIGMAS * _psf_nm(found)
     alone = clear_rows(bright_and_alone(found.table, apart_nm))
@@ -308,20 +311,12 @@ def write_audit(audit: Audit, out: Path) -> None:
 
 def as_record(audit: Audit) -> dict[str, Any]:
     """Give an audit as JSON knows it; None for numbers that there are not."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Outcome):
-            return value.value
-        if isinstance(value, tuple):
-            return [plain(one) for one in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
     return {
         "name": audit.name,
         "outcome": audit.outcome.value,
         "sentence": audit.sentence,
         "false_alarms_per_item": round(1 - CONFIDENCE, 10),
-        "items": [{k: plain(v) for k, v in asdict(item).items()} for item in audit.items],
+        "items": [plain(asdict(item)) for item in audit.items],
         "record": dict(audit.record),
     }
 

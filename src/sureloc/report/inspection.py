@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from sureloc.calibrate.inspection import Inspection, Quantity
 from sureloc.report.charts import BLUE, GREY, INK, ORANGE
 from sureloc.report.image_axes import add_colour_bar, add_scale_bar
+from sureloc.report.records import plain
 from sureloc.simulate.recipe import FrameRecipe
 
 Array = npt.NDArray[np.float64]
@@ -63,12 +63,12 @@ def as_record(inspection: Inspection) -> dict[str, Any]:
         "weights": inspection.weights,
         "covered": inspection.covered,
         "quantities": {
-            key: _plain(asdict(quantity)) | {"covered": quantity.covered}
+            key: plain(asdict(quantity)) | {"covered": quantity.covered}
             for key, quantity in inspection.quantities.items()
         },
         "on_time": None
         if on_time is None
-        else _plain(
+        else plain(
             {
                 "trials": on_time.trials,
                 "went_on": on_time.went_on,
@@ -85,13 +85,6 @@ def as_record(inspection: Inspection) -> dict[str, Any]:
             "saturation_adu": inspection.camera.saturation_adu,
         },
         "notes": list(inspection.notes),
-    }
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in values.items()
     }
 
 

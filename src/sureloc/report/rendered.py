@@ -7,7 +7,7 @@ vision tell apart, so that colour and brightness do not borrow from each other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import metadata
@@ -134,11 +134,12 @@ def render_file(
     roi: str | None = None,
     camera_pixel_nm: float | None = None,
     bits: int = 32,
+    say: Callable[[str], None] = lambda _text: None,
 ) -> str:
     """Draw a run or a table; what `sureloc render` does.
 
     Args:
-        source: folder of a run, Parquet table or ThunderSTORM CSV.
+        source: folder of a run, or table of any format.
         out: new .png or .tif; posterior images also write a second file, `..._sd`.
         kind: "histogram", "gaussian" or "posterior".
         zoom: image pixels for each camera pixel; `USUAL_ZOOM` without it and `pixel_nm`.
@@ -147,6 +148,7 @@ def render_file(
         roi: what to show (`sureloc.io.found.parse_roi`).
         camera_pixel_nm: camera pixel size, nm, where the source does not say it.
         bits: of a TIFF, 16 or 32.
+        say: tells people what was not read.
 
     Returns:
         What was written, in a sentence.
@@ -165,7 +167,7 @@ def render_file(
             f"colour is {colour!r}, but draws have neither precision nor trust; leave the colour "
             "away, or draw the rows with --kind gaussian."
         )
-    found = read_found(source, camera_pixel_nm)
+    found = read_found(source, camera_pixel_nm, say)
     size = _pixel_size(found, zoom, pixel_nm)
     canvas = Canvas.between(*parse_roi(roi, found), size)
     if kind == "posterior":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from sureloc.analysis.resolution import (
 from sureloc.errors import InputError
 from sureloc.io.found import Edges, inside, parse_roi, read_found
 from sureloc.io.output import check_new_folder, new_folder
+from sureloc.report.records import plain
 from sureloc.seeds import numpy_generator
 
 INK, MUTED, BLUE, ORANGE, GREY = "#202124", "#5f6368", "#1f6f9f", "#d9730d", "#9aa0a6"
@@ -46,11 +47,12 @@ def measure_resolution(
     resamples: int = RESAMPLES,
     trusted_only: bool = False,
     seed: int = 0,
+    say: Callable[[str], None] = lambda _text: None,
 ) -> list[Resolution]:
     """Measure the resolution of a run or a table in all ways that it allows.
 
     Args:
-        source: folder of a run, Parquet table or ThunderSTORM CSV.
+        source: folder of a run, or table of any format.
         roi: what to look at (`sureloc.io.found.parse_roi`).
         camera_pixel_nm: camera pixel size, nm, where the source does not say it.
         splits: random halvings of the frames for Fourier ring correlation.
@@ -58,6 +60,7 @@ def measure_resolution(
         resamples: of tiles, for the error bars.
         trusted_only: leave out the rows that are not trusted.
         seed: the same seed gives the same numbers.
+        say: tells people what was not read.
 
     Returns:
         FRC of the rows, FRC of the draws where there are some, and decorrelation of the picture.
@@ -65,7 +68,7 @@ def measure_resolution(
     Raises:
         InputError: the source or an option cannot be used.
     """
-    found = read_found(source, camera_pixel_nm)
+    found = read_found(source, camera_pixel_nm, say)
     edges = parse_roi(roi, found)
     table = inside(found.table, edges)
     if trusted_only:
@@ -133,16 +136,7 @@ def write_resolution(results: Sequence[Resolution], out: Path, name: str) -> Non
 
 def as_record(result: Resolution) -> dict[str, Any]:
     """Give a resolution as JSON knows it: lists for arrays, None for what there is not."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            return [plain(float(one)) for one in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return {
-        **{key: plain(value) for key, value in asdict(result).items()},
-        "sentence": result.sentence,
-    }
+    return {**plain(asdict(result)), "sentence": result.sentence}
 
 
 def draw_resolution(results: Sequence[Resolution], path: Path, name: str) -> None:

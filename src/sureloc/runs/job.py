@@ -22,7 +22,7 @@ from sureloc.camera import Camera
 from sureloc.errors import MovieError
 from sureloc.io.assumptions import read_assumptions, write_assumptions
 from sureloc.io.movies import Movie, open_movie
-from sureloc.localize.frames import Effort
+from sureloc.localize.frames import Effort, go_on
 from sureloc.localize.images import counting_window
 from sureloc.localize.movie import Assumptions, FrameWorker, Options, spread_frames
 from sureloc.localize.units import Unit, localize_unit, units_of
@@ -44,6 +44,7 @@ class Job:
         options: what the user decided.
         networks: trained networks.
         assumptions: what is taken for granted.
+        pause: called often; what it raises stops the run.
         units: the work, in order.
     """
 
@@ -52,10 +53,13 @@ class Job:
     options: Options
     networks: Networks
     assumptions: Assumptions
+    pause: Callable[[], None] = go_on
 
     def __post_init__(self) -> None:
         self.units: list[Unit] = units_of(self.movie.shape, self.assumptions.sigma_px)
-        self._worker = FrameWorker(self.movie, self.assumptions, self.options, self.networks)
+        self._worker = FrameWorker(
+            self.movie, self.assumptions, self.options, self.networks, pause=self.pause
+        )
 
     @property
     def parts(self) -> Path:

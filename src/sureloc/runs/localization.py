@@ -34,8 +34,9 @@ from sureloc.io.results import (
     write_run,
 )
 from sureloc.io.tables import read_table
+from sureloc.localize.frames import go_on
 from sureloc.localize.images import ImageSums
-from sureloc.localize.movie import Assumptions, Options, go_on, prepare
+from sureloc.localize.movie import Assumptions, Options, prepare
 from sureloc.localize.tally import Tally
 from sureloc.localize.verdict import Doubt, Verdict, judge, region_doubts
 from sureloc.networks.weights import Networks, load_weights
@@ -136,8 +137,8 @@ def localize_file(
         command: remembered in the files.
         bar: gives, for a number of frames, a context whose value is called after each.
         say: tells people something on the way.
-        pause: called often while it learns from the movie, from any thread; what it raises, or what
-            `bar` gives raises, stops the run.
+        pause: called often, from any thread of this process; what it raises, or what `bar` gives
+            raises, stops the run.
 
     Raises:
         InputError: movie, camera, weights, options or folder cannot be used.
@@ -269,7 +270,7 @@ def localize_movie(
     with open_partial(out, identity, provenance, resume=resume) as run:
         assumptions = _assumptions(run, movie, camera, options, networks, notes, warnings, pause)
         clock.prepared = clock.since()
-        job = Job(run.folder, movie, options, networks, assumptions)
+        job = Job(run.folder, movie, options, networks, assumptions, pause)
         _do_all(job, scheduler, progress, say)
         outcome = _write_results(job, run, truth, clock)
         run.finish()
@@ -344,6 +345,7 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
     overview = write_fine_images(job, folder, images, verdict.mask, place, provenance)
     pictures = list(pictures_of(images, overview))
     for picture in pictures:
+        job.pause()
         draw_picture(picture, folder / f"{picture.name}.png")
     comparison = None
     if truth is not None:
@@ -364,6 +366,7 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
     )
     record_of_time = f"{clock.since():.0f} s, {images.frames / clock.since():.2f} frames/s"
     content = replace(content, record={**content.record, "time": record_of_time})
+    job.pause()
     write_report(folder / REPORT, content)
     return Outcome(verdict, tally.rows, images.frames, clock.since(), comparison, assumptions.notes)
 

@@ -52,9 +52,10 @@ class Sums:
     views: list[View]
 
 
-def of_same_frames(units: list[Unit]) -> Iterator[list[Unit]]:
-    """Give the units that share their frames together, in order."""
-    for _, group in groupby(units, lambda unit: unit.frames):
+def of_same_frames(job: Job) -> Iterator[list[Unit]]:
+    """Give the units that share their frames together, in order, with a pause before each."""
+    for _, group in groupby(job.units, lambda unit: unit.frames):
+        job.pause()
         yield list(group)
 
 
@@ -67,7 +68,7 @@ def gather_sums(job: Job) -> Sums:
     images.frames = frames
     saturated = np.zeros(frames, np.int64)
     views: list[View] = []
-    for units in of_same_frames(job.units):
+    for units in of_same_frames(job):
         for unit in units:
             part, rows = read_sums(job.parts, unit), slice(*unit.rows)
             images.chi2[rows] += part.chi2
@@ -93,7 +94,7 @@ def write_tables(
         OSError: a file cannot be written.
     """
     by_frame = {view.frame: view for view in sums.views}
-    for units in of_same_frames(job.units):
+    for units in of_same_frames(job):
         table, draws = _tables(job, units)
         table, _ = mark_regions(table, doubts, place.pixel_nm)
         first, last = units[0].frames
@@ -157,7 +158,7 @@ def _fine_band(job: Job, images: ImageSums, rows: tuple[int, int]) -> FineBand:
     """Sum the frames' super-resolution images in some rows."""
     band = FineBand(images.shape, images.zoom, images.pixel_nm, rows)
     first, last = band.camera_rows
-    for units in of_same_frames(job.units):
+    for units in of_same_frames(job):
         near = [unit for unit in units if unit.rows[0] < last and unit.rows[1] > first]
         draws = frame_draws([read_draws(job.parts, unit) for unit in near])
         for _, of_frame in draws.groupby("frame"):

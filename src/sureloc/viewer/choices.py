@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,23 @@ def region_of_rectangle(corners_nm: npt.ArrayLike, pixel_nm: float, shape: tuple
             )
         texts.append(f"{first}:{last}")
     return ",".join(texts)
+
+
+# What messages written for the command line call the fields of the panel.
+_FIELDS = {
+    "--sigma-px": "'PSF width (px)'",
+    "--pixel-nm": "'Pixel size (nm)'",
+    "--camera": "'Camera file'",
+    "--frames": "'Frames'",
+    "--roi": "'Region'",
+}
+
+
+def in_words_of_the_panel(message: str) -> str:
+    """Give a message with the panel's fields in the place of options of the command line."""
+    for option, field in _FIELDS.items():
+        message = re.sub(rf"(?<![\w-]){option}(?![\w-])", field, message)
+    return message
 
 
 def free_folder(movie: str | Path) -> Path:

@@ -84,6 +84,8 @@ class Job:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="sureloc", daemon=True)
         self._end: Stage | None = None
+        self._begun = False
+        self._change = threading.Lock()
         self.total = 0
         self.done = 0
         self.result: Result | None = None
@@ -111,8 +113,12 @@ class Job:
         self._thread.start()
 
     def cancel(self) -> None:
-        """Ask the run to stop; returns at once. It stops before its next frame."""
-        self._stop.set()
+        """Ask the run to stop; returns at once. It stops before its next piece of work."""
+        with self._change:
+            self._stop.set()
+            # What is loaded before a run begins leaves nothing, and nobody has to wait for it.
+            if not self._begun and self._end is None:
+                self._end = Stage.CANCELLED
 
     def wait(self, seconds: float) -> bool:
         """Wait until the thread has ended; give whether it has."""
@@ -138,11 +144,14 @@ class Job:
                 from sureloc.runs.localization import localize_file
 
                 self._run = localize_file
-            self._pause()
+            with self._change:
+                self._pause()
+                self._begun = True
             self.result = self._run(**self._arguments, bar=self._bar, pause=self._pause)
             self._end = Stage.DONE
         except Cancelled:
-            self._discard()
+            if self._begun:
+                self._discard()
             self._end = Stage.CANCELLED
         except SurelocError as error:
             self.message = " ".join(str(error).split())

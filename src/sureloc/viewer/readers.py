@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sureloc.io.movies import TIFF_SUFFIXES
+from sureloc.io.exchange.formats import is_table
+from sureloc.io.movies import FILE_SUFFIXES, TIFF_SUFFIXES
 from sureloc.viewer.movie_layers import LayerData, movie_layer
 from sureloc.viewer.run_layers import is_run, run_layers
-from sureloc.viewer.table_layers import is_table, table_layer
+from sureloc.viewer.table_layers import table_layer
 
 Paths = str | Sequence[str]
 Reader = Callable[[Paths], list[LayerData]]
@@ -20,12 +21,12 @@ _ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
 
 
 def movie_reader(path: Paths) -> Reader | None:
-    """Give the reader of a movie: TIFF, OME-TIFF, folder of TIFFs, OME-Zarr or ND2."""
+    """Give the reader of a movie, of any format that `sureloc localize` reads."""
     return _for_one(path, _looks_like_a_movie, lambda one: [movie_layer(one)])
 
 
 def table_reader(path: Paths) -> Reader | None:
-    """Give the reader of a table: sureloc's Parquet or ThunderSTORM's CSV."""
+    """Give the reader of a table, of any format that `sureloc convert` reads."""
     return _for_one(path, is_table, lambda one: [table_layer(one)])
 
 
@@ -62,4 +63,4 @@ def _looks_like_a_movie(path: Path) -> bool:
             or any((path / name).exists() for name in _ZARR_FILES)
             or any(file.suffix.lower() in TIFF_SUFFIXES for file in path.iterdir())
         )
-    return path.suffix.lower() in (*TIFF_SUFFIXES, ".nd2")
+    return path.suffix.lower() in FILE_SUFFIXES

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,7 @@ import numpy as np
 
 from sureloc.errors import InputError
 from sureloc.io.results import CHANNELS, IMAGES, LOCALIZATIONS, RUN
-from sureloc.io.tables import read_table
-from sureloc.table import LOCALIZATION_COLUMNS
+from sureloc.io.sources import read_source
 from sureloc.viewer.movie_layers import ABOUT, AXES, UNITS, LayerData
 from sureloc.viewer.table_layers import DOUBTED_COLOUR, points_layer
 
@@ -50,9 +49,9 @@ def run_layers(path: str | Path) -> list[LayerData]:
     """
     folder = folder_of_run(path)
     channels, scale, translate = _images(folder / IMAGES)
-    about = {"run": str(folder.resolve()), **_facts(folder / RUN)}
-    rows = read_table(folder / LOCALIZATIONS, LOCALIZATION_COLUMNS)
-    name = folder.resolve().name
+    source = read_source(folder)
+    about = {"run": str(folder.resolve()), **_facts(source.record, folder / RUN)}
+    name = source.name
     place = {
         "scale": scale,
         "translate": translate,
@@ -64,7 +63,7 @@ def run_layers(path: str | Path) -> list[LayerData]:
         _image(channels[MEAN], f"{name}: posterior mean", "inferno", place),
         _image(channels[SD], f"{name}: posterior sd", "viridis", {**place, "visible": False}),
         _doubts(channels[TRUST], f"{name}: do not trust", place),
-        points_layer(rows, f"{name}: localizations", about),
+        points_layer(source.table, f"{name}: localizations", about),
     ]
 
 
@@ -119,16 +118,15 @@ def _images(path: Path) -> tuple[da.Array, tuple[float, float], tuple[float, flo
     )
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _facts(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Give what a viewer wants to know of a run: its pixel size and its verdict."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
         return {
             "pixel_nm": float(record["pixel_nm"]),
             "pixel_is_known": True,
             "verdict": str(record["verdict"]["sentence"]),
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"The record {path} of the run cannot be read ({error!r}). Run `sureloc localize` "
             "again."

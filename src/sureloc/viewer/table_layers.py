@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,13 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from sureloc.errors import InputError
-from sureloc.io.results import RUN
-from sureloc.io.tables import read_table, read_thunderstorm
-from sureloc.table import Column
+from sureloc.errors import PixelSizeError
+from sureloc.io.exchange.localizations import one_for_both
+from sureloc.io.sources import read_source
 from sureloc.viewer.movie_layers import ABOUT, AXES, UNITS, UNKNOWN_PIXEL_NM, LayerData
 
 Array = npt.NDArray[np.float64]
@@ -34,17 +29,13 @@ def precision_nm(table: pd.DataFrame) -> Array | None:
     """Give the per-axis posterior sd of every row, nm: the root mean square of both axes.
 
     Args:
-        table: with `sigma_x_nm` and `sigma_y_nm`, or with ThunderSTORM's `sigma_xy_nm`.
+        table: with `sigma_x_nm` and `sigma_y_nm`, or one of them for both.
 
     Returns:
         None for tables without them.
     """
-    if {"sigma_x_nm", "sigma_y_nm"} <= set(table.columns):
-        both = np.hypot(table["sigma_x_nm"].to_numpy(float), table["sigma_y_nm"].to_numpy(float))
-        return np.asarray(both / np.sqrt(2.0))
-    if "sigma_xy_nm" in table.columns:
-        return table["sigma_xy_nm"].to_numpy(float)
-    return None
+    found = one_for_both(table, "sigma_x_nm", "sigma_y_nm")
+    return None if found is None else found[0]
 
 
 def diameters_nm(table: pd.DataFrame, sigmas: float = 1.0) -> Array:
@@ -104,55 +95,26 @@ def points_layer(table: pd.DataFrame, name: str, about: dict[str, Any]) -> Layer
     )
 
 
-def table_layer(path: str | Path) -> LayerData:
+def table_layer(path: str | Path, pixel_nm: float | None = None) -> LayerData:
     """Give a table on disk as a points layer.
 
     Args:
-        path: a Parquet table of sureloc (localizations, draws or truth), or ThunderSTORM's CSV.
-            A CSV counts from the corner of the first pixel; half a pixel, of the size that
-            `run.json` beside it states, else of 100 nm, is taken off and remembered.
+        path: any table that `sureloc.io.sources.read_source` reads.
+        pixel_nm: camera pixel size, nm. Where it is needed and neither given nor said by the file
+            or by `run.json` beside it, it is taken to be 100 nm, and the layer's metadata say so.
 
     Raises:
-        InputError: it is no such table.
+        InputError: it is no table.
     """
     path = Path(path)
-    if path.suffix.lower() == ".csv":
-        pixel_nm = _pixel_of_run(path.parent)
-        table = read_thunderstorm(path, pixel_nm or UNKNOWN_PIXEL_NM)
-        about = {
-            "corner_pixel_nm": pixel_nm or UNKNOWN_PIXEL_NM,
-            "pixel_is_known": pixel_nm is not None,
-        }
-        return points_layer(table, path.stem, about)
-    return points_layer(_parquet(path), path.stem, {})
-
-
-def is_table(path: str | Path) -> bool:
-    """Tell whether a file's first bytes promise a table that `table_layer` reads."""
-    path = Path(path)
+    known = True
     try:
-        if path.suffix.lower() == ".parquet":
-            return {"frame", "x_nm", "y_nm"} <= set(pq.read_schema(path).names)
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return {"frame", "x [nm]", "y [nm]"} <= set(next(csv.reader(file), []))
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException):
-        return False
-
-
-def _parquet(path: Path) -> pd.DataFrame:
-    try:
-        names = pq.read_schema(path).names
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"The table {path} cannot be read ({error}).") from error
-    needed = ("frame", "x_nm", "y_nm")
-    wanted = (*needed, *(name for name in names if name not in needed))
-    return read_table(path, [Column(name, "", "", "") for name in wanted])
-
-
-def _pixel_of_run(folder: Path) -> float | None:
-    """Give the pixel size, nm, that the record of the run in this folder states."""
-    try:
-        record = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        return float(record["pixel_nm"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        source = read_source(path, pixel_nm)
+    except PixelSizeError:
+        known, source = False, read_source(path, UNKNOWN_PIXEL_NM)
+    about = {
+        "table": str(path.resolve()),
+        "pixel_nm": source.pixel_nm,
+        "pixel_is_known": known,
+    }
+    return points_layer(source.table, path.stem, about)

@@ -42,7 +42,7 @@ def read(path: Path, reading: Reading) -> Localizations:
     Raises:
         InputError: the file cannot be used, or the pixel size is not given.
     """
-    pixel_nm = needed_pixel_nm(reading.geometry, path, _CORNER)
+    pixel_nm = needed_pixel_nm(reading.geometry, path, _CORNER, reading.pixel_option)
     columns, ignored = read_columns(path, _NAMES)
     for name in ("x_nm", "y_nm"):
         if name in columns:
@@ -60,7 +60,7 @@ def write(data: Localizations, path: Path) -> Written:
     """
     table = data.table
     check_one_draw(table, PROGRAM)
-    shift_nm = 0.5 * needed_pixel_nm(data.geometry, path, _CORNER)
+    shift_nm = 0.5 * needed_pixel_nm(data.geometry, PROGRAM, _CORNER)
     zeros = np.zeros(len(table))
     columns = [
         1 + np.arange(len(table)),

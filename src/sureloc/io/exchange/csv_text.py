@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +113,16 @@ def write_columns(
     Raises:
         OSError: the file cannot be written.
     """
-    row = ",".join("%d" if c.dtype.kind in "iub" else f"%.{decimals}f" for c in columns)
     with path.open("w", encoding="ascii", newline="\n") as file:
         file.write(header + "\n")
-        for first in range(0, len(columns[0]), _ROWS_AT_ONCE):
-            block = (column[first : first + _ROWS_AT_ONCE].tolist() for column in columns)
-            text = "".join(row % values + "\n" for values in zip(*block, strict=True))
-            # ThunderSTORM drops rows with "nan" or "inf" but reads Java's spelling.
-            file.write(text.replace("nan", "NaN").replace("inf", "Infinity"))
+        file.writelines(text_of_rows(columns, decimals))
+
+
+def text_of_rows(columns: Sequence[npt.NDArray[Any]], decimals: int = 5) -> Iterator[str]:
+    """Give rows as `write_columns` writes them, some at a time."""
+    row = ",".join("%d" if c.dtype.kind in "iub" else f"%.{decimals}f" for c in columns)
+    for first in range(0, len(columns[0]), _ROWS_AT_ONCE):
+        block = (column[first : first + _ROWS_AT_ONCE].tolist() for column in columns)
+        text = "".join(row % values + "\n" for values in zip(*block, strict=True))
+        # ThunderSTORM drops rows with "nan" or "inf" but reads Java's spelling.
+        yield text.replace("nan", "NaN").replace("inf", "Infinity")

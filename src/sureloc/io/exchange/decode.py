@@ -109,7 +109,10 @@ def _table(
     unit = _word(meta.get("xy_unit"))
     if unit not in ("px", "nm"):
         raise InputError(f"{path} gives positions in the unit {unit!r}; it must be 'px' or 'nm'.")
-    scale = needed_pixel_nm(geometry, path, "its positions are in pixels") if unit == "px" else 1.0
+    scale = 1.0
+    if unit == "px":
+        why = "its positions are in pixels"
+        scale = needed_pixel_nm(geometry, path, why, reading.pixel_option)
     columns: dict[str, Array] = {}
     for name, ours in _VECTORS.items():
         if name not in data:
@@ -155,8 +158,8 @@ def write(data: Localizations, path: Path) -> Written:
     import h5py
 
     program = "DECODE's HDF5"
-    values, notes = _values(data, path, program)
-    pixel_nm = needed_pixel_nm(data.geometry, path, _WHY)
+    values, notes = _values(data, program)
+    pixel_nm = needed_pixel_nm(data.geometry, program, _WHY)
     with h5py.File(path, "w") as file:
         file.create_group("meta").attrs.update(
             {"xy_unit": "nm", "px_size": np.array([pixel_nm, pixel_nm])}
@@ -174,8 +177,9 @@ _WHY = "DECODE stores it"
 
 def write_csv(data: Localizations, path: Path) -> Written:
     """Write emitters for DECODE as CSV (arguments and errors as in `write`)."""
-    values, notes = _values(data, path, "DECODE's CSV")
-    pixel_nm = needed_pixel_nm(data.geometry, path, _WHY)
+    program = "DECODE's CSV"
+    values, notes = _values(data, program)
+    pixel_nm = needed_pixel_nm(data.geometry, program, _WHY)
     rows = len(data.table)
     none = np.full(rows, np.nan)
     out: dict[str, npt.NDArray[Any]] = {}
@@ -196,12 +200,12 @@ def write_csv(data: Localizations, path: Path) -> Written:
 
 
 def _values(
-    data: Localizations, path: Path, program: str
+    data: Localizations, program: str
 ) -> tuple[dict[str, npt.NDArray[Any] | None], tuple[str, ...]]:
     """Give DECODE's arrays in nm, None for what is not known, and what is left out."""
     table = data.table
     check_one_draw(table, program)
-    needed_pixel_nm(data.geometry, path, _WHY)
+    needed_pixel_nm(data.geometry, program, _WHY)
     rows = len(table)
     held = [name for names in (*_VECTORS.values(), _SCALARS.values()) for name in names]
     values: dict[str, npt.NDArray[Any] | None] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sureloc.errors import InputError
@@ -70,6 +70,7 @@ def format_of_file(path: Path) -> Format:
         )
     suffix = path.suffix.lower()
     if suffix == ".parquet":
+        parquet.schema_of(path)
         return FORMATS["sureloc"]
     if suffix == ".mat":
         return FORMATS["smap"]
@@ -78,9 +79,20 @@ def format_of_file(path: Path) -> Format:
     if suffix in _HDF5:
         return _hdf5(path)
     raise InputError(
-        f"{path} has the extension {suffix or '(none)'!r}, but tables end in {_suffixes()}. Say "
-        "with --from which format it has; a movie becomes a table by sureloc localize."
+        f"{path} has the extension {suffix or '(none)'!r}, but tables end in {_suffixes()}. "
+        "'sureloc convert --from FORMAT' reads a table of another name; a movie becomes a table by "
+        "'sureloc localize'."
     )
+
+
+def is_table(path: Path) -> bool:
+    """Tell whether a file's name and what stands first in it promise a table."""
+    try:
+        found = format_of_file(path)
+    except InputError:
+        return False
+    # MATLAB keeps anything in .mat; only the whole suffix speaks of SMAP.
+    return found.name != "smap" or path.name.lower().endswith(smap.SUFFIX)
 
 
 def _suffixes() -> str:
@@ -168,7 +180,8 @@ def read_localizations(path: Path, reading: Reading, name: str | None = None) ->
     one = format_of_file(path) if name is None else format_named(name)
     if not path.is_file():
         raise InputError(f"There is no table at {path} (seen from {Path.cwd()}).")
-    return one.read(path, reading)
+    found = one.read(path, reading)
+    return found if found.provenance else replace(found, provenance={"read_from": path.name})
 
 
 def write_localizations(data: Localizations, path: Path, name: str | None = None) -> Written:

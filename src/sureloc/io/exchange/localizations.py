@@ -11,8 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sureloc.errors import InputError
-from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS, TRUTH_COLUMNS, Column
+from sureloc.errors import InputError, PixelSizeError
+from sureloc.table import (
+    DRAW_COLUMNS,
+    DRIFT_COLUMNS,
+    LINK_COLUMNS,
+    LOCALIZATION_COLUMNS,
+    TRUTH_COLUMNS,
+    Column,
+)
 
 # What other programs store and sureloc's own tables do not hold.
 FOREIGN_COLUMNS: tuple[Column, ...] = (
@@ -41,7 +48,15 @@ FOREIGN_COLUMNS: tuple[Column, ...] = (
 )
 COLUMNS: Mapping[str, Column] = {
     column.name: column
-    for column in (*LOCALIZATION_COLUMNS, *TRUTH_COLUMNS, *DRAW_COLUMNS, *FOREIGN_COLUMNS)
+    for column in (
+        *LOCALIZATION_COLUMNS,
+        *TRUTH_COLUMNS,
+        *DRAW_COLUMNS,
+        *DRIFT_COLUMNS,
+        *LINK_COLUMNS,
+        *FOREIGN_COLUMNS,
+        *LOCALIZATION_COLUMNS,  # once more: its meanings stand for names that others have too
+    )
 }
 NEEDED = ("frame", "x_nm", "y_nm")
 
@@ -80,16 +95,19 @@ class Localizations:
     """A table with what is known about the movie it came from.
 
     Attributes:
-        table: columns of `COLUMNS`, among them `NEEDED`; the others may lack.
+        table: columns of `COLUMNS`, among them `NEEDED`; the others may lack. Of Parquet tables
+            also columns of other names, which `extra` describes.
         geometry: the camera frame.
         notes: what reading found worth saying, a sentence each.
         provenance: what made the table, as far as its file tells.
+        extra: columns that are not of `COLUMNS`, by their names.
     """
 
     table: pd.DataFrame
     geometry: Geometry = Geometry()
     notes: tuple[str, ...] = ()
-    provenance: Mapping[str, object] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Column] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,24 +145,16 @@ def localizations(
             or a frame is no whole number from `first_frame`.
     """
     _check_lengths(path, columns)
-    frame = np.asarray(columns["frame"], np.float64)
-    if not (np.isfinite(frame) & (frame >= first_frame) & (frame == np.round(frame))).all():
-        bad = frame[~(np.isfinite(frame) & (frame >= first_frame) & (frame == np.round(frame)))][0]
-        raise InputError(
-            f"{path} has a frame {bad:g}; this format counts {first_frame}, {first_frame + 1}, "
-            "..., and only whole numbers. If another program wrote it and counts differently, say "
-            "so with --first-frame 0 or 1."
-        )
-    data: dict[str, npt.NDArray[Any]] = {"frame": frame.astype(np.int64) - first_frame}
-    for name, values in columns.items():
-        if name != "frame":
-            data[name] = _typed(path, name, values)
+    data: dict[str, npt.NDArray[Any]] = {
+        "frame": from_zero(path, columns["frame"], first_frame),
+        **{name: typed(path, name, values) for name, values in columns.items() if name != "frame"},
+    }
     # Programs that need a z column fill it with 0 for flat samples.
     if "z_nm" in data and not data["z_nm"].any():
         data = {name: values for name, values in data.items() if name not in _AXIAL}
     order = [name for name in COLUMNS if name in data]
-    notes = _ignored_note(ignored)
-    return Localizations(pd.DataFrame({name: data[name] for name in order}), geometry, notes)
+    table = pd.DataFrame({name: data[name] for name in order})
+    return Localizations(table, geometry, ignored_note(ignored))
 
 
 _AXIAL = ("z_nm", "sigma_z_nm", "crlb_z_nm")
@@ -163,17 +173,49 @@ def _check_lengths(path: Path, columns: Mapping[str, npt.NDArray[np.generic]]) -
         )
 
 
-def _typed(path: Path, name: str, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def from_zero(
+    path: Path, frame: npt.NDArray[np.generic], first_frame: int
+) -> npt.NDArray[np.int64]:
+    """Give frames counted from 0 for those of a file.
+
+    Raises:
+        InputError: one is no whole number from `first_frame`.
+    """
+    numbers = _numbers(path, "frame", frame)
+    whole = np.isfinite(numbers) & (numbers >= first_frame) & (numbers == np.round(numbers))
+    if not whole.all():
+        raise InputError(
+            f"{path} has a frame {numbers[~whole][0]:g}; this format counts {first_frame}, "
+            f"{first_frame + 1}, ..., and only whole numbers. If another program wrote it and "
+            "counts differently, mend it with 'sureloc convert' and --first-frame 0 or 1."
+        )
+    return numbers.astype(np.int64) - first_frame
+
+
+def _numbers(path: Path, name: str, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+    try:
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} has a {name} that is no number ({error}).") from error
+
+
+def typed(path: Path, name: str, values: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """Give the values of a column of `COLUMNS` with its type.
+
+    Raises:
+        InputError: a value is no number, or not finite where it must be.
+    """
     dtype = COLUMNS[name].dtype
     if dtype == "str":
         return values
-    numbers = np.asarray(values, np.float64)
+    numbers = _numbers(path, name, values)
     if dtype in ("int64", "bool") and not np.isfinite(numbers).all():
         raise InputError(f"{path} has a {name} that is no number; every row needs one.")
     return numbers.astype(dtype)
 
 
-def _ignored_note(ignored: Iterable[str]) -> tuple[str, ...]:
+def ignored_note(ignored: Iterable[str]) -> tuple[str, ...]:
+    """Say which columns of a file were not read."""
     names = list(ignored)
     if not names:
         return ()
@@ -183,16 +225,24 @@ def _ignored_note(ignored: Iterable[str]) -> tuple[str, ...]:
 # --- What a format may lack ---------------------------------------------------------------------
 
 
-def needed_pixel_nm(geometry: Geometry, path: Path, why: str) -> float:
+def needed_pixel_nm(
+    geometry: Geometry, what: Path | str, why: str, option: str = "--pixel-nm"
+) -> float:
     """Give the pixel size, or ask for it.
 
+    Args:
+        geometry: what is known.
+        what: the file that was read, or the format that is to be written.
+        why: it is needed.
+        option: by which people give it.
+
     Raises:
-        InputError: nothing tells it.
+        PixelSizeError: nothing tells it.
     """
     if geometry.pixel_nm is None:
-        raise InputError(
-            f"The pixel size is needed for {path} ({why}) and no file tells it. Give it with "
-            "--pixel-nm, for instance --pixel-nm 108."
+        raise PixelSizeError(
+            f"The pixel size is needed for {what} ({why}) and no file tells it. Give it with "
+            f"{option}, for instance {option} 108."
         )
     return geometry.pixel_nm
 
@@ -286,10 +336,12 @@ class Reading:
     Attributes:
         geometry: the camera frame; what is given here goes before what the file says.
         first_frame: number of the first frame, where it is not the one of the format.
+        pixel_option: by which the pixel size can be given, for messages.
     """
 
     geometry: Geometry = Geometry()
     first_frame: int | None = None
+    pixel_option: str = "--pixel-nm"
 
     def base(self, of_format: int) -> int:
         """Give the number of the first frame."""

@@ -82,7 +82,7 @@ def read(path: Path, reading: Reading) -> Localizations:
     if names is None or records.ndim != 1:
         raise InputError(f"`locs` in {path} is no table of Picasso's; it has no named columns.")
     geometry = reading.geometry.or_else(_geometry(path, _steps(path, embedded)))
-    pixel_nm = needed_pixel_nm(geometry, path, _WHY)
+    pixel_nm = needed_pixel_nm(geometry, path, _WHY, reading.pixel_option)
     columns: dict[str, npt.NDArray[np.float64]] = {}
     for name in names:
         if records[name].dtype.kind not in "fiub":
@@ -140,13 +140,13 @@ def write(data: Localizations, path: Path) -> Written:
     """
     import h5py
 
-    pixel_nm = needed_pixel_nm(data.geometry, path, _WHY)
+    pixel_nm = needed_pixel_nm(data.geometry, PROGRAM, _WHY)
     table = with_psf_width(data)
     check_one_draw(table, PROGRAM)
     if lateral(table, "sigma_x_nm", "sigma_y_nm") is None:
         raise InputError(
             f"{PROGRAM} needs an uncertainty in every row and the table holds none. Give one for "
-            "all of them with --uncertainty-nm, for instance --uncertainty-nm 10."
+            "all of them to 'sureloc convert', for instance --uncertainty-nm 10."
         )
     columns, held = _columns(table, pixel_nm)
     geometry, notes = _whole_frame(columns, data.geometry)

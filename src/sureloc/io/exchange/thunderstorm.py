@@ -8,13 +8,17 @@ go there.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from sureloc.io.exchange.csv_text import read_columns, write_columns
+from sureloc.errors import OutputError
+from sureloc.io.exchange.csv_text import read_columns, text_of_rows, write_columns
 from sureloc.io.exchange.localizations import (
     Localizations,
     Reading,
@@ -52,6 +56,18 @@ _NAMES = {
     "p_exists": "p_exists",
     "trusted": "trusted",
 }
+# Of the table that `sureloc localize` leaves.
+HEADER = (
+    "id",
+    "frame",
+    "x [nm]",
+    "y [nm]",
+    "sigma [nm]",
+    "intensity [photon]",
+    "offset [photon]",
+    "bkgstd [photon]",
+    "uncertainty_xy [nm]",
+)
 _UNDERSTOOD = {**_NAMES, "id": ""}
 _EXTRAS = ("detections", "sigma_photons", "p_exists", "trusted")
 
@@ -62,7 +78,7 @@ def read(path: Path, reading: Reading) -> Localizations:
     Raises:
         InputError: the file cannot be used, or the pixel size is not given.
     """
-    pixel_nm = needed_pixel_nm(reading.geometry, path, _CORNER)
+    pixel_nm = needed_pixel_nm(reading.geometry, path, _CORNER, reading.pixel_option)
     columns, ignored = read_columns(path, _NAMES)
     for x_name, y_name in (("sigma_x_nm", "sigma_y_nm"), ("psf_sigma_x_nm", "psf_sigma_y_nm")):
         if x_name in columns:
@@ -81,7 +97,7 @@ def write(data: Localizations, path: Path) -> Written:
         InputError: the pixel size is not known.
         OSError: the file cannot be written.
     """
-    shift_nm = 0.5 * needed_pixel_nm(data.geometry, path, _CORNER)
+    shift_nm = 0.5 * needed_pixel_nm(data.geometry, PROGRAM, _CORNER)
     table = with_psf_width(data)
     check_one_draw(table, PROGRAM)
     out: dict[str, npt.NDArray[Any]] = {
@@ -121,6 +137,71 @@ def write(data: Localizations, path: Path) -> Written:
         put("uncertainty_y [nm]", "sigma_y_nm")
     for name in _EXTRAS:
         put(name, name)
-    header = ",".join(f'"{name}"' for name in out)
-    write_columns(path, header, list(out.values()))
+    write_columns(path, _quoted(out), list(out.values()))
     return Written(len(table), left_out(table, held, PROGRAM))
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ",".join(f'"{name}"' for name in names)
+
+
+class ThunderstormWriter:
+    """Write localizations as they come, with the columns of `HEADER`; a context manager."""
+
+    def __init__(
+        self,
+        path: Path,
+        pixel_nm: float,
+        psf_sigma_nm: float,
+        read_variance_photons2: float = 0.0,
+    ) -> None:
+        """Open a CSV for writing.
+
+        Args:
+            path: the new file.
+            pixel_nm: pixel size, nm, by half of which the origin moves to the corner.
+            psf_sigma_nm: the PSF's standard deviation, nm, for the column `sigma`.
+            read_variance_photons2: typical read variance per pixel, photons^2, which the column
+                `bkgstd` holds beside the background's shot noise.
+
+        Raises:
+            OutputError: the file cannot be created.
+        """
+        self._shift_nm = 0.5 * pixel_nm
+        self._psf_sigma_nm = psf_sigma_nm
+        self._read_variance = read_variance_photons2
+        self.rows = 0
+        try:
+            self._file = path.open("w", encoding="ascii", newline="\n")
+        except OSError as error:
+            raise OutputError(f"The table {path} cannot be written ({error}).") from error
+        self._file.write(_quoted(HEADER) + "\n")
+
+    def append(self, table: pd.DataFrame) -> None:
+        """Append rows of a localization table (`sureloc.table.LOCALIZATION_COLUMNS`)."""
+        count = len(table)
+        background = table["background_photons"].to_numpy(float)
+        columns: list[npt.NDArray[Any]] = [
+            self.rows + 1 + np.arange(count),
+            table["frame"].to_numpy() + FIRST_FRAME,
+            table["x_nm"].to_numpy() + self._shift_nm,
+            table["y_nm"].to_numpy() + self._shift_nm,
+            np.full(count, self._psf_sigma_nm),
+            table["photons"].to_numpy(),
+            background,
+            np.sqrt(np.maximum(background, 0.0) + self._read_variance),
+            np.hypot(table["sigma_x_nm"].to_numpy(), table["sigma_y_nm"].to_numpy()) / np.sqrt(2.0),
+        ]
+        self._file.writelines(text_of_rows(columns))
+        self.rows += count
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()

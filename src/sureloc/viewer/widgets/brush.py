@@ -127,9 +127,10 @@ class BrushWidget(QWidget):
         self._brush()
 
     def _rows_changed(self, _event: object = None) -> None:
-        """Count again after points were added or deleted; ranges are dropped with the old bins."""
+        """Count again after points were added, deleted or moved; ranges go with the old bins."""
         if self._layer is not None and len(self._layer.features) == len(self._layer.data):
             self._take_layer()
+            self._size_circles(self.sigmas.value())
 
     def _clear_histograms(self) -> None:
         for canvas in self.canvases:

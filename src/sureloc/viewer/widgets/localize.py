@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,13 @@ from qtpy.QtWidgets import (
 )
 
 from sureloc.errors import InputError, SurelocError
-from sureloc.viewer.choices import Choices, free_folder, optional_number, region_of_rectangle
+from sureloc.viewer.choices import (
+    Choices,
+    free_folder,
+    in_words_of_the_panel,
+    optional_number,
+    region_of_rectangle,
+)
 from sureloc.viewer.jobs import Job, Run, Stage, summary
 from sureloc.viewer.movie_layers import ABOUT, AXES, UNITS, UNKNOWN_PIXEL_NM
 from sureloc.viewer.pixel_size import give_pixel_size
@@ -91,6 +96,8 @@ class LocalizeWidget(QWidget):
         self.weights.addItems(WEIGHTS)
         self.weights.setEditable(True)
         self.out = QLineEdit()
+        for field in (self.camera, self.out):  # paths are longer than the panel is wide
+            field.textChanged.connect(field.setToolTip)
         self._build_ends()
         self._arrange()
 
@@ -208,10 +215,12 @@ class LocalizeWidget(QWidget):
 
     def _rescale(self) -> None:
         """Stretch what is shown to the pixel size that was typed."""
-        with suppress(InputError):  # the run will say what is wrong with it
+        try:
             typed = optional_number(self.pixel_nm.text(), "pixel size", "108")
             if typed is not None and typed > 0:
                 give_pixel_size(self._viewer.layers, self.movies.currentData(), typed)
+        except InputError as error:
+            self._say(str(error), bad=True)
 
     def _roi(self) -> str:
         """Give the pixels inside the chosen rectangle, or nothing for the whole frame.
@@ -330,7 +339,7 @@ class LocalizeWidget(QWidget):
             self._clock.stop()
 
     def _say(self, text: str, *, bad: bool = False) -> None:
-        self.message.setText(text)
+        self.message.setText(in_words_of_the_panel(text))
         self.message.setStyleSheet("color: #ff8c69; font-weight: bold" if bad else "")
 
 
@@ -353,6 +362,8 @@ def _how_far(job: Job) -> str:
         return "Judging the result and writing it ..."
     if job.stage is Stage.LOCALIZING:
         return f"Localizing: {job.done:,} of {job.total:,} frames."
+    if not job.total:
+        return "Getting ready ..."
     return f"Learning from the movie ({job.total:,} frames) what its molecules look like ..."
 
 
