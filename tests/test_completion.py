@@ -13,7 +13,7 @@ import pexpect
 import pytest
 
 from sureloc.cli import completion
-from sureloc.shipped import recipe_names, shipped_weights
+from sureloc.shipped import recipe_names, shipped_weights, training_recipe_names
 
 PROMPT = "ready> "
 FISH = shutil.which("fish")
@@ -130,5 +130,7 @@ def test_fish_completes_the_same(home):
 def test_names_are_those_that_are_shipped():
     assert completion.weights("") == list(shipped_weights())
     assert completion.recipes("p") == [name for name in recipe_names() if name.startswith("p")]
-    assert completion.training_recipes("") == ["default", "one_step", "paper", "smoke"]
+    both = {*training_recipe_names("phi"), *training_recipe_names("psi")}
+    assert completion.training_recipes("") == sorted(both)
+    assert completion.training_recipes("one") == ["one_step"]
     assert completion.weights("none") == []
