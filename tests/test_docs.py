@@ -194,7 +194,9 @@ def test_a_block_that_is_neither_run_nor_marked_fails(text, message, tmp_path, m
         PageRun().run(written(tmp_path, text))
 
 
-@pytest.mark.parametrize("line", ["sureloc link a --out b --gop 1", "sureloc lonk a --out b"])
+@pytest.mark.parametrize(
+    "line", ["sureloc link a --out b --gop 1", "sureloc lonk a --out b", "sureloc --versoin"]
+)
 def test_a_marked_block_must_still_be_one_that_sureloc_knows(line, tmp_path):
     page = written(tmp_path, f"<!-- not run: a cluster is needed -->\n\n```sh\n{line}\n```\n")
     with pytest.raises(Exception, match=r"No such option|lonk"):
