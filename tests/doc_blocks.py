@@ -100,9 +100,14 @@ def check(block: Block) -> None:
 def _parse(words: list[str]) -> None:
     """Let the command line's own parser read a command."""
     command, rest = get_command(cli.app), words[1:]
-    while hasattr(command, "commands"):
+    while hasattr(command, "commands") and not rest[0].startswith("-"):
         command, rest = command.commands[rest[0]], rest[1:]
-    command.make_context(words[0], list(rest))
+    if hasattr(command, "commands"):
+        # Options of the program itself act while they are parsed: --install-completion would.
+        known = {name for option in command.params for name in option.opts}
+        assert set(rest) <= known, f"No such option: {rest}"
+    else:
+        command.make_context(words[0], list(rest))
 
 
 @dataclass

@@ -21,7 +21,7 @@ from doc_blocks import Block, PageRun, blocks_of, check_printed
 from simulated_runs import recipe_truth, write_run
 from sureloc.io.convert import Changes, convert_table
 from sureloc.io.exchange.localizations import Reading
-from sureloc.io.tables import THUNDERSTORM_HEADER
+from sureloc.io.exchange.thunderstorm import HEADER
 from sureloc.localize import verdict
 from sureloc.table import (
     DRAW_COLUMNS,
@@ -194,7 +194,9 @@ def test_a_block_that_is_neither_run_nor_marked_fails(text, message, tmp_path, m
         PageRun().run(written(tmp_path, text))
 
 
-@pytest.mark.parametrize("line", ["sureloc link a --out b --gop 1", "sureloc lonk a --out b"])
+@pytest.mark.parametrize(
+    "line", ["sureloc link a --out b --gop 1", "sureloc lonk a --out b", "sureloc --versoin"]
+)
 def test_a_marked_block_must_still_be_one_that_sureloc_knows(line, tmp_path):
     page = written(tmp_path, f"<!-- not run: a cluster is needed -->\n\n```sh\n{line}\n```\n")
     with pytest.raises(Exception, match=r"No such option|lonk"):
@@ -266,7 +268,7 @@ def test_tables_hold_no_column_that_is_not_documented(file, sections, tutorial):
 
 def test_the_columns_of_the_csv_are_documented(tutorial):
     names = [name for name, _ in columns_in("localizations.csv")]
-    assert names == list(THUNDERSTORM_HEADER)
+    assert names == list(HEADER)
     header = (tutorial / "result" / "localizations.csv").read_text().splitlines()[0]
     assert header == ",".join(f'"{name}"' for name in names)
 
