@@ -271,11 +271,12 @@ def test_without_a_movie_the_widget_says_so(qtbot, viewer):
     assert "There is no movie to localize" in widget.message.text()
 
 
-def test_a_drawn_rectangle_becomes_the_region(qtbot, widget, viewer, run):
+def test_a_drawn_rectangle_becomes_the_region(qtbot, widget, viewer, run, tmp_path):
     click(widget.draw)
     shapes = viewer.layers[REGION]
     assert shapes.mode == "add_rectangle"
     assert widget.regions.currentText() == REGION
+    assert widget.out.text() == str(tmp_path / "out")  # as it was typed
     low, high = np.array([2.6, 4.8]) * PIXEL_NM, np.array([19.2, 21.4]) * PIXEL_NM
     shapes.add_rectangles(np.array([low, high]))
     begun(qtbot, widget)
@@ -325,7 +326,7 @@ def test_the_true_run_from_the_widget(qtbot, viewer, tmp_path):
         here = rows.data[rows.data[:, 0] == frame][:, 1:]
         # About 6 nm of error per axis, at the 100 nm a pixel that nothing contradicts.
         assert np.hypot(*(here - 100 * np.array([y, x])).T).min() < 40
-    assert widget.out.text() == str(tmp_path / "m_sureloc")
+    assert widget.out.text() == str(tmp_path / "m_sureloc_2")  # for a further run
 
 
 # --- Brushing -----------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ class LocalizeWidget(QWidget):
         self._viewer = napari_viewer
         self._run = run
         self.job: Job | None = None
+        self._proposed = ""
         self._build()
         for signal in ("inserted", "removed", "reordered"):
             getattr(napari_viewer.layers.events, signal).connect(self._list_layers)
@@ -184,8 +185,10 @@ class LocalizeWidget(QWidget):
         size = f"{about.get('pixel_nm', UNKNOWN_PIXEL_NM):g}"
         known = about.get("pixel_is_known", False)
         self.pixel_nm.setPlaceholderText(f"{size}, as the file says" if known else f"{size}?")
-        if self.job is None or not self.job.running:
-            self.out.setText(str(free_folder(file_of(movie))))
+        running = self.job is not None and self.job.running
+        if not running and self.out.text() in ("", self._proposed):  # what was typed stays
+            self._proposed = str(free_folder(file_of(movie)))
+            self.out.setText(self._proposed)
 
     def draw_region(self) -> None:
         """Add a layer for a rectangle, take it as the region, and let the mouse draw in it."""
@@ -305,11 +308,12 @@ class LocalizeWidget(QWidget):
         job = self.job
         if job is None:
             return
-        self.progress.setRange(0, job.total if job.stage is Stage.LOCALIZING else 0)
-        self.progress.setValue(job.done)
+        done, total = job.done, job.total  # once: its thread goes on meanwhile
+        self.progress.setRange(0, total if done else 0)
+        self.progress.setValue(done)
         if job.running:
             if not job.stopping:
-                self._say(_how_far(job))
+                self._say(_how_far(done, total))
             return
         self._set_running(False)
         self._finish(job)
@@ -357,14 +361,15 @@ def _says_its_pixels(movie: Image) -> bool:
     return bool(movie.metadata.get(ABOUT, {}).get("pixel_is_known", False))
 
 
-def _how_far(job: Job) -> str:
-    if job.total and job.done == job.total:
-        return "Judging the result and writing it ..."
-    if job.stage is Stage.LOCALIZING:
-        return f"Localizing: {job.done:,} of {job.total:,} frames."
-    if not job.total:
+def _how_far(done: int, total: int) -> str:
+    """Say how many of the frames are done; their number is 0 until the movie is open."""
+    if not total:
         return "Getting ready ..."
-    return f"Learning from the movie ({job.total:,} frames) what its molecules look like ..."
+    if not done:
+        return f"Learning from the movie ({total:,} frames) what its molecules look like ..."
+    if done < total:
+        return f"Localizing: {done:,} of {total:,} frames."
+    return "Judging the result and writing it ..."
 
 
 def _fill(box: QComboBox, items: list[tuple[str, Any]]) -> None:
