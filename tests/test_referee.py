@@ -18,7 +18,7 @@ from sureloc.compiled.scene import normal_at
 from sureloc.errors import InputError
 from sureloc.physics import referee
 from sureloc.physics.priors import PhotonPrior, ScenePrior, hat_functions
-from sureloc.physics.referee import MOVE_NAMES, ChainLength, FrameData, run_chain
+from sureloc.physics.referee import MOVE_NAMES, ChainLength, ChainTarget, FrameData, run_chain
 
 MAX = 14
 
@@ -41,6 +41,11 @@ def use_moves(monkeypatch, *names: str) -> None:
     """Let chains make these kinds of moves only, births and deaths as often as each other."""
     shares = np.array([float(name in names) for name in MOVE_NAMES])
     monkeypatch.setattr(referee, "_MOVE_SHARES", shares / shares.sum())
+
+
+def only_these_were_made(draws, moves) -> None:
+    tried = {name for name, number in zip(MOVE_NAMES, draws.tried, strict=True) if number}
+    assert tried == set(moves)
 
 
 def within_batches(values: np.ndarray, expected: float, largest_error: float) -> None:
@@ -82,6 +87,7 @@ def test_without_data_chains_return_the_prior(moves, monkeypatch):
         np.random.default_rng(3),
         max_emitters=MAX,
     )
+    only_these_were_made(draws, moves)
     counts = draws.counts
     poisson = stats.poisson(expected)  # 14 or more: 6e-6
     within_batches(counts, expected, 0.1)
@@ -146,6 +152,7 @@ def test_without_data_emitters_crowd_where_the_prior_has_them(moves, monkeypatch
         guide=guide,
         guide_margin_px=2,
     )
+    only_these_were_made(draws, moves)
     left = (draws.present & (draws.x_px < 3.5)).sum(1).astype(float)
     right = (draws.present & (draws.x_px >= 3.5)).sum(1).astype(float)
     # The region reaches 0.5 px beyond the frame's edge, x from -1 to 9 and y over 8 px.
@@ -153,6 +160,18 @@ def test_without_data_emitters_crowd_where_the_prior_has_them(moves, monkeypatch
     within_batches(right, density * 8 * 5.5 * 0.4, 0.05)
     within_batches((left - left.mean()) ** 2, density * 8 * 4.5 * 1.6, 0.2)  # Poisson
     within_batches((left - left.mean()) * (right - right.mean()), 0.0, 0.1)  # independent
+
+
+def test_moves_that_count_come_on_top_of_the_others():
+    shape = (7, 9)
+    prior = ScenePrior(3.0 / 80.0, PhotonPrior.log_normal(300.0, 0.4), 50.0, 4.0)
+    data = FrameData(np.full(shape, 60.0), np.full(shape, 4.0))
+    target = ChainTarget.of(data, prior, (1.1, 1.1), counting=0.5)
+    made = target.run(ChainLength(0, 100, 400), np.random.default_rng(0)).tried / 40_000
+    wanted = 0.5 * referee._MOVE_SHARES
+    wanted[1:3] += 0.25
+    # Five binomial standard errors.
+    np.testing.assert_allclose(made, wanted, atol=5 * math.sqrt(0.25 / 40_000))
 
 
 def _near_pairs(draws, radius: float) -> np.ndarray:

@@ -10,13 +10,7 @@ import numpy.typing as npt
 
 from sureloc.physics.consensus import Consensus, consensus
 from sureloc.physics.priors import ScenePrior, hat_functions
-from sureloc.physics.referee import (
-    COUNT_SHARE,
-    ChainLength,
-    ChainTarget,
-    FrameData,
-    PosteriorDraws,
-)
+from sureloc.physics.referee import ChainLength, ChainTarget, FrameData, PosteriorDraws
 from sureloc.seeds import numpy_generator
 
 Array = npt.NDArray[np.float64]
@@ -111,12 +105,10 @@ def frame_posterior(
         draws=effort.states,
         moves_per_draw=round(effort.sweeps_between * sweep),
     )
-    count_share = COUNT_SHARE + (1 - COUNT_SHARE) * effort.counting / sweep
     generators = [numpy_generator(seed, "chain", frame, k) for k in range(effort.chains)]
 
-    target = ChainTarget.of(
-        data, prior, sigma_px, guide, guide_margin_px, SUPPORT_SIGMAS, count_share
-    )
+    counting = effort.counting / sweep
+    target = ChainTarget.of(data, prior, sigma_px, guide, guide_margin_px, SUPPORT_SIGMAS, counting)
 
     def run(
         k: int, length: ChainLength, start: Array | None, knots: Array | None = None

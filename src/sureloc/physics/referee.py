@@ -22,8 +22,7 @@ Array = npt.NDArray[np.float64]
 MOVE_NAMES = ("block", "birth", "death", "split", "merge", "resplit", "background", "redraw")
 # Between the best of six sets of shares tried at 3.56 emitters per um^2, by effective draws.
 _MOVE_SHARES = np.array([0.63, 0.05, 0.05, 0.08, 0.08, 0.03, 0.04, 0.04])
-_BIRTHS_AND_DEATHS = slice(1, 3)
-COUNT_SHARE = float(_MOVE_SHARES[_BIRTHS_AND_DEATHS].sum())
+_BIRTHS_AND_DEATHS = np.array([0.0, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0])
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def _model(
     guide: Array | None,
     guide_margin_px: int,
     support_sigmas: float,
-    count_share: float,
+    counting: float,
 ) -> Model:
     rows, columns = shape
     mean = np.atleast_2d(np.asarray(prior.background_e, dtype=np.float64))
@@ -177,19 +176,8 @@ def _model(
         scale,
         margin,
         *_log_map(prior.relative_density, shape),
-        np.cumsum(_move_shares(count_share))[:-1],
+        np.cumsum((1 - counting) * _MOVE_SHARES + counting * _BIRTHS_AND_DEATHS)[:-1],
     )
-
-
-def _move_shares(count_share: float) -> Array:
-    """Give the share of each kind of move where births and deaths together have `count_share`."""
-    shares = _MOVE_SHARES.copy()
-    counting = shares[_BIRTHS_AND_DEATHS].sum()
-    if counting == 0:
-        return shares
-    shares *= (1 - count_share) / max(1 - counting, 1e-300)
-    shares[_BIRTHS_AND_DEATHS] = _MOVE_SHARES[_BIRTHS_AND_DEATHS] * count_share / counting
-    return shares
 
 
 def run_chain(
@@ -258,15 +246,15 @@ class ChainTarget:
         guide: Array | None = None,
         guide_margin_px: int = 0,
         support_sigmas: float = 5.2,
-        count_share: float = COUNT_SHARE,
+        counting: float = 0.0,
     ) -> ChainTarget:
         """Prepare a frame; other arguments and errors are those of `run_chain`.
 
         Args:
-            count_share: share of births and deaths among the moves.
+            counting: share of the moves that are births or deaths, besides those among the others.
         """
         shape = data.electrons.shape
-        model = _model(shape, prior, sigma_px, guide, guide_margin_px, support_sigmas, count_share)
+        model = _model(shape, prior, sigma_px, guide, guide_margin_px, support_sigmas, counting)
         return cls(shifted(data), model, prior.photons.within)
 
     def run(
