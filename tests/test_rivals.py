@@ -148,7 +148,7 @@ def test_a_mixture_learns_and_its_steps_come_from_their_generator():
     once, again = (training.loss(training.generator("train", 3)).item() for _ in range(2))
     assert once == again
     adam = torch.optim.Adam(training.network.parameters(), lr=0.005)
-    held_out = training._tiles(training.generator("validate"), 32, 12)
+    held_out = training.tiles(training.generator("validate"), 32, 12)
     with torch.no_grad():
         before = training._surprise(training.network, held_out).item()
     for step in range(60):

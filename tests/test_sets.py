@@ -11,6 +11,8 @@ import pytest
 from sureloc.config.recipes import load_recipe
 from sureloc.evaluate.sets import QUANTITIES, exact_draws, set_distance, set_ranks, uniformity
 from sureloc.evaluate.trials import DRAWS, InMemory, Trial, simulate
+from sureloc.physics.priors import PhotonPrior, ScenePrior
+from sureloc.report.reproduction_sets import SETS, true_prior
 
 FRAMES = 200
 RECIPE = load_recipe("uniform", ["frame.height=16", "frame.width=16", "frame.margin_px=0"])
@@ -87,9 +89,24 @@ def test_the_exact_posterior_holds_the_truth():
     simulated = simulate(load_recipe("uniform", settings), 60, 4)
     rows = simulated.truth[simulated.inside]
     trial = Trial(simulated, None, rows, pd.DataFrame(), False, 0.0)
-    ranks = set_ranks(exact_draws(trial, 5.0, 0, 6000), 2)
+    prior = ScenePrior(0.015, PhotonPrior.log_normal(776.1, 0.2462), 5.0, 0.0, 2.0)
+    ranks = set_ranks(exact_draws(trial, prior, 0, 6000), 2)
     for name in QUANTITIES:
         if name != "TARP":  # whose rows may not be the truth itself
             assert uniformity(ranks[name])["p_value"] > 1e-3, name
-    told_wrong = exact_draws(trial, 8.0, 0, 6000)
+    told_wrong = exact_draws(trial, replace(prior, background_e=8.0), 0, 6000)
     assert uniformity(set_ranks(told_wrong, 2)["light"])["p_value"] < BENT
+
+
+def test_the_prior_of_the_study_is_the_law_of_its_movies():
+    condition = SETS.conditions(False)[-1]
+    frame = load_recipe(condition.recipe, list(condition.settings)).frame
+    prior = true_prior(float(condition.labels["density"]), frame.pixel_nm)
+    truth = condition.simulate(3).truth
+    x_low, x_high, y_low, y_high = prior.region((frame.height, frame.width))
+    number = prior.density_per_px2 * (x_high - x_low) * (y_high - y_low) * condition.frames
+    # Four standard errors: of a Poisson number, of a mean, and of a standard deviation.
+    assert len(truth) == pytest.approx(number, abs=4 * number**0.5)
+    off = 4 * prior.photons.sd / number**0.5
+    assert truth["photons"].mean() == pytest.approx(prior.photons.mean, abs=off)
+    assert truth["photons"].std() == pytest.approx(prior.photons.sd, abs=1.5 * off)

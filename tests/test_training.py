@@ -161,7 +161,7 @@ def test_the_average_follows_slowly_and_copies_counts():
 
 def test_the_residual_scale_is_that_of_the_residuals():
     training = psi_training()
-    views = training.views(training._tiles(training.generator("other"), 256, 8))
+    views = training.views(training.tiles(training.generator("other"), 256, 8))
     # Two samples of 256 and 512 tiles whose emitters come and go: 10 %.
     rms = (views.target - views.estimate).square().mean().sqrt().item()
     assert training.network.residual_scale.item() == pytest.approx(rms, rel=0.1)

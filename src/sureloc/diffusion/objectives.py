@@ -12,10 +12,10 @@ from torch.nn import functional
 from sureloc.diffusion.denoisers import Network, Target, regression_target
 from sureloc.diffusion.noise import white_noise
 from sureloc.diffusion.schedules import diffuse, log_snr_of_gamma
+from sureloc.physics.kde import UPSAMPLING
 from sureloc.scoring.proper import fair_energy_score
 
 PATCH_FINE_PX = 8
-_FINE = 4  # pixels of the image along one of the camera
 
 
 def denoising_loss(
@@ -76,7 +76,7 @@ def energy_loss(
         total = total + fair_energy_score(cut, true).mean() / (rows * columns) ** 0.5
         if rows * columns > 1:
             masses = fair_energy_score(cut.sum(-1, keepdim=True), true.sum(-1, keepdim=True))
-            total = total + masses.mean() * _FINE / mass_of_one / (rows * columns) ** 0.5
+            total = total + masses.mean() * UPSAMPLING / mass_of_one / (rows * columns) ** 0.5
     return total
 
 

@@ -86,14 +86,7 @@ def compare(table: pd.DataFrame, truth: pd.DataFrame, radius_nm: float = RADIUS_
     errors = {axis: (found[f"{axis}_nm"] - real[f"{axis}_nm"]).to_numpy(float) for axis in "xy"}
     both = np.concatenate([errors["x"], errors["y"]])
     rmse, crlb = root_mean_square(both), root_mean_square(_both(found, "crlb_{}_nm"))
-    held = {
-        level: interval_coverage(
-            _both(found, f"{{}}_lo{level}_nm"),
-            _both(found, f"{{}}_hi{level}_nm"),
-            _both(real, "{}_nm"),
-        )
-        for level in (68, 95)
-    }
+    held = {level: coordinates_held(found, real, level) for level in (68, 95)}
     photons = (
         float(np.median(found["photons"] / real["photons"]))
         if detection.pairs and "photons" in real
@@ -143,6 +136,24 @@ def matched(
         mine.append(np.asarray(rows, np.int64)[one])
         theirs.append(np.asarray(real, np.int64)[other])
     return np.concatenate(mine), np.concatenate(theirs)
+
+
+def coordinates_held(rows: pd.DataFrame, truth: pd.DataFrame, level: int) -> float:
+    """Give the share of true coordinates, of x and y together, inside the stated intervals.
+
+    Args:
+        rows: with the intervals of that level, paired with `truth` row by row.
+        truth: `x_nm` and `y_nm`.
+        level: of the intervals, percent.
+
+    Returns:
+        The share, NaN where there are no pairs.
+    """
+    return interval_coverage(
+        _both(rows, f"{{}}_lo{level}_nm"),
+        _both(rows, f"{{}}_hi{level}_nm"),
+        _both(truth, "{}_nm"),
+    )
 
 
 def _both(found: pd.DataFrame, name: str) -> Array:

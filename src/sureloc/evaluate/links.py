@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from sureloc.evaluate.compare import RADIUS_NM, matched
+from sureloc.evaluate.compare import RADIUS_NM, coordinates_held, matched
 from sureloc.evaluate.configurations import Refined, agreed, positions, refined
 from sureloc.evaluate.trials import Simulated, true_bounds
 from sureloc.localize.detect import Spots, detect_spots
@@ -51,7 +51,7 @@ from sureloc.physics.consensus import Consensus
 from sureloc.physics.kde import peak_of_one
 from sureloc.physics.priors import ScenePrior
 from sureloc.physics.referee import FrameData
-from sureloc.scoring.matching import Detection, interval_coverage, root_mean_square
+from sureloc.scoring.matching import Detection, root_mean_square
 from sureloc.seeds import numpy_generator
 
 Array = npt.NDArray[np.float64]
@@ -422,16 +422,7 @@ def _measured(way: Way, scene: Scene, bound: Array) -> dict[str, float | str]:
         "rmse_over_isolated": rmse / root_mean_square(bound[theirs].ravel()),
     }
     for level in (68, 95):
-        out[f"held_{level}"] = float("nan")
-        if way.intervals and len(mine):
-            out[f"held_{level}"] = 0.5 * sum(
-                interval_coverage(
-                    rows[f"{axis}_lo{level}_nm"].to_numpy(float),
-                    rows[f"{axis}_hi{level}_nm"].to_numpy(float),
-                    real[f"{axis}_nm"].to_numpy(float),
-                )
-                for axis in "xy"
-            )
+        out[f"held_{level}"] = coordinates_held(rows, real, level) if way.intervals else math.nan
     out["held_95_error"] = math.sqrt(0.05 * 0.95 / max(2 * len(mine), 1))
     out["cpu_s_a_frame"] = way.seconds / simulated.movie.shape[0]
     out["cpu_s_learning"] = scene.seconds

@@ -19,7 +19,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from sureloc.evaluate.compare import RADIUS_NM, matched
+from sureloc.evaluate.compare import RADIUS_NM, coordinates_held, matched
 from sureloc.evaluate.configurations import agreed, gaussian_rows, positions
 from sureloc.evaluate.links import LEAST_SHARE, Sight, draws_moved, learn, sights, within
 from sureloc.evaluate.studies import expected_loss
@@ -35,17 +35,16 @@ from sureloc.physics.consensus import QUANTILES, Consensus, student_widening
 from sureloc.physics.kde import peak_of_one, render_kde
 from sureloc.physics.referee import PosteriorDraws
 from sureloc.scoring.calibration import Spread, spread_of, spread_skill
-from sureloc.scoring.matching import Detection, interval_coverage, root_mean_square
+from sureloc.scoring.matching import Detection, root_mean_square
 from sureloc.scoring.proper import fair_crps, gaussian_crps
 from sureloc.seeds import torch_generator
+from sureloc.train.psi import INFORMATIVE
 
 Array = npt.NDArray[np.float64]
 
 NORMAL_QUANTILES = special.ndtri(QUANTILES)
 DRAWS = 16  # images of a way that can draw as many as it likes
 CHAINS = 4
-# Pixels are informative where phi, trained with all the work, expects this share of a peak.
-INFORMATIVE = 0.05
 
 
 @dataclass(frozen=True)
@@ -347,16 +346,7 @@ def _localized(
         "shared": float(len(shared)),
     }
     for level in (68, 95):
-        out[f"held_{level}"] = math.nan
-        if way.sure and len(mine):
-            out[f"held_{level}"] = 0.5 * sum(
-                interval_coverage(
-                    rows[f"{axis}_lo{level}_nm"].to_numpy(float),
-                    rows[f"{axis}_hi{level}_nm"].to_numpy(float),
-                    real[f"{axis}_nm"].to_numpy(float),
-                )
-                for axis in "xy"
-            )
+        out[f"held_{level}"] = coordinates_held(rows, real, level) if way.sure else math.nan
     out["held_95_error"] = math.sqrt(0.05 * 0.95 / max(2 * len(mine), 1))
     known = np.isfinite(bound[theirs]) & np.isfinite(sigma)
     ratio = sigma[known] / bound[theirs][known]

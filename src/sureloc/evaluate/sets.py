@@ -8,7 +8,6 @@ and draws have one law, whatever that law is.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -19,7 +18,7 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 
 from sureloc.evaluate.trials import DRAWS, Trial
-from sureloc.physics.priors import PhotonPrior, ScenePrior
+from sureloc.physics.priors import ScenePrior
 from sureloc.physics.referee import ChainLength, FrameData, run_chain
 from sureloc.seeds import numpy_generator
 
@@ -145,29 +144,17 @@ def _rank(truth: float, drawn: Array, rng: np.random.Generator) -> int:
     return int((drawn < truth).sum() + rng.integers(0, int((drawn == truth).sum()) + 1))
 
 
-def exact_draws(trial: Trial, background_e: float, seed: int, moves: int) -> Trial:
+def exact_draws(trial: Trial, prior: ScenePrior, seed: int, moves: int) -> Trial:
     """Give the trial with draws of the exact posterior: one long chain a frame, true priors told.
 
     Args:
-        trial: a movie of evenly spread emitters, log-normal in brightness.
-        background_e: its true, even background, photo-electrons per pixel.
+        trial: a localized movie.
+        prior: that its emitters and background are drawn from.
         seed: of the chains.
         moves: of each chain, a quarter of them before its first draw.
     """
     simulated = trial.simulated
-    frame, photons, scene = (getattr(simulated.recipe, n) for n in ("frame", "photons", "scene"))
-    camera = simulated.camera
-    log_sd = math.sqrt(math.log1p((photons.sd / photons.mean) ** 2))
-    light = PhotonPrior.log_normal(
-        camera.quantum_efficiency * photons.mean * math.exp(-0.5 * log_sd**2), log_sd
-    )
-    prior = ScenePrior(
-        scene.density_per_um2 * (1e-3 * frame.pixel_nm) ** 2,
-        light,
-        background_e,
-        0.0,
-        frame.margin_px,
-    )
+    frame, camera = simulated.recipe.frame, simulated.camera
     sigma = simulated.recipe.psf.sigma_px
     variance = camera.read_variance_e2((frame.height, frame.width))
     length = ChainLength(moves // 4, DRAWS, 3 * moves // (4 * DRAWS))

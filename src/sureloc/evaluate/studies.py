@@ -12,14 +12,14 @@ import pandas as pd
 import torch
 from scipy.spatial import KDTree
 
-from sureloc.evaluate.compare import RADIUS_NM, matched
+from sureloc.evaluate.compare import RADIUS_NM, coordinates_held, matched
 from sureloc.evaluate.trials import Simulated, Trial, true_bounds
 from sureloc.localize.frames import GATE_SIGMAS
 from sureloc.localize.proposals import LEAST_PEAK, maxima
 from sureloc.networks.posterior import posterior_images
 from sureloc.networks.weights import Networks
 from sureloc.physics.kde import peak_of_one
-from sureloc.scoring.matching import Detection, interval_coverage, root_mean_square
+from sureloc.scoring.matching import Detection, root_mean_square
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
@@ -140,14 +140,7 @@ def held(trial: Trial, background_e: float) -> dict[str, float]:
         "jaccard": Detection(int(trial.simulated.inside.sum()), len(table), len(mine)).jaccard,
     }
     for level in (68, 95):
-        share = 0.5 * sum(
-            interval_coverage(
-                rows[f"{axis}_lo{level}_nm"].to_numpy(float),
-                rows[f"{axis}_hi{level}_nm"].to_numpy(float),
-                real[f"{axis}_nm"].to_numpy(float),
-            )
-            for axis in "xy"
-        )
+        share = coordinates_held(rows, real, level)
         out[f"held_{level}"] = share
         out[f"held_{level}_error"] = math.sqrt(share * (1 - share) / max(2 * mine.size, 1))
     ranks = draw_ranks(trial, mine, theirs)

@@ -29,8 +29,9 @@ from torch import Tensor
 from sureloc import __version__
 from sureloc.errors import InputError, WeightsError
 from sureloc.io.output import new_file
-from sureloc.networks.frame_model import FINE, FrameModel, example_inputs
+from sureloc.networks.frame_model import FrameModel, example_inputs
 from sureloc.networks.weights import Card, Networks
+from sureloc.physics.kde import UPSAMPLING
 from sureloc.seeds import torch_generator
 
 ONNX, PACKAGE = ".onnx", ".zip"
@@ -48,7 +49,7 @@ class _Image:
 
     Attributes:
         meaning: at most 128 characters, as bioimage.io wants it.
-        fine: it has `FINE` x `FINE` pixels for each camera pixel.
+        fine: it has `UPSAMPLING` x `UPSAMPLING` pixels for each camera pixel.
     """
 
     meaning: str
@@ -104,7 +105,7 @@ def _onnx(model: FrameModel, fingerprint: str) -> bytes:
     if model.multiple_px > 1:
         rows, columns = model.multiple_px * rows, model.multiple_px * columns
     camera = {0: frames, 2: rows, 3: columns}
-    fine = {0: frames, 2: FINE * rows, 3: FINE * columns}
+    fine = {0: frames, 2: UPSAMPLING * rows, 3: UPSAMPLING * columns}
     with torch.no_grad(), _without_remarks():
         exported = torch.onnx.export(
             model,
@@ -265,7 +266,7 @@ def _axes(tensor: str, step_px: int) -> list[dict[str, Any]]:
         size: dict[str, Any] = {"tensor_id": "electrons", "axis_id": axis}
         if tensor == "electrons":
             size = {"min": _SMALLEST_PX, "step": step_px}
-        scale = 1 / FINE if image.fine else 1.0
+        scale = 1 / UPSAMPLING if image.fine else 1.0
         space.append({"type": "space", "id": axis, "size": size, "scale": scale})
     return [{"type": "batch"}, {"type": "channel", "channel_names": [tensor]}, *space]
 

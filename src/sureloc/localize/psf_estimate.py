@@ -276,8 +276,8 @@ def _image(
     theta: FloatArray, columns: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
 ) -> tuple[FloatArray, FloatArray]:
     """Give expected electrons (spots, h, w) and derivatives by the parameters (spots, 6, h, w)."""
-    px, dx, sx = _profile(columns, theta[:, _X], theta[:, _LOG_SX])
-    py, dy, sy = _profile(rows, theta[:, _Y], theta[:, _LOG_SY])
+    px, dx, sx = profile(columns, theta[:, _X], theta[:, _LOG_SX])
+    py, dy, sy = profile(rows, theta[:, _Y], theta[:, _LOG_SY])
     photons = theta[:, _PHOTONS, None, None]
 
     def outer(along_y: FloatArray, along_x: FloatArray) -> FloatArray:
@@ -298,10 +298,19 @@ def _image(
     return photons * shape + theta[:, _BACKGROUND, None, None], jacobian
 
 
-def _profile(
+def profile(
     pixel: npt.NDArray[np.int64], position: FloatArray, log_sigma: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Give shares along one axis and their derivatives by position and by the log of sigma."""
+    """Give shares of light along one axis and their derivatives.
+
+    Args:
+        pixel: numbers of neighbouring pixels, (emitters, pixels).
+        position: of the emitters, px.
+        log_sigma: logarithm of each one's width, px.
+
+    Returns:
+        The shares and their derivatives by position and by the logarithm, (emitters, pixels) each.
+    """
     sigma = np.exp(log_sigma)[:, None]
     edge = np.concatenate([pixel - 0.5, pixel[:, -1:] + 0.5], axis=1)
     u = (edge - position[:, None]) / sigma

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from sureloc.localize.frames import background_image
+from sureloc.localize.psf_estimate import profile
 from sureloc.physics.referee import FrameData, PosteriorDraws, shifted
 
 Array = npt.NDArray[np.float64]
@@ -85,8 +85,8 @@ def width_evidence(
     gradients, informations = [], []
     for k in chosen:
         n = draws.counts[k]
-        along_x, wider_x = _profile(draws.x_px[k, :n], sigma_px[0], shape[1])
-        along_y, wider_y = _profile(draws.y_px[k, :n], sigma_px[1], shape[0])
+        along_x, wider_x = _shares(draws.x_px[k, :n], sigma_px[0], shape[1])
+        along_y, wider_y = _shares(draws.y_px[k, :n], sigma_px[1], shape[0])
         light = along_y * draws.photons[k, :n, None]
         rate = frame.shift + background_image(draws.knots[k], shape) + light.T @ along_x
         rate = np.maximum(rate, 1e-3)
@@ -137,8 +137,8 @@ def _known(complete: Array, missing: Array) -> Array:
     return kept
 
 
-def _profile(position: Array, sigma: float, size: int) -> tuple[Array, Array]:
+def _shares(position: Array, sigma: float, size: int) -> tuple[Array, Array]:
     """Give each emitter's shares of light along one axis and their derivative by ln sigma."""
-    u = (np.arange(size + 1) - 0.5 - position[:, None]) / sigma
-    density = np.exp(-0.5 * u**2) / math.sqrt(2 * math.pi)
-    return np.diff(special.ndtr(u), axis=1), -np.diff(u * density, axis=1)
+    pixels = np.broadcast_to(np.arange(size), (len(position), size))
+    shares, _, wider = profile(pixels, position, np.full(len(position), math.log(sigma)))
+    return shares, wider

@@ -21,9 +21,7 @@ from sureloc.networks.posterior import psi_denoiser, psi_images, seen_by, shippe
 from sureloc.networks.psi import COARSE_PX
 from sureloc.networks.unet import UNetPsi
 from sureloc.networks.weights import Networks
-from sureloc.physics.kde import peak_of_one
-
-FINE = 4  # fine pixels along a side of a camera pixel
+from sureloc.physics.kde import UPSAMPLING, peak_of_one
 
 
 class FrameModel(nn.Module):
@@ -82,7 +80,8 @@ class FrameModel(nn.Module):
             read_variance: read variance, electrons^2.
             optics: PSF standard deviation, px, and F^2, which is 1 without electron
                 multiplication.
-            noise: independent standard normal numbers, `FINE` x `FINE` for each camera pixel.
+            noise: independent standard normal numbers, `UPSAMPLING` x `UPSAMPLING` for each camera
+                pixel.
 
         Returns:
             The mean and one draw for each frame, mass per fine pixel: an emitter sums to 1.
@@ -111,5 +110,7 @@ def example_inputs(
     blurred = nn.functional.avg_pool2d(spots, 3, stride=1, padding=1)
     electrons = torch.poisson(20.0 + blurred, generator=generator)
     optics = torch.tensor([1.3, 1.0]).repeat(frames, 1)
-    noise = torch.randn((frames, 1, FINE * shape[0], FINE * shape[1]), generator=generator)
+    noise = torch.randn(
+        (frames, 1, UPSAMPLING * shape[0], UPSAMPLING * shape[1]), generator=generator
+    )
     return electrons, torch.full(size, 2.0), optics, noise

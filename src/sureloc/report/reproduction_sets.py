@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,18 @@ from scipy import stats
 from sureloc.evaluate.sets import BINS, QUANTITIES, exact_draws, set_ranks, uniformity
 from sureloc.evaluate.trials import DRAWS, run_trial
 from sureloc.networks.weights import Networks
+from sureloc.physics.priors import PhotonPrior, ScenePrior
 from sureloc.report.reproduction import Condition, Row, Study
 
 _BACKGROUND_E = 10.0
+_PHOTONS, _SPREAD = 1000.0, 300.0  # of the movies, where an electron is a photon
+_MARGIN_PX = 3.0
 _DENSITIES = (0.5, 1.78, 3.56)
 _SETTINGS = (
     "frame.height=24",
     "frame.width=24",
-    "photons={kind: lognormal, mean: 1000, sd: 300}",
+    f"photons={{kind: lognormal, mean: {_PHOTONS:g}, sd: {_SPREAD:g}}}",
+    f"frame.margin_px={_MARGIN_PX:g}",
     f"background={{kind: constant, photons_per_px: {_BACKGROUND_E:g}}}",
 )
 _MOVES = 60_000  # of the exact posterior's chain, a frame
@@ -44,8 +49,9 @@ def _conditions(quick: bool) -> list[Condition]:
 def _measure(condition: Condition, networks: Networks, seed: int) -> list[Row]:
     trial = run_trial(condition.simulate(seed), networks)
     moves = _MOVES if condition.frames == 200 else _MOVES // 20
+    prior = true_prior(float(condition.labels["density"]), trial.simulated.recipe.frame.pixel_nm)
     out: list[Row] = []
-    for way, one in ((OURS, trial), (EXACT, exact_draws(trial, _BACKGROUND_E, seed, moves))):
+    for way, one in ((OURS, trial), (EXACT, exact_draws(trial, prior, seed, moves))):
         for quantity, ranks in set_ranks(one, seed).items():
             counts = np.bincount(ranks * BINS // (DRAWS + 1), minlength=BINS)
             out.append(
@@ -57,6 +63,14 @@ def _measure(condition: Condition, networks: Networks, seed: int) -> list[Row]:
                 }
             )
     return out
+
+
+def true_prior(density_per_um2: float, pixel_nm: float) -> ScenePrior:
+    """Give the law from which the movies of the study are drawn, in photo-electrons and pixels."""
+    log_variance = math.log1p((_SPREAD / _PHOTONS) ** 2)
+    light = PhotonPrior.log_normal(_PHOTONS * math.exp(-0.5 * log_variance), log_variance**0.5)
+    density = density_per_um2 * (1e-3 * pixel_nm) ** 2
+    return ScenePrior(density, light, _BACKGROUND_E, 0.0, _MARGIN_PX)
 
 
 def draw_sets(table: pd.DataFrame, path: Path) -> None:

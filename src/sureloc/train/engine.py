@@ -34,6 +34,7 @@ from torch.utils.data import DataLoader
 
 from sureloc.errors import InputError, RecipeError
 from sureloc.seeds import torch_generator
+from sureloc.simulate.tiles import TileBatch, simulate_tiles
 from sureloc.train.recipe import OptimizerRecipe, TrainingRecipe
 
 CHECKPOINT = "last.ckpt"
@@ -105,6 +106,15 @@ class Training(pl.LightningModule):
     def tiles_of_step(self) -> int:
         """Tiles of a step that this device simulates."""
         return self.recipe.batch.tiles // self.devices
+
+    def tiles(self, generator: torch.Generator, number: int, side_px: int) -> TileBatch:
+        """Simulate tiles under the recipe's conditions."""
+        return simulate_tiles(
+            self.recipe.conditions.conditions(),
+            (number, side_px, side_px),
+            generator,
+            self.recipe.kernel_sigma_fine_px,
+        )
 
     def generator(self, *path: int | str) -> torch.Generator:
         """Give the random stream of this run that `path` names, on the device of the weights."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sureloc.networks.mixture import PHOTON_UNIT, EmitterPhi, log_likelihood, mixture_of
-from sureloc.simulate.tiles import TileBatch, simulate_tiles
+from sureloc.simulate.tiles import TileBatch
 from sureloc.train.engine import Training
 from sureloc.train.phi import tile_input
 from sureloc.train.recipe import MixtureTrainingRecipe
@@ -26,23 +26,15 @@ class MixtureTraining(Training):
     def loss(self, generator: torch.Generator) -> Tensor:
         """Give minus the log-likelihood of fresh tiles, see `_surprise`."""
         batch = self.recipe.batch
-        tiles = self._tiles(generator, self.tiles_of_step, batch.tile_px)
+        tiles = self.tiles(generator, self.tiles_of_step, batch.tile_px)
         return self._surprise(self.network, tiles)
 
     @torch.no_grad()
     def judge(self, generator: torch.Generator) -> dict[str, float]:
         """Give the same of the averaged weights on held-out tiles."""
         plan = self.recipe.validation
-        tiles = self._tiles(generator, plan.tiles, plan.tile_px)
+        tiles = self.tiles(generator, plan.tiles, plan.tile_px)
         return {"score": float(self._surprise(self.average, tiles))}
-
-    def _tiles(self, generator: torch.Generator, tiles: int, side_px: int) -> TileBatch:
-        return simulate_tiles(
-            self.recipe.conditions.conditions(),
-            (tiles, side_px, side_px),
-            generator,
-            self.recipe.kernel_sigma_fine_px,
-        )
 
     def _surprise(self, network: nn.Module, tiles: TileBatch) -> Tensor:
         """Give minus the log-likelihood of the emitters inside, for an emitter of theirs."""

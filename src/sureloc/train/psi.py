@@ -20,7 +20,7 @@ from sureloc.networks.weights import build_psi
 from sureloc.physics.kde import peak_of_one
 from sureloc.scoring.calibration import Spread, spread_of, spread_skill
 from sureloc.scoring.proper import fair_crps
-from sureloc.simulate.tiles import TileBatch, simulate_tiles
+from sureloc.simulate.tiles import TileBatch
 from sureloc.train.engine import Training
 from sureloc.train.phi import tile_input
 from sureloc.train.recipe import PsiTrainingRecipe
@@ -63,14 +63,6 @@ class PsiTraining(Training):
         self.network.residual_scale.fill_(scale)
         self.average.residual_scale.fill_(scale)
 
-    def _tiles(self, generator: torch.Generator, tiles: int, side_px: int) -> TileBatch:
-        return simulate_tiles(
-            self.recipe.conditions.conditions(),
-            (tiles, side_px, side_px),
-            generator,
-            self.recipe.kernel_sigma_fine_px,
-        )
-
     @torch.no_grad()
     def views(self, tiles: TileBatch) -> Views:
         """Run phi and give what Psi is trained on, in phi's unit."""
@@ -86,14 +78,14 @@ class PsiTraining(Training):
             return 0.5
         generator = self.generator("residual scale")
         side = self.recipe.batch.tile_px
-        batches = (self.views(self._tiles(generator, 16, side)) for _ in range(_SCALE_TILES // 16))
+        batches = (self.views(self.tiles(generator, 16, side)) for _ in range(_SCALE_TILES // 16))
         squares = [(views.target - views.centre).square().mean() for views in batches]
         return float(torch.stack(squares).mean().sqrt())
 
     def loss(self, generator: torch.Generator) -> Tensor:
         """Give the recipe's error on fresh tiles."""
         batch = self.recipe.batch
-        views = self.views(self._tiles(generator, self.tiles_of_step, batch.tile_px))
+        views = self.views(self.tiles(generator, self.tiles_of_step, batch.tile_px))
         return self._loss(self.network, views, generator)
 
     def _loss(self, network: PsiNetwork, views: Views, generator: torch.Generator) -> Tensor:
@@ -130,7 +122,7 @@ class PsiTraining(Training):
         plan, network = self.recipe.validation, self.average
         loss, left, batches, parts, masses = 0.0, plan.tiles, 0, [], []
         while left > 0:
-            views = self.views(self._tiles(generator, min(left, 8), plan.tile_px))
+            views = self.views(self.tiles(generator, min(left, 8), plan.tile_px))
             loss += float(self._loss(network, views, generator))
             batches += 1
             draws = self.draw(network, views, generator, plan.draws)
