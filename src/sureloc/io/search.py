@@ -28,12 +28,7 @@ def write_search(scored: Sequence[Scored], folder: Path) -> Path:
     rows = [
         {
             "family": family(one.candidate.levels),
-            "steps": one.candidate.steps,
-            "evaluations": one.evaluations,
-            "phi_fd": one.phi_fd,
-            "energy": one.energy,
-            "energy_se": one.energy_se,
-            "spread_skill": one.spread_skill,
+            **one.numbers,
             "chosen_by_phi_fd": one is by_fd,
             "chosen_by_energy": one is by_energy,
             "levels": one.candidate.levels.model_dump_json(),

@@ -59,17 +59,7 @@ def _measure(condition: Condition, _: Networks, seed: int) -> list[Row]:
     began = time.perf_counter()
     for one in search(networks, held_out, tried, _DRAWS, seed):
         spent, began = time.perf_counter() - began, time.perf_counter()
-        out.append(
-            {
-                "steps": one.candidate.steps,
-                "evaluations": one.evaluations,
-                "phi_fd": one.phi_fd,
-                "energy": one.energy,
-                "energy_se": one.energy_se,
-                "spread_skill": one.spread_skill,
-                "ms_a_draw": 1000 * spent / (condition.frames * _DRAWS),
-            }
-        )
+        out.append({**one.numbers, "ms_a_draw": 1000 * spent / (condition.frames * _DRAWS)})
     return out
 
 

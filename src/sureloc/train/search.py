@@ -84,6 +84,12 @@ class Scored:
     energy_se: float
     spread_skill: float
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Steps and scores by name, for tables."""
+        named = ("evaluations", "phi_fd", "energy", "energy_se", "spread_skill")
+        return {"steps": self.candidate.steps, **{name: getattr(self, name) for name in named}}
+
     def __str__(self) -> str:
         return (
             f"{self.candidate}: phi-FD {self.phi_fd:.4g}, energy score {self.energy:.4g} (standard "
