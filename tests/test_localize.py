@@ -380,10 +380,26 @@ def test_the_learned_density_is_that_of_emitters_also_where_they_crowd():
     assert learned.prior.photons.mean == pytest.approx(900, rel=0.1)
 
 
+def test_faint_crowded_emitters_are_not_taken_for_fewer_brighter_and_wider_ones():
+    rng = np.random.default_rng(8)
+    shape, density = (48, 48), 0.04
+    frames = []
+    for _ in range(6):
+        number = rng.poisson(density * 52**2)
+        x, y = rng.uniform(-2.5, 49.5, (2, number))
+        light = 100.0 * np.exp(0.2 * rng.standard_normal(number))
+        frames.append(list(zip(x, y, light, strict=True)))
+    made = prepare(movie_of(frames, shape), CAMERA, Options())
+    # Where faint emitters are never believed to be more common than clear ones it is 120.
+    assert made.learned.prior.photons.mean == pytest.approx(102, rel=0.15)
+    assert made.learned.prior.density_per_px2 == pytest.approx(density, rel=0.2)
+    assert made.sigma_px == pytest.approx((SIGMA, SIGMA), rel=0.06)
+
+
 def test_faint_emitters_are_believed_only_as_far_as_clear_ones_or_spots_tell(rng):
     before = PhotonPrior.uniform(30.0, 3000.0)
     bright = rng.uniform(100, 2000, 4000)
-    pile = rng.uniform(40, 70, 4000)  # what the background leaves over, taken for emitters
+    pile = rng.uniform(32, 62, 4000)  # what the background leaves over, taken for emitters
     drawn = np.concatenate([bright, pile])
 
     def below(prior, photons):
@@ -397,6 +413,9 @@ def test_faint_emitters_are_believed_only_as_far_as_clear_ones_or_spots_tell(rng
     all_kept, share = learned_photons(drawn, 8000.0, before, 100.0, 4000 / 30 / 8000)
     assert below(all_kept, 100.0) == pytest.approx(0.5, abs=0.05)
     assert share == pytest.approx(1.0, abs=0.05)
+    # A pile that ends well above the faintest photons that are looked for is a kind of emitters.
+    _, share = learned_photons(np.concatenate([bright, pile + 28]), 8000.0, before, 100.0, 0.0)
+    assert share == pytest.approx(1.0, abs=0.03)
     # Nothing piled up: nothing is taken away.
     _, share = learned_photons(bright, 4000.0, before, 100.0, 0.0)
     assert share == pytest.approx(1.0, abs=0.03)
@@ -408,7 +427,7 @@ def test_the_spread_of_photons_is_learned_also_where_photons_are_poorly_known(rn
     true = 0.2
     seen = rng.normal(math.log(1000.0), true, 1500) + rng.normal(0.0, noise, 1500)
     prior = broad_photons(1000.0, 0.7, 20.0)
-    for _ in range(ROUNDS):
+    for _ in range(ROUNDS[0]):
         grid = prior.log_photons
         weight = np.exp(prior.log_density - 0.5 * ((seen[:, None] - grid) / noise) ** 2)
         below = np.cumsum(weight, axis=1)

@@ -75,3 +75,24 @@ def test_hat_functions_reproduce_straight_lines(knots):
     assert np.allclose(weights.sum(0), 1.0)
     if knots > 1:
         assert np.allclose(np.linspace(3.0, 7.0, knots) @ weights, np.linspace(3.0, 7.0, 21))
+
+
+def test_photons_move_on_their_grid():
+    prior = PhotonPrior.log_normal(300.0, 0.3)
+    moved = prior.moved(0.2)
+    np.testing.assert_array_equal(moved.log_photons, prior.log_photons)
+    assert moved.log_mean == pytest.approx(prior.log_mean + 0.2, abs=1e-3)
+    assert moved.log_variance == pytest.approx(prior.log_variance, rel=0.01)
+    assert moved.cumulative[-1] == 1.0
+    # What would leave the grid stays out, and the rest is one again.
+    far = prior.moved(1.4)
+    assert np.trapezoid(np.exp(far.log_density), far.log_photons) == pytest.approx(1.0)
+
+
+def test_a_grid_can_begin_lower():
+    prior = PhotonPrior.uniform(100.0, 1000.0)
+    lower = prior.down_to(50.0)
+    assert lower.within[0] == pytest.approx(50.0, rel=1e-3)
+    assert lower.within[1] == pytest.approx(1000.0, rel=1e-3)
+    assert np.trapezoid(np.exp(lower.log_density), lower.log_photons) == pytest.approx(1.0)
+    assert prior.down_to(200.0) is prior

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from sureloc.localize.detect import Spots
+from sureloc.localize.evidence import Evidence, Width, frame_evidence, newton_step
 from sureloc.localize.frames import Effort, FramePosterior, frame_posterior
-from sureloc.localize.width import Width, refined_width, width_evidence
 from sureloc.physics.priors import PhotonPrior, ScenePrior
-from sureloc.physics.referee import FrameData
+from sureloc.physics.referee import FrameData, PosteriorDraws
 
 Array = npt.NDArray[np.float64]
 DensityMap = Callable[[int, slice, slice], Array]
@@ -28,13 +28,17 @@ Map = Callable[[Callable[[int], FramePosterior], Iterable[int]], Iterable[FrameP
 KNOT_SPACING_PX = 20.0
 OUTLIER_SHARE = 0.03  # of the photon prior, spread widely: the unexpected stays possible
 MARGIN_SIGMAS = 2.5  # how far outside the frame emitters are looked for: their light shines in
-LEAST_SIGNIFICANCE = 3.0  # fainter emitters cannot be told from background, and belong to it
+LEAST_SIGNIFICANCE = 2.5  # fainter emitters cannot be told from background, and belong to it
 CLEAR_SIGNIFICANCE = 8.0  # emitters from here on can be counted without knowing how common they are
 SPOT_SIGNIFICANCE = 5.0  # and lone ones from here on, as detected spots
 MISSED_SPOTS = 2.0  # emitters for each detected spot, at most
 NEAR_CLEAR = 1.4  # times the faintest clear photons: how common those just above are
+FAINT_END = 1.1, 1.4  # times the faintest photons: where emitters of a kind have become rare
+FALLEN = 0.5, 0.25  # of the highest density per photon: believed not at all, and wholly
 BANDWIDTH = 0.10  # of ln N, by which drawn photons are smoothed
-ROUNDS = 8
+ROUNDS = 8, 16  # at least, and at most
+LATELY = 3  # rounds over which density, photons and background
+CHANGED = 0.03  # changed by less than this share, for the last to be the last
 _FARTHER = 0.4, 2.0  # how much smaller or larger a round may find the variance
 PRIOR_EMITTERS = 30.0  # how many emitters the broad prior counts for
 
@@ -131,7 +135,9 @@ def learned_photons(
     Below `clear` nothing tells emitters from what a smooth background leaves over, and a prior that
     learns from its own draws there would come to explain the one by the other. Fainter emitters are
     therefore believed at most as common, per photon, as those just above, or twice as common as
-    detected spots, since detection misses some and sees others as one.
+    detected spots, since detection misses some and sees others as one. What a background leaves
+    over is the more common the fainter it is, down to the faintest that are looked for: where drawn
+    emitters become rare again before, they are all believed.
 
     Args:
         photons: photo-electrons of all drawn emitters.
@@ -162,10 +168,18 @@ def learned_photons(
     most = MISSED_SPOTS * spots_per_photon
     if near.any():
         most = max(most, float(density[near].sum() / np.exp(grid[near]).sum()))
-    believed = np.where(faint, np.minimum(density, most * np.exp(grid)), density)
+    cap = np.maximum(most * np.exp(grid), _set_apart(density / np.exp(grid), grid) * density)
+    believed = np.where(faint, np.minimum(density, cap), density)
     believed = np.maximum(believed, 1e-12)  # a logarithm follows
     total = float(np.trapezoid(believed, grid))
     return PhotonPrior(grid, np.log(believed / total)), total / float(np.trapezoid(density, grid))
+
+
+def _set_apart(per_photon: Array, grid: Array) -> float:
+    """Give 1 where densities fall off towards the faint end of the grid, 0 where they do not."""
+    edge = (grid > grid[0] + math.log(FAINT_END[0])) & (grid < grid[0] + math.log(FAINT_END[1]))
+    left = float(per_photon[edge].mean() / per_photon.max())
+    return min(max((FALLEN[0] - left) / (FALLEN[0] - FALLEN[1]), 0.0), 1.0)
 
 
 def _narrowing(drawn: float, before: float, wide: float) -> float:
@@ -233,74 +247,128 @@ def learn_prior(
             number of cells a px.
 
     Returns:
-        The prior after `ROUNDS` rounds and how it came about, and the width.
+        The prior after the last round and how it came about, and the width.
     """
-    first, sigma_px = width, width.sigma_px
     background = np.maximum(spots.background_e.mean(0), 0.0)
-    faintest = faintest_photons(
-        float(background.mean()), float(np.median(read_variance_e2)), sigma_px, excess_noise
-    )
-    clear = faintest * CLEAR_SIGNIFICANCE / LEAST_SIGNIFICANCE
-    dimmest = faintest * SPOT_SIGNIFICANCE / LEAST_SIGNIFICANCE
-    dim = np.count_nonzero((spots.photons >= dimmest) & (spots.photons < clear))
-    dim_spots = dim / (spots.background_e.size * (clear - dimmest))
-    prior = first_prior(spots, MARGIN_SIGMAS * max(sigma_px), faintest)
-    starts = [_start(spots, crop) for crop in crops]
-    maps = [relative_density(crop.frame, crop.rows, crop.columns) for crop in crops]
-    history = []
-    emitters = 0.0
+    read_e2 = float(np.median(read_variance_e2))
+
+    def faintest(level_e: float, width: Width) -> float:
+        return faintest_photons(level_e, read_e2, width.sigma_px, excess_noise)
+
+    least = faintest(float(background.mean()), width)
+    clear, dim_spots = _clear(spots, least)
     pieces = [
-        FrameData(
-            electrons[crop.frame, crop.rows, crop.columns],
-            read_variance_e2[crop.rows, crop.columns],
-            excess_noise,
-            ignore[crop.frame, crop.rows, crop.columns],
+        _Piece(
+            crop,
+            FrameData(
+                electrons[crop.frame, crop.rows, crop.columns],
+                read_variance_e2[crop.rows, crop.columns],
+                excess_noise,
+                ignore[crop.frame, crop.rows, crop.columns],
+            ),
+            relative_density(crop.frame, crop.rows, crop.columns),
         )
         for crop in crops
     ]
-    for turn in range(ROUNDS):
-
-        def one(
-            k: int,
-            prior: ScenePrior = prior,
-            background: Array = background,
-            starts: list[Array] = starts,
-            turn: int = turn,
-            sigma_px: tuple[float, float] = width.sigma_px,
-        ) -> FramePosterior:
-            crop = crops[k]
-            local = replace(
-                prior,
-                background_e=at_knots(background[crop.rows, crop.columns]),
-                relative_density=maps[k],
-            )
-            # Negative numbers: streams apart from those of the movie's frames.
-            number = -1 - k - turn * len(crops)
-            return frame_posterior(
-                pieces[k], local, sigma_px, [starts[k]], effort, seed, number, 0.5
-            )
-
-        found = list(run(one, range(len(crops))))
-        starts = [p.draws.last for p in found]
-        prior, emitters = _refit(
-            found,
-            prior,
-            background,
-            crops,
-            maps,
-            clear,
-            dim_spots,
+    prior = first_prior(spots, MARGIN_SIGMAS * max(width.sigma_px), least)
+    beliefs = _Beliefs(prior, background, width)
+    starts = [_start(spots, crop) for crop in crops]
+    history: list[tuple[float, float, float]] = []
+    while not _settled(history):
+        found = list(
+            run(_Round(pieces, beliefs, starts, effort, seed, len(history)), range(len(pieces)))
         )
-        background = _refit_background(found, background, crops)
-        if not first.known:
-            evidence = [
-                width_evidence(piece, posterior.draws, width.sigma_px)
-                for piece, posterior in zip(pieces, found, strict=True)
-            ]
-            width = refined_width(first, width, evidence)
-        history.append((prior.density_per_px2, prior.photons.mean, float(background.mean())))
-    learned = LearnedPrior(prior, background, np.array(history, dtype=np.float64), emitters)
-    return learned, width
+        starts = [posterior.draws.last for posterior in found]
+        refitted, emitters = _refit(found, beliefs, pieces, clear, dim_spots)
+        background = _refit_background(found, beliefs.background_e, crops)
+        evidence = [_evidence(*both, beliefs) for both in zip(pieces, found, strict=True)]
+        next_width, prior = _gone_on(beliefs, refitted, width, evidence)
+        level = float(background.mean())
+        prior = replace(prior, photons=prior.photons.down_to(faintest(level, next_width)))
+        beliefs = _Beliefs(prior, background, next_width)
+        history.append((prior.density_per_px2, prior.photons.mean, level))
+    learned = LearnedPrior(
+        beliefs.prior, beliefs.background_e, np.array(history, dtype=np.float64), emitters
+    )
+    return learned, beliefs.width
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A crop, its data and its density over the mean density of the movie."""
+
+    crop: Crop
+    data: FrameData
+    density: Array
+
+    @property
+    def effective_px2(self) -> float:
+        """Area over which the mean density gives as many emitters as are expected here."""
+        return self.data.electrons.size * float(self.density.mean())
+
+    def counted(self, draws: PosteriorDraws) -> npt.NDArray[np.bool_]:
+        """Give which drawn emitters to learn from, (draws, max_emitters).
+
+        Outside the frame the data say little, and the prior would only learn from itself.
+        """
+        rows, columns = self.data.electrons.shape
+        inside: npt.NDArray[np.bool_] = (np.abs(2 * draws.x_px - columns + 1) <= columns) & (
+            np.abs(2 * draws.y_px - rows + 1) <= rows
+        )
+        return inside & draws.present
+
+
+@dataclass(frozen=True)
+class _Beliefs:
+    """What a round begins with."""
+
+    prior: ScenePrior
+    background_e: Array
+    width: Width
+
+
+@dataclass(frozen=True)
+class _Round:
+    """Draws emitter sets of a piece, given its number; a function to be run in several threads."""
+
+    pieces: Sequence[_Piece]
+    beliefs: _Beliefs
+    starts: Sequence[Array]
+    effort: Effort
+    seed: int
+    turn: int
+
+    def __call__(self, number: int) -> FramePosterior:
+        piece = self.pieces[number]
+        crop = piece.crop
+        prior = replace(
+            self.beliefs.prior,
+            background_e=at_knots(self.beliefs.background_e[crop.rows, crop.columns]),
+            relative_density=piece.density,
+        )
+        # Negative numbers: streams apart from those of the movie's frames.
+        stream = -1 - number - self.turn * len(self.pieces)
+        sigma_px = self.beliefs.width.sigma_px
+        start = [self.starts[number]]
+        return frame_posterior(
+            piece.data, prior, sigma_px, start, self.effort, self.seed, stream, 0.5
+        )
+
+
+def _clear(spots: Spots, faintest: float) -> tuple[float, float]:
+    """Give from which photons on emitters are clear, and dim spots per photon and px^2 below."""
+    clear = faintest * CLEAR_SIGNIFICANCE / LEAST_SIGNIFICANCE
+    dimmest = faintest * SPOT_SIGNIFICANCE / LEAST_SIGNIFICANCE
+    dim = np.count_nonzero((spots.photons >= dimmest) & (spots.photons < clear))
+    return clear, dim / (spots.background_e.size * (clear - dimmest))
+
+
+def _settled(history: Sequence[tuple[float, float, float]]) -> bool:
+    """Say whether the last rounds changed little, or there were enough."""
+    if len(history) < ROUNDS[0]:
+        return False
+    latest = np.log(np.array(history[-1 - LATELY :]))
+    return len(history) >= ROUNDS[1] or bool((np.abs(latest[-1] - latest[0]) < CHANGED).all())
 
 
 def _start(spots: Spots, crop: Crop) -> Array:
@@ -315,45 +383,58 @@ def _start(spots: Spots, crop: Crop) -> Array:
     return local
 
 
-def _shape(crop: Crop) -> tuple[int, int]:
-    return crop.rows.stop - crop.rows.start, crop.columns.stop - crop.columns.start
+def _evidence(piece: _Piece, posterior: FramePosterior, beliefs: _Beliefs) -> Evidence:
+    expected = beliefs.prior.density_per_px2 * piece.effective_px2
+    draws = posterior.draws
+    counted = piece.counted(draws)
+    sigma_px = beliefs.width.sigma_px
+    return frame_evidence(piece.data, draws, sigma_px, counted, expected, beliefs.prior.photons)
+
+
+def _gone_on(
+    before: _Beliefs, refitted: ScenePrior, first: Width, evidence: Sequence[Evidence]
+) -> tuple[Width, ScenePrior]:
+    """Let widths, density and photons go as far as the evidence says at once."""
+    moved = (
+        math.log(refitted.density_per_px2 / before.prior.density_per_px2),
+        refitted.photons.log_mean - before.prior.photons.log_mean,
+    )
+    width, instead = newton_step(first, before.width, evidence, moved)
+    further = refitted.density_per_px2 * math.exp(instead[0] - moved[0])
+    photons = refitted.photons.moved(instead[1] - moved[1])
+    return width, replace(refitted, density_per_px2=further, photons=photons)
 
 
 def _refit(
-    found: list[FramePosterior],
-    before: ScenePrior,
-    background: Array,
-    crops: Sequence[Crop],
-    maps: Sequence[Array],
+    found: Sequence[FramePosterior],
+    before: _Beliefs,
+    pieces: Sequence[_Piece],
     clear: float,
     dim_spots: float,
 ) -> tuple[ScenePrior, float]:
+    """Fit the prior to what was drawn; give also the mean number of drawn emitters."""
+    prior = before.prior
     area = emitters = 0.0
     photons = []
     scatter = []
-    for posterior, crop, density in zip(found, crops, maps, strict=True):
-        draws, shape = posterior.draws, _shape(crop)
-        # Outside the frame the data say little, and the prior would only learn from itself.
-        inside = (
-            draws.present
-            & (np.abs(2 * draws.x_px - shape[1] + 1) <= shape[1])
-            & (np.abs(2 * draws.y_px - shape[0] + 1) <= shape[0])
-        )
-        area += shape[0] * shape[1] * float(density.mean())
-        emitters += float(inside.sum()) / draws.counts.size
-        photons.append(draws.photons[inside])
-        expected = at_knots(background[crop.rows, crop.columns])
+    for posterior, piece in zip(found, pieces, strict=True):
+        draws, crop = posterior.draws, piece.crop
+        counted = piece.counted(draws)
+        area += piece.effective_px2
+        emitters += float(counted.sum()) / draws.counts.size
+        photons.append(draws.photons[counted])
+        expected = at_knots(before.background_e[crop.rows, crop.columns])
         scatter.append(((draws.knots - expected) ** 2).mean())
     drawn = np.concatenate(photons)
-    level = float(background.mean())
-    learned, share = before.photons, 1.0
+    level = float(before.background_e.mean())
+    learned, share = prior.photons, 1.0
     if drawn.size:
         learned, share = learned_photons(
-            drawn, emitters, before.photons, clear, dim_spots * area / max(emitters, 1e-9)
+            drawn, emitters, prior.photons, clear, dim_spots * area / max(emitters, 1e-9)
         )
     return (
         replace(
-            before,
+            prior,
             density_per_px2=max(share * emitters, 0.5) / area,
             photons=learned,
             background_sd_e=max(math.sqrt(float(np.mean(scatter))), 0.02 * level, 0.05),

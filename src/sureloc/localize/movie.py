@@ -26,6 +26,7 @@ from sureloc.localize.bands import bands_of, spots_of_band, spots_of_frames
 from sureloc.localize.camera_estimate import estimate_camera, estimate_offset_shift
 from sureloc.localize.crowding import Crowding, crowding_of
 from sureloc.localize.detect import Spots
+from sureloc.localize.evidence import Width
 from sureloc.localize.frames import Effort, frame_posterior, go_on
 from sureloc.localize.learning import (
     Crop,
@@ -48,7 +49,6 @@ from sureloc.localize.regions import (
 from sureloc.localize.rows import CHI2_SIGMAS, FrameRows, frame_rows
 from sureloc.localize.saturation import cut_off_adu, saturated, telling_frames
 from sureloc.localize.verdict import WRONG, Doubt, chi2_limit, mark_rows
-from sureloc.localize.width import Width
 from sureloc.networks.weights import Networks
 from sureloc.physics.priors import ScenePrior
 from sureloc.physics.referee import FrameData

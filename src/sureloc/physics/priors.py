@@ -76,6 +76,19 @@ class PhotonPrior:
         """Give the distribution of `factor` times as many photo-electrons."""
         return PhotonPrior(self.log_photons + math.log(factor), self.log_density)
 
+    def moved(self, by: float) -> PhotonPrior:
+        """Give the distribution with all logarithms larger by `by`, on the same grid."""
+        grid = self.log_photons
+        return _normalised(grid, np.interp(grid - by, grid, np.exp(self.log_density)))
+
+    def down_to(self, low: float) -> PhotonPrior:
+        """Let the grid begin at `low`, if that is lower, as dense there as at its old end."""
+        first, last = self.log_photons[[0, -1]]
+        if math.log(low) >= first:
+            return self
+        grid = np.linspace(math.log(low), last, _GRID)
+        return _normalised(grid, np.exp(np.interp(grid, self.log_photons, self.log_density)))
+
     @property
     def step(self) -> float:
         """Spacing of the grid of ln N."""
@@ -105,11 +118,15 @@ class PhotonPrior:
         return math.sqrt(max(self._moment(2) - self._moment(1) ** 2, 0.0))
 
     @property
+    def log_mean(self) -> float:
+        """Mean of the natural logarithm of the photo-electrons."""
+        density = np.exp(self.log_density)
+        return float(np.trapezoid(density * self.log_photons, self.log_photons))
+
+    @property
     def log_variance(self) -> float:
         """Variance of the natural logarithm of the photo-electrons."""
-        density = np.exp(self.log_density)
-        mean = float(np.trapezoid(density * self.log_photons, self.log_photons))
-        apart = density * (self.log_photons - mean) ** 2
+        apart = np.exp(self.log_density) * (self.log_photons - self.log_mean) ** 2
         return float(np.trapezoid(apart, self.log_photons))
 
     def _moment(self, order: int) -> float:
@@ -119,6 +136,10 @@ class PhotonPrior:
     def sample(self, size: int, generator: np.random.Generator) -> Array:
         """Draw `size` photo-electron counts (linear interpolation of the distribution function)."""
         return np.exp(np.interp(generator.random(size), self.cumulative, self.log_photons))
+
+
+def _normalised(grid: Array, density: Array) -> PhotonPrior:
+    return PhotonPrior(grid, np.log(density / np.trapezoid(density, grid)))
 
 
 @dataclass(frozen=True)
