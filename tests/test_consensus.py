@@ -67,6 +67,22 @@ def test_rare_emitters_are_left_out_and_missed_ones_are_found(rng):
     assert sorted(everything.p_exists) == pytest.approx([0.1, 0.5, 1.0])
 
 
+def test_draws_of_one_widely_scattered_emitter_are_not_divided_between_rows(rng):
+    # The posterior of a dim emitter is nearly as wide as the gate: 0.35 of it along each axis.
+    for _ in range(60):
+        place = rng.normal(5, 0.35, (80, 2))
+        rows = consensus(*padded([[(*at, 90.0)] for at in place]), 1.0, 0.02)
+        within = (np.linalg.norm(place - place.mean(0), axis=1) < 1.0).mean()
+        assert rows.p_exists.max() >= within - 0.05
+    # Without joining it was 0.5 to 0.6 in a third of them.
+    # Two emitters nearer than the gate, in the same draws, stay two.
+    two = [[(5.0, 5.0, 90.0), (5.7 + 0.05 * rng.normal(), 5.0, 90.0)] for _ in range(80)]
+    assert consensus(*padded(two), 1.0, 0.02).p_exists == pytest.approx([1.0, 1.0])
+    # So do an emitter and one that is there in every fourth draw only.
+    some = [pair if k % 4 == 0 else pair[:1] for k, pair in enumerate(two)]
+    assert sorted(consensus(*padded(some), 1.0, 0.02).p_exists) == pytest.approx([0.25, 1.0])
+
+
 def test_no_emitters_give_no_rows():
     rows = consensus(*padded([[], [], []]), gate_px=1.0, least_probability=0.2)
     assert rows.x_px.size == 0

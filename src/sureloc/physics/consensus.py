@@ -3,7 +3,8 @@
 Draws of one frame differ in count and order. The list is built so that each of its rows gathers, in
 as many draws as possible, one emitter: rows start from the draw that agrees best with the others,
 every draw's emitters are assigned to rows (one to one, within a gate), rows move to the mean of
-what they gathered, and what stays unassigned in many draws becomes new rows. A row's probability to
+what they gathered, rows that divide the draws of one emitter among them become one, and what stays
+unassigned in many draws becomes new rows. A row's probability to
 exist is the share of draws in which it gathered an emitter; its intervals are quantiles over them,
 by the rule under which the truth, being one more draw, lies below the k-th of M draws with
 probability k / (M + 1) (Weibull 1939; Hyndman and Fan 1996, type 6).
@@ -20,11 +21,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy import special
+from scipy.spatial import KDTree
 
 from sureloc.compiled.assignment import assign_draws, missed_points
 
 Array = npt.NDArray[np.float64]
 QUANTILES = (0.025, 0.16, 0.84, 0.975)
+SHARED = 0.1  # of the draws of the rarer of two rows: less, and both are the same emitter
 
 
 @dataclass(frozen=True)
@@ -76,16 +79,23 @@ def consensus(
     draws = counts.size
     typical = int(np.argsort(counts)[draws // 2])
     rows = np.stack([x_px[typical, : counts[typical]], y_px[typical, : counts[typical]]], axis=1)
-    assigned = assign_draws(rows, x_px, y_px, counts, gate_px)
+
+    def assign(rows: Array) -> npt.NDArray[np.int64]:
+        return np.asarray(assign_draws(rows, x_px, y_px, counts, gate_px))
+
+    def centred(rows: Array) -> Array:
+        return _means(rows, x_px, y_px, assign(rows))
+
     for _ in range(6):
-        rows = _drop_rare(rows, assigned, least_probability, draws)
-        assigned = assign_draws(rows, x_px, y_px, counts, gate_px)
-        rows = _add_missed(rows, assigned, x_px, y_px, counts, gate_px, least_probability)
-        assigned = assign_draws(rows, x_px, y_px, counts, gate_px)
-        before, rows = rows, _means(rows, x_px, y_px, assigned)
+        before = rows
+        rows = _drop_rare(rows, assign(rows), least_probability, draws)
+        rows = centred(_join_doubles(rows, assign(rows), gate_px))
+        missed = _missed(x_px, y_px, assign(rows), counts, gate_px, least_probability)
+        rows = centred(np.concatenate([rows, missed]))
         if np.array_equal(before, rows):
             break
-        assigned = assign_draws(rows, x_px, y_px, counts, gate_px)
+    rows = centred(_join_doubles(rows, assign(rows), gate_px))
+    assigned = assign(rows)
     return _summarise(rows, x_px, y_px, photons, assigned, least_probability, chains)
 
 
@@ -99,18 +109,41 @@ def _drop_rare(
     return rows[_gathered(assigned, len(rows)) >= least_probability * draws]
 
 
-def _add_missed(
-    rows: Array,
-    assigned: npt.NDArray[np.int64],
+def _join_doubles(rows: Array, assigned: npt.NDArray[np.int64], gate_px: float) -> Array:
+    """Put rows together that are nearer than the gate and share hardly any draw.
+
+    They are one emitter, whose draws two rows divided among them.
+    """
+    if len(rows) < 2:
+        return rows
+    pairs = KDTree(rows).query_pairs(gate_px, output_type="ndarray")
+    held = np.zeros((len(rows), len(assigned)), bool)
+    draw, column = np.nonzero(assigned >= 0)
+    held[assigned[draw, column], draw] = True
+    number = held.sum(1)
+    rows, gone = rows.copy(), np.zeros(len(rows), bool)
+    apart = np.linalg.norm(rows[pairs[:, 0]] - rows[pairs[:, 1]], axis=1)
+    for one, other in pairs[np.argsort(apart)]:
+        both = np.count_nonzero(held[one] & held[other])
+        if gone[one] or gone[other] or both > SHARED * min(number[one], number[other]):
+            continue
+        weight = number[[one, other]] / (number[one] + number[other])
+        rows[one] = weight @ rows[[one, other]]
+        gone[other] = True
+    return rows[~gone]
+
+
+def _missed(
     x_px: Array,
     y_px: Array,
+    assigned: npt.NDArray[np.int64],
     counts: npt.NDArray[np.int64],
     gate_px: float,
     least_probability: float,
 ) -> Array:
     least = max(least_probability * counts.size, 1.0)
-    missed = missed_points(x_px, y_px, assigned, counts, 0.5 * gate_px, gate_px, least)
-    return np.concatenate([rows, missed])
+    found = missed_points(x_px, y_px, assigned, counts, 0.5 * gate_px, gate_px, least)
+    return np.asarray(found)
 
 
 def _means(rows: Array, x_px: Array, y_px: Array, assigned: npt.NDArray[np.int64]) -> Array:
