@@ -5,9 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed.stamp
 VIEWER_STAMP := $(VENV)/viewer.stamp
+PYTHON312 ?= python3.12
+READERS := .venv-readers
+READERS_STAMP := $(READERS)/installed.stamp
 SCREEN := $(shell command -v xvfb-run > /dev/null && echo xvfb-run -a env QT_QPA_PLATFORM=xcb)
 
-.PHONY: demo test test-viewer check docs clean
+.PHONY: demo test test-viewer test-readers viewer readers check docs clean
 
 demo: $(STAMP)
 	rm -rf demo
@@ -23,6 +26,16 @@ test-viewer: $(VIEWER_STAMP)
 		tests/test_viewer_widgets.py --cov sureloc.viewer --cov-config /dev/null \
 		--cov-report term --cov-fail-under 95
 
+viewer: $(VIEWER_STAMP)
+
+# Files that go to Picasso, SMAPpy, locan and bioimageio.core and come from them. These need other
+# libraries than sureloc, and Python 3.12, so they have an environment of their own.
+test-readers: $(STAMP) $(READERS_STAMP)
+	SURELOC_READERS=$(abspath $(READERS))/bin/python $(BIN)/pytest tests/test_readers.py \
+		tests/test_frame_models.py::test_bioimageio_validates_the_package_and_runs_it
+
+readers: $(READERS_STAMP)
+
 # The documentation as a site, in ./site: index.html opens in a browser, without a network.
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -33,7 +46,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) demo site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) $(READERS) demo site .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 
 # Written last, so that an installation that broke off is done again.
 $(STAMP): pyproject.toml constraints.txt
@@ -45,4 +58,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 $(VIEWER_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[viewer-test]'
+	touch $@
+
+$(READERS_STAMP): scripts/readers.txt
+	$(PYTHON312) -m venv $(READERS)
+	$(READERS)/bin/python -m pip install --quiet --requirement scripts/readers.txt
 	touch $@

@@ -101,7 +101,7 @@ def content_of(table: pd.DataFrame, name: str, side_px: int, frames: int) -> Rep
     verdict = Verdict(
         Trust.CARE, "Trust with care: made up.", 1.0, 0.85, 0.9, rng.random(shape) < 0.9
     )
-    molecules = Molecules(table, len(table), 100.0, 130.0, 2.25, (0, 0, *shape))
+    molecules = Molecules(table, len(table), 100.0, 130.0, 2.25, 2.0, (0, 0, *shape))
     trusted = verdict.mask.astype(float).repeat(8, axis=0).repeat(8, axis=1)
     ratio = np.divide(sd, mean, out=np.zeros_like(sd), where=mean > 0)
     overview = Overview(*(averaged_down(one, 12.5) for one in (mean, sd, ratio, trusted)))

@@ -2,12 +2,13 @@
 
     python scripts/foreign_programs.py read PROGRAM FOLDER
     python scripts/foreign_programs.py write PROGRAM FOLDER
-    python scripts/foreign_programs.py run bioimageio FOLDER
+    python scripts/foreign_programs.py run PROGRAM FOLDER
 
 `read` reads the tables that tests/test_readers.py has put into FOLDER with PROGRAM's own functions
 and leaves what it got, in its own units, as read_by_PROGRAM.json. `write` has PROGRAM write the
-localizations of FOLDER/rows.json, which are in pixels, into FOLDER. `run` tests FOLDER/package.zip
-and runs it on the inputs in FOLDER, one .npy each. Nothing of sureloc is imported.
+localizations of FOLDER/rows.json, which are in pixels, into FOLDER. `run` has bioimageio test
+FOLDER/package.zip and run it on the inputs in FOLDER, one .npy each, and Picasso load a camera,
+save a movie and measure a resolution there. Nothing of sureloc is imported.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def read_locan(folder: Path) -> dict[str, Columns]:
 
     loaders = {
         "thunderstorm.csv": load_thunderstorm_file,
+        "localizations.csv": load_thunderstorm_file,
         "smap_sml.mat": load_SMAP_file,
         "decode.h5": load_decode_file,
     }
@@ -53,8 +55,12 @@ def read_picasso(folder: Path) -> dict[str, Columns]:
     assert picasso.io.load_locs(str(folder / "picasso.hdf5"))[1] == info  # from the file itself
     (folder / "set_aside.yaml").rename(folder / "picasso.yaml")
     smap, _ = picasso.io.import_smap(str(folder / "smap_sml.mat"), pixel_nm)
-    storm, _ = picasso.io.import_ts(str(folder / "thunderstorm.csv"), pixel_nm)
-    return {"picasso.hdf5": locs, "smap_sml.mat": smap, "thunderstorm.csv": storm}
+    with_bad_rows, _ = picasso.io.load_locs(str(folder / "bad_rows.hdf5"))
+    storms = {
+        name: picasso.io.import_ts(str(folder / name), pixel_nm)[0]
+        for name in ("thunderstorm.csv", "localizations.csv")
+    }
+    return {"picasso.hdf5": locs, "smap_sml.mat": smap, "bad_rows.hdf5": with_bad_rows, **storms}
 
 
 def read_smappy(folder: Path) -> dict[str, Columns]:
@@ -66,8 +72,9 @@ def read_smappy(folder: Path) -> dict[str, Columns]:
         out[name] = {column: table[column] for column in table}
         if info.pixelsize_nm is not None:
             assert abs(info.pixelsize_nm - 108.0) < 1e-6, info.pixelsize_nm
-    table, _ = load(folder / "thunderstorm.csv", first_frame=1)
-    out["thunderstorm.csv"] = {column: table[column] for column in table}
+    for name in ("thunderstorm.csv", "localizations.csv"):
+        table, _ = load(folder / name, first_frame=1)
+        out[name] = {column: table[column] for column in table}
     return out
 
 
@@ -156,12 +163,34 @@ def run_bioimageio(folder: Path) -> None:
         np.save(folder / f"{name}.npy", np.asarray(sample.members[name].data))
 
 
+def run_picasso(folder: Path) -> None:
+    import picasso.io
+    import picasso.postprocess
+
+    camera = picasso.io.load_camera_calibration(str(folder / "camera_scmos_calib.hdf5"))
+    maps = {name: camera[name] for name in ("offset", "variance", "gain")}
+    np.savez(folder / "camera_of_picasso.npz", **maps)
+    movie = np.load(folder / "movie.npy")
+    info = {
+        **dict(zip(("Frames", "Height", "Width"), movie.shape, strict=True)),
+        **{"Data Type": movie.dtype.name, "Byte Order": "<", "Pixelsize": 108},
+    }
+    picasso.io.save_raw(str(folder / "by_picasso.raw"), movie, [info])
+    locs, steps = picasso.io.load_locs(str(folder / "sites.hdf5"))
+    field = ((0.0, 0.0), (float(steps[0]["Height"]), float(steps[0]["Width"])))
+    resolution_nm = picasso.postprocess.frc(locs, steps, field)["resolution"]
+    (folder / "resolution.json").write_text(json.dumps(float(resolution_nm)), encoding="utf-8")
+
+
+RUN: dict[str, Callable[[Path], None]] = {"bioimageio": run_bioimageio, "picasso": run_picasso}
+
+
 def main() -> None:
     """Do what the command line says."""
     what, program, place = sys.argv[1:]
     folder = Path(place)
     if what == "run":
-        run_bioimageio(folder)
+        RUN[program](folder)
         return
     if what == "write":
         content = json.loads((folder / "rows.json").read_text(encoding="utf-8"))

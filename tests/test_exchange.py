@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -253,34 +254,65 @@ def test_the_same_table_gives_the_same_file(tmp_path):
             place(tmp_path / folder, name).with_suffix(".yaml").unlink(missing_ok=True)
 
 
-def test_a_table_written_as_it_grows_is_one_of_thunderstorm(tmp_path):
-    table = example(500)
-    path = tmp_path / "t.csv"
-    with ThunderstormWriter(path, 100.0, 130.0, read_variance_photons2=9.0) as writer:
+def rows_of_a_run(rows):
+    rng = np.random.default_rng(3)
+    return example(rows).assign(
+        **{
+            column.name: rng.uniform(1, 9, rows) if column.dtype == "float64" else ""
+            for column in LOCALIZATION_COLUMNS
+            if column.name not in example(1)
+        }
+    )
+
+
+@pytest.mark.parametrize("rows", [0, 500])
+def test_a_table_written_as_it_grows_is_the_one_written_at_once(tmp_path, rows):
+    frame = Geometry(100.0, psf_sigma_nm=130.0, read_variance_photons2=9.0, variance_per_photon=2.5)
+    table = rows_of_a_run(rows)
+    with ThunderstormWriter(tmp_path / "grown.csv", frame) as writer:
         for part in (table.iloc[:200], table.iloc[200:200], table.iloc[200:]):
             writer.append(part)
-    lines = path.read_text().splitlines()
-    assert lines[0] == (
-        '"id","frame","x [nm]","y [nm]","sigma [nm]","intensity [photon]","offset [photon]",'
-        '"bkgstd [photon]","uncertainty_xy [nm]"'
-    )
-    assert len(lines) == 501
-    raw = pd.read_csv(path)
-    assert raw["id"].tolist() == list(range(1, 501))
+    assert writer.rows == rows
+    write_localizations(Localizations(table, frame), tmp_path / "whole.csv")
+    assert (tmp_path / "grown.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    raw = pd.read_csv(tmp_path / "grown.csv", dtype=float)
+    assert list(raw) == [
+        *("id", "frame", "x [nm]", "y [nm]", "sigma [nm]", "intensity [photon]"),
+        *("offset [photon]", "bkgstd [photon]", "uncertainty_xy [nm]", "uncertainty_x [nm]"),
+        *("uncertainty_y [nm]", "sigma_photons", "p_exists", "trusted"),
+    ]
+    assert raw["id"].tolist() == list(range(1, rows + 1))
     np.testing.assert_array_equal(raw["frame"], table["frame"] + 1)
     # The corner convention: what lies on the centre of the first pixel is at half a pixel.
     np.testing.assert_allclose(raw["x [nm]"], table["x_nm"] + 50.0, atol=1e-5)
-    np.testing.assert_allclose(
-        raw["bkgstd [photon]"], np.sqrt(table["background_photons"] + 9.0), atol=1e-5
-    )
-    back = read_localizations(path, Reading(Geometry(100.0))).table
-    for column in ("frame", "x_nm", "y_nm", "photons", "background_photons"):
-        np.testing.assert_allclose(back[column], table[column], rtol=0, atol=1e-5)
     rms = np.sqrt((table["sigma_x_nm"] ** 2 + table["sigma_y_nm"] ** 2) / 2)
-    for column in ("sigma_x_nm", "sigma_y_nm"):
-        np.testing.assert_allclose(back[column], rms, atol=1e-5)
+    np.testing.assert_allclose(raw["uncertainty_xy [nm]"], rms, atol=1e-5)
+    noise = np.sqrt(2.5 * table["background_photons"] + 9.0)
+    np.testing.assert_allclose(raw["bkgstd [photon]"], noise, atol=1e-5)
+
+
+def test_where_a_growing_table_cannot_lie_is_told(tmp_path):
     with pytest.raises(OutputError, match="cannot be written"):
-        ThunderstormWriter(tmp_path / "absent" / "t.csv", 100.0, 130.0)
+        ThunderstormWriter(tmp_path / "absent" / "t.csv", Geometry(100.0))
+    with pytest.raises(InputError, match="pixel size"):
+        ThunderstormWriter(tmp_path / "t.csv", Geometry())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_noise_of_the_background_is_written_only_where_it_is_known(tmp_path):
+    said = "bkgstd, the noise of a background pixel, is left out"
+    written = write_localizations(Localizations(example(), WHOLE), tmp_path / "a.csv")
+    assert said in " ".join(written.notes)
+    assert "bkgstd [photon]" not in pd.read_csv(tmp_path / "a.csv")
+    measured = example().assign(background_sd_photons=4.0)
+    frame = replace(WHOLE, read_variance_photons2=9.0, variance_per_photon=1.0)
+    written = write_localizations(Localizations(measured, frame), tmp_path / "b.csv")
+    assert said not in " ".join(written.notes)
+    assert set(pd.read_csv(tmp_path / "b.csv")["bkgstd [photon]"]) == {4.0}
+    with pytest.raises(InputError, match=r"read_variance_photons2 is -1\.0; .* 0 or larger"):
+        Geometry(read_variance_photons2=-1.0)
+    with pytest.raises(InputError, match=r"variance_per_photon is 0\.0; .* larger than 0"):
+        Geometry(read_variance_photons2=0.0, variance_per_photon=0.0)
 
 
 def test_older_thunderstorm_tables_are_read(tmp_path):

@@ -90,10 +90,30 @@ def test_tables_count_in_the_whole_movie(result):
 
 def test_the_table_tells_other_programs_all_that_they_need(result, tmp_path):
     found = read_localizations(result / "localizations.parquet", Reading())
-    assert replace(found.geometry, psf_sigma_nm=None) == Geometry(100.0, 24, 26, 6)
-    assert found.geometry.psf_sigma_nm == pytest.approx(120.0)
+    geometry = found.geometry
+    assert replace(geometry, psf_sigma_nm=None, read_variance_photons2=None) == Geometry(
+        100.0, 24, 26, 6, variance_per_photon=1.0
+    )
+    assert geometry.psf_sigma_nm == pytest.approx(120.0)
+    assert geometry.read_variance_photons2 == pytest.approx((9.0 + 1 / 12) / 4.0)
     written = write_localizations(found, tmp_path / "table.hdf5")
     assert written.rows == len(found.table)
+
+
+def test_the_csv_is_the_table_converted(result, tmp_path):
+    assert run("convert", result / "localizations.parquet", tmp_path / "same.csv", "-q") == 0
+    assert (tmp_path / "same.csv").read_bytes() == (result / "localizations.csv").read_bytes()
+    table = read_table(result / "localizations.parquet", LOCALIZATION_COLUMNS)
+    storm = pd.read_csv(result / "localizations.csv")
+    # The camera's 9 ADU^2, and 1/12 by rounding, at 2 ADU per electron.
+    noise = np.sqrt(table["background_photons"] + (9.0 + 1 / 12) / 4.0)
+    np.testing.assert_allclose(storm["bkgstd [photon]"], noise, atol=1e-5)
+    for theirs, ours in (
+        ("uncertainty_x [nm]", "sigma_x_nm"),
+        ("uncertainty_y [nm]", "sigma_y_nm"),
+        *((name, name) for name in ("sigma_photons", "p_exists", "trusted")),
+    ):
+        np.testing.assert_allclose(storm[theirs], table[ours].astype(float), atol=1e-5)
 
 
 def test_images_hold_what_the_tables_say(result):

@@ -42,6 +42,15 @@ def test_multiplication_raises_the_shot_noise_by_f2_and_not_the_mean(gain, torch
     assert camera.excess_noise == pytest.approx(2.0, abs=1.0 / gain + 1e-12)
 
 
+def test_noise_in_photons_is_that_of_electrons_over_the_quantum_efficiency(torch_rng):
+    camera = Camera(gain_adu_per_e=4.0, variance_adu2=63.9, em_gain=300.0, quantum_efficiency=0.8)
+    variance, per_photon = camera.photon_noise((3, 2))
+    photons = 10.0
+    electrons = draws(0.8 * photons, camera.read_variance_e2((3, 2))[0, 0], torch_rng, 300.0)
+    assert_moments(electrons / 0.8, photons, variance + per_photon * photons)
+    assert Camera(variance_adu2=2.0).photon_noise((1, 1)) == (2.0 + ROUNDING_VARIANCE_ADU2, 1.0)
+
+
 def test_without_read_noise_counts_are_poisson(torch_rng):
     sample = draws(3.0, 0.0, torch_rng).astype(int)
     seen = np.bincount(np.minimum(sample, 10), minlength=11)

@@ -1,29 +1,43 @@
 """The real programs read what sureloc writes, and sureloc reads what they write.
 
 They need other libraries than sureloc, so `scripts/foreign_programs.py` runs in an environment of
-their own (scripts/readers.txt says how to make it); SURELOC_READERS names its Python. What is
-installed beside sureloc is used from there. What is found nowhere is skipped, saying so.
+their own (`make test-readers` makes it); SURELOC_READERS names its Python. What is installed beside
+sureloc is used from there. What is found nowhere is skipped, saying so, but not where that is set.
 """
 
 import json
 import os
 import subprocess
 import sys
+from functools import cache
 from importlib.util import find_spec
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
+from typer.testing import CliRunner
 
 from conftest import ROOT
+from sureloc.analysis.resolution import frc_resolution
+from sureloc.camera import ROUNDING_VARIANCE_ADU2
+from sureloc.cli import app as cli
+from sureloc.io.cameras import read_camera
 from sureloc.io.exchange.formats import read_localizations, write_localizations
 from sureloc.io.exchange.localizations import Geometry, Localizations, Reading
+from sureloc.io.exchange.picasso import refused
+from sureloc.io.exchange.thunderstorm import ThunderstormWriter
+from sureloc.io.movies import open_movie
+from sureloc.table import LOCALIZATION_COLUMNS
 
 NM = 108.0
 MODULES = {"locan": "locan", "picasso": "picasso", "smappy": "smappy", "mat73": "mat73"}
 # What each program adds to positions of the pixel-centre convention: nothing, but where it takes
 # ThunderSTORM's corner for its own origin. Picasso also calls the first frame that has rows 0.
 HALF = NM / 2
+STORMS = ("thunderstorm.csv", "localizations.csv")
+FRAME = Geometry(NM, 512, 300, 40, 1.2 * NM, 2.25, 1.0)
 
 
 def python_with(program):
@@ -36,11 +50,9 @@ def python_with(program):
             capture_output=True,
         )
         candidates += [given] * (found.returncode == 0)
+    assert candidates or not given, f"{given} of SURELOC_READERS cannot import {program}"
     if not candidates:
-        pytest.skip(
-            f"{program} is not installed; scripts/readers.txt says how, and SURELOC_READERS must "
-            "name the Python that has it"
-        )
+        pytest.skip(f"{program} is not installed: make test-readers")
     return candidates[0]
 
 
@@ -56,7 +68,7 @@ def run(what, program, folder):
         env=os.environ | {"QT_QPA_PLATFORM": "offscreen", "PYTHONPATH": ""},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
 
@@ -79,7 +91,42 @@ def example():
         }
     )
     table.loc[0, "frame"] = 0
-    return Localizations(table, Geometry(NM, 512, 300, 40, 1.2 * NM))
+    return Localizations(table, FRAME)
+
+
+def bad_rows():
+    """Give Picasso's columns with rows at and beyond every limit, numbered by `row`."""
+    good = {"frame": 3, "x": 20.5, "y": 30.25, "photons": 900.0, "sx": 1.2, "sy": 1.1, "bg": 5.0}
+    good |= {"lpx": 0.1, "lpy": 0.2, "z": -200.0, "lpz": 30.0, "net_gradient": 1e3}
+    edges = {
+        "x": (-1e-9, -20, 0, 511.999, 512, 700, np.nan),
+        "y": (-0.4, 0, 299.999, 300, 301, np.inf),
+        "photons": (np.nan, -np.inf, -1, 0),
+        **dict.fromkeys(("lpx", "lpy", "sx", "sy", "lpz"), (np.nan, -0.1, 0, np.inf)),
+        **dict.fromkeys(("bg", "z", "net_gradient"), (np.nan, np.inf, -5)),
+    }
+    rows = [good, *(good | {name: v} for name, values in edges.items() for v in values), good]
+    return pd.DataFrame(rows).assign(row=range(len(rows)))
+
+
+def write_as_it_is(columns, path):
+    with h5py.File(path, "w") as file:
+        file["locs"] = columns.to_records(index=False)
+        file["metadata"] = json.dumps(
+            [{"Width": 512, "Height": 300, "Frames": 40, "Pixelsize": NM}]
+        )
+
+
+def rows_of_a_run():
+    """The example as `sureloc localize` leaves it, with all columns."""
+    table = example().table
+    return table.assign(
+        **{
+            one.name: "" if one.dtype == "str" else np.ones(len(table), one.dtype)
+            for one in LOCALIZATION_COLUMNS
+            if one.name not in table
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +135,15 @@ def folder(tmp_path_factory):
     for name in ("thunderstorm.csv", "smap_sml.mat", "decode.h5", "picasso.hdf5"):
         assert write_localizations(example(), folder / name).rows == 300
     write_localizations(example(), folder / "smap.csv", "smap-csv")
+    with ThunderstormWriter(folder / "localizations.csv", FRAME) as writer:
+        writer.append(rows_of_a_run())
+    write_as_it_is(bad_rows(), folder / "bad_rows.hdf5")
     return folder
 
 
+@cache
 def read_by(program, folder):
+    """Give what a program reads in a folder; starting Picasso takes seconds, so once."""
     run("read", program, str(folder))
     content = json.loads((folder / f"read_by_{program}.json").read_text())
     return {name: pd.DataFrame(columns) for name, columns in content.items()}
@@ -100,6 +152,8 @@ def read_by(program, folder):
 def check(found, names, unit_nm=1.0, origin_nm=0.0, first_frame=0, float32=False):
     """Compare what a program read with what was written, in nm."""
     expected = example().table
+    # What stands for both axes where a program knows one number.
+    expected["sigma_xy_nm"] = np.hypot(expected["sigma_x_nm"], expected["sigma_y_nm"]) / np.sqrt(2)
     assert len(found) == len(expected)
     np.testing.assert_array_equal(found[names["frame"]], expected["frame"] + first_frame)
     for ours, scale, origin in (
@@ -107,6 +161,7 @@ def check(found, names, unit_nm=1.0, origin_nm=0.0, first_frame=0, float32=False
         ("y_nm", unit_nm, origin_nm),
         ("sigma_x_nm", unit_nm, 0.0),
         ("sigma_y_nm", unit_nm, 0.0),
+        ("sigma_xy_nm", unit_nm, 0.0),
         ("photons", 1.0, 0.0),
     ):
         if ours not in names:
@@ -128,7 +183,12 @@ def check(found, names, unit_nm=1.0, origin_nm=0.0, first_frame=0, float32=False
 def test_locan_reads_what_we_write(folder):
     found = read_by("locan", folder)
     axes = {"frame": "frame", "x_nm": "position_x", "y_nm": "position_y", "photons": "intensity"}
-    check(found["thunderstorm.csv"], axes, origin_nm=HALF, first_frame=1)
+    for name in STORMS:
+        # It takes the one number for x's.
+        one = axes | {"sigma_xy_nm": "uncertainty_x"}
+        check(found[name], one, origin_nm=HALF, first_frame=1)
+        own = axes | {"sigma_x_nm": "uncertainty_x [nm]", "sigma_y_nm": "uncertainty_y [nm]"}
+        check(found[name], own, origin_nm=HALF, first_frame=1)
     both = {"sigma_x_nm": "uncertainty_x", "sigma_y_nm": "uncertainty_y"}
     check(found["smap_sml.mat"], axes | both, first_frame=1)
     # DECODE's x is along rows, and locan takes it as it stands.
@@ -142,9 +202,20 @@ def test_picasso_reads_what_we_write(folder):
     axes = {"frame": "frame", "x_nm": "x", "y_nm": "y"}
     both = {"sigma_x_nm": "lpx", "sigma_y_nm": "lpy"}
     check(found["picasso.hdf5"], axes | both | {"photons": "photons"}, unit_nm=NM)
-    check(found["smap_sml.mat"], axes | {"photons": "photons"}, unit_nm=NM, float32=True)
-    # Its import of ThunderSTORM's tables keeps the corner's origin: half a pixel off.
-    check(found["thunderstorm.csv"], axes, unit_nm=NM, origin_nm=HALF, float32=True)
+    for error in ("lpx", "lpy"):
+        one = axes | {"sigma_xy_nm": error}
+        check(found["smap_sml.mat"], one | {"photons": "photons"}, unit_nm=NM, float32=True)
+        # Its import of ThunderSTORM's tables keeps the corner's origin: half a pixel off.
+        for name in STORMS:
+            check(found[name], one, unit_nm=NM, origin_nm=HALF, float32=True)
+
+
+def test_picasso_drops_the_rows_that_we_leave_out_and_no_others(folder):
+    columns = bad_rows()
+    kept = columns[~np.any(list(refused(columns, FRAME).values()), axis=0)]
+    assert 0.2 < len(kept) / len(columns) < 0.8
+    found = read_by("picasso", folder)["bad_rows.hdf5"]
+    assert found["row"].tolist() == kept["row"].tolist()
 
 
 def test_smappy_reads_what_we_write(folder):
@@ -157,7 +228,9 @@ def test_smappy_reads_what_we_write(folder):
     check(found["smap.csv"], axes | fields, float32=True)
     swapped = {"x_nm": "y_nm", "y_nm": "x_nm", "sigma_x_nm": "y_err_nm", "sigma_y_nm": "x_err_nm"}
     check(found["decode.h5"], axes | swapped, float32=True)
-    check(found["thunderstorm.csv"], axes, origin_nm=HALF, float32=True)
+    one = axes | {"sigma_xy_nm": "xy_err_nm"}
+    for name in STORMS:
+        check(found[name], one, origin_nm=HALF, float32=True)
 
 
 def test_another_reader_of_matlab_files_reads_what_we_write(folder):
@@ -224,3 +297,78 @@ def test_what_locan_writes_is_read(tmp_path):
 def test_what_smappy_writes_is_read(tmp_path):
     rows = written_by("smappy", tmp_path)
     same(read_localizations(tmp_path / "by_smappy.hdf5", Reading()), rows)
+
+
+# --- Picasso beside sureloc ---------------------------------------------------------------------
+
+SIDE_PX = 40
+
+
+def sites(rows=4000, number=200, sigma_nm=10.0):
+    """Rows of point-like sites; their FRC falls to 1/7 at 2 pi sigma / sqrt(ln(3 rows / sites))."""
+    rng = np.random.default_rng(11)
+    places = rng.uniform(2 * NM, (SIDE_PX - 2) * NM, (number, 2))[rng.integers(number, size=rows)]
+    at = places + rng.normal(0, sigma_nm, (rows, 2))
+    columns = {"frame": np.sort(rng.integers(400, size=rows)), "x_nm": at[:, 0], "y_nm": at[:, 1]}
+    columns |= {"sigma_x_nm": sigma_nm, "sigma_y_nm": sigma_nm, "photons": 1000.0}
+    return pd.DataFrame(columns | {"background_photons": 5.0})
+
+
+def calibrated(folder):
+    """Calibrate a camera of 2 ADU per electron by the command."""
+    rng = np.random.default_rng(12)
+    noise = rng.uniform(0.0, 4.0, (12, 16))  # ADU; where it is small, rounding alone is left
+    offset = rng.normal(100, 3, (12, 16))
+    for name, level in (("dark.tif", 0), ("flat.tif", 150)):
+        electrons = rng.poisson(level, (80, 12, 16))
+        adu = offset + 2.0 * electrons + rng.normal(0, 1, electrons.shape) * noise
+        tifffile.imwrite(folder / name, np.rint(adu).astype(np.uint16), photometric="minisblack")
+    out = folder / "camera"
+    words = ("calibrate-camera", folder / "dark.tif", folder / "flat.tif", "--out", out, "-q")
+    done = CliRunner().invoke(cli.app, [*map(str, words)])
+    assert done.exit_code == 0, done.output
+    return out
+
+
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory):
+    """A folder in which Picasso loaded our camera, saved a movie and measured our rows."""
+    folder = tmp_path_factory.mktemp("worked")
+    made = calibrated(folder)
+    (made / "camera_scmos_calib.hdf5").rename(folder / "camera_scmos_calib.hdf5")
+    movie = np.random.default_rng(13).integers(0, 65536, (7, 12, 19), dtype=np.uint16)
+    np.save(folder / "movie.npy", movie)
+    frame = Geometry(NM, SIDE_PX, SIDE_PX, 400, 1.2 * NM)
+    assert write_localizations(Localizations(sites(), frame), folder / "sites.hdf5").rows == 4000
+    run("run", "picasso", str(folder))
+    return folder
+
+
+def test_picasso_loads_the_camera_that_we_calibrate(worked):
+    ours = read_camera(worked / "camera" / "camera.yaml")
+    assert ours.variance_adu2.min() < 0.1
+    with np.load(worked / "camera_of_picasso.npz") as theirs:
+        np.testing.assert_allclose(theirs["offset"], ours.offset_adu, rtol=1e-6)
+        np.testing.assert_allclose(theirs["gain"], ours.gain_adu_per_e, rtol=1e-6)
+        # That of a dark movie, where values are rounded.
+        expected = ours.variance_adu2 + ROUNDING_VARIANCE_ADU2
+        np.testing.assert_allclose(theirs["variance"], expected, rtol=1e-6)
+    back = read_camera(worked / "camera_scmos_calib.hdf5")
+    np.testing.assert_allclose(back.variance_adu2, ours.variance_adu2, rtol=1e-6, atol=1e-7)
+
+
+def test_a_movie_that_picasso_saves_is_read(worked):
+    with open_movie(worked / "by_picasso.raw") as movie:
+        found = movie.read(0, movie.frames)
+        assert movie.pixel_nm == NM
+    np.testing.assert_array_equal(found, np.load(worked / "movie.npy"))
+
+
+def test_picasso_measures_the_same_resolution(worked):
+    """Both are near the closed form; they split, cut and smooth differently."""
+    theirs = json.loads((worked / "resolution.json").read_text())
+    field = ((0.0, SIDE_PX * NM), (0.0, SIDE_PX * NM))
+    ours = frc_resolution(sites(), field, np.random.default_rng(14))
+    expected = 2 * np.pi * 10.0 / np.sqrt(np.log(3 * 4000 / 200))
+    assert ours.nm == pytest.approx(expected, rel=0.1)
+    assert theirs == pytest.approx(ours.nm, rel=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import tifffile
 from scipy import special
 
+from sureloc.io.exchange.localizations import Geometry
 from sureloc.io.results import (
     IMAGES,
     RUN,
@@ -60,8 +62,9 @@ def write_results(folder: Path) -> Path:
     """Write the folder that a run on `PART` at `PLACE` would leave."""
     folder.mkdir()
     images, band = ImageSums(PART, 9, PIXEL_NM), FineBand(PART, 9, PIXEL_NM)
-    provenance = {"pixel_nm": PIXEL_NM}
-    with TablesWriter(folder, PLACE, 140.0, 1.0, provenance) as writer:
+    geometry = Geometry(PIXEL_NM, SHAPE[1], SHAPE[0], 4, 140.0, 1.0, 1.0)
+    provenance = {"pixel_nm": PIXEL_NM, "geometry": asdict(geometry)}
+    with TablesWriter(folder, PLACE, geometry, provenance) as writer:
         for frame, (x, y) in enumerate(EMITTERS_PX):
             table, draws = frame_rows(frame, x - PLACE.first_column, y - PLACE.first_row)
             writer.append(table, draws)

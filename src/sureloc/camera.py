@@ -155,3 +155,20 @@ class Camera:
         variance = np.asarray(self.variance_adu2) + ROUNDING_VARIANCE_ADU2
         gain = np.asarray(self.gain_adu_per_e)
         return np.broadcast_to(variance / gain**2, shape).astype(np.float64)
+
+    def photon_noise(self, shape: tuple[int, int]) -> tuple[float, float]:
+        """Give the noise of a typical pixel in photons instead of electrons.
+
+        Args:
+            shape: (rows, columns) of the frames.
+
+        Returns:
+            The median variance without light, photons^2, and the variance that each photon of
+            light adds, photons^2: F^2 / quantum_efficiency.
+
+        Raises:
+            CameraError: the camera's maps have another shape.
+        """
+        read_variance = float(np.median(self.read_variance_e2(shape)))
+        efficiency = self.quantum_efficiency
+        return read_variance / efficiency**2, self.excess_noise / efficiency

@@ -49,7 +49,7 @@ def read_camera(path: str | Path) -> Camera:
         path: a YAML file with the keys of `CameraFile`; an `.npz` with the arrays `offset_adu`,
             `gain_adu_per_e` and `variance_adu2` (and, if wanted, the other fields of `Camera`);
             or a `.hdf5` that Picasso calls `*_scmos_calib.hdf5`, with `offset` (ADU), `variance`
-            (ADU^2) and `gain` (ADU per electron).
+            (ADU^2, of a dark movie in whole ADU) and `gain` (ADU per electron).
 
     Raises:
         CameraError: the file is missing, damaged, of unknown format, lacks a quantity, holds an
@@ -293,4 +293,6 @@ def _read_picasso(path: Path) -> Camera:
     maps: dict[str, Any] = {
         field: _real(arrays[name], name, path) for field, name in _PICASSO_NAMES.items()
     }
+    # The variance of whole numbers has that of rounding in it, which `Camera` adds itself.
+    maps["variance_adu2"] = np.maximum(maps["variance_adu2"] - ROUNDING_VARIANCE_ADU2, 0.0)
     return Camera(**maps)

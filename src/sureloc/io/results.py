@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sureloc.io.exchange.localizations import Geometry
 from sureloc.io.exchange.thunderstorm import ThunderstormWriter
 from sureloc.io.tables import TableWriter
 from sureloc.localize.images import ImageSums
@@ -64,8 +65,7 @@ class TablesWriter:
         self,
         folder: Path,
         place: Place,
-        psf_sigma_nm: float,
-        read_variance_photons2: float,
+        geometry: Geometry,
         provenance: Mapping[str, object],
     ) -> None:
         """Open the tables of localizations, as Parquet and as ThunderSTORM's CSV, and of draws.
@@ -73,8 +73,7 @@ class TablesWriter:
         Args:
             folder: where they go.
             place: what is added to positions and frame numbers, so that they count in the movie.
-            psf_sigma_nm: PSF width, nm, and
-            read_variance_photons2: typical read variance, photons^2, for ThunderSTORM's columns.
+            geometry: the camera frame, of which ThunderSTORM's columns tell.
             provenance: what made them, JSON-serializable.
 
         Raises:
@@ -84,9 +83,7 @@ class TablesWriter:
         self._stack = ExitStack()
         self._rows = TableWriter(folder / LOCALIZATIONS, LOCALIZATION_COLUMNS, provenance)
         self._draws = TableWriter(folder / DRAWS, DRAW_COLUMNS, provenance)
-        self._csv = ThunderstormWriter(
-            folder / THUNDERSTORM, place.pixel_nm, psf_sigma_nm, read_variance_photons2
-        )
+        self._csv = ThunderstormWriter(folder / THUNDERSTORM, geometry)
 
     def append(self, table: pd.DataFrame, draws: pd.DataFrame) -> None:
         """Append localizations and draws of the next frames, in the localized part's numbers."""

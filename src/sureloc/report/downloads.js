@@ -1,8 +1,10 @@
 // Downloads: the kept rows as ThunderSTORM's CSV, and the picture with its scale bar as PNG.
 
+// The columns of localizations.csv, in its order.
 const CSV_HEADER = [
   "id", "frame", "x [nm]", "y [nm]", "sigma [nm]", "intensity [photon]", "offset [photon]",
-  "bkgstd [photon]", "uncertainty_xy [nm]",
+  "bkgstd [photon]", "uncertainty_xy [nm]", "uncertainty_x [nm]", "uncertainty_y [nm]",
+  "sigma_photons", "p_exists", "trusted",
 ];
 const ROWS_A_PIECE = 20000;
 
@@ -10,13 +12,17 @@ const ROWS_A_PIECE = 20000;
 // reads neither exponents nor "nan".
 function csvLine(rows, i, about) {
   const background = valueOf(rows, "background", i);
-  const noise = Math.sqrt(Math.max(background, 0) + about.read_variance_photons2);
+  const shot = Math.max(background, 0) * about.variance_per_photon;
+  const photons = valueOf(rows, "photons", i);
+  const sigma = sigmasOf(rows, i);
   const numbers = [
-    rows.x[i] + about.pixel_nm / 2, rows.y[i] + about.pixel_nm / 2, about.psf_sigma_nm,
-    valueOf(rows, "photons", i), background, noise, valueOf(rows, "sigma", i),
+    rows.x[i] + about.pixel_nm / 2, rows.y[i] + about.pixel_nm / 2, about.psf_sigma_nm, photons,
+    background, Math.sqrt(shot + about.read_variance_photons2), valueOf(rows, "sigma", i),
+    sigma.x, sigma.y, Math.abs(photons) * valueOf(rows, "error", i), valueOf(rows, "p_exists", i),
   ];
   const text = numbers.map((value) => (Number.isFinite(value) ? value.toFixed(3) : "NaN"));
-  return `${rowNumber(rows, i)},${frameOf(rows, i) + 1},${text.join(",")}\n`;
+  const trusted = rows.codes.doubt[i] === 0 ? 1 : 0;
+  return `${rowNumber(rows, i)},${frameOf(rows, i) + 1},${text.join(",")},${trusted}\n`;
 }
 
 function csvOf(rows, kept, about) {

@@ -28,7 +28,8 @@ class Molecules:
         rows: how many the whole table has.
         pixel_nm: camera pixel size, nm.
         psf_sigma_nm: the PSF's standard deviation, nm, and
-        read_variance_photons2: typical read variance, photons^2, both for ThunderSTORM's columns.
+        read_variance_photons2, variance_per_photon: the noise of a pixel as in
+            `sureloc.io.exchange.localizations.Geometry`, all for ThunderSTORM's columns.
         field_px: first row, first column, rows and columns of the localized part in the movie.
     """
 
@@ -37,6 +38,7 @@ class Molecules:
     pixel_nm: float
     psf_sigma_nm: float
     read_variance_photons2: float
+    variance_per_photon: float
     field_px: tuple[int, int, int, int]
 
 
@@ -52,6 +54,7 @@ def molecules_section(molecules: Molecules, name: str) -> str:
         "pixel_nm": molecules.pixel_nm,
         "psf_sigma_nm": molecules.psf_sigma_nm,
         "read_variance_photons2": molecules.read_variance_photons2,
+        "variance_per_photon": molecules.variance_per_photon,
         "field": _field_nm(molecules),
         "file": file_stem(name),
         "colours": _colours(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from sureloc.errors import InputError
 from sureloc.evaluate.compare import Comparison, compare
 from sureloc.io.assumptions import read_assumptions
 from sureloc.io.cameras import read_camera
+from sureloc.io.exchange.localizations import Geometry
 from sureloc.io.movies import Movie, open_movie, parse_frames, parse_region
 from sureloc.io.results import (
     LOCALIZATIONS,
@@ -317,20 +318,22 @@ def _do_all(
 def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock: _Clock) -> Outcome:
     """Make the results of a run whose parts are all there."""
     movie, options = job.movie, job.options
-    geometry = _geometry(movie, options.pixel_nm, job.assumptions.sigma_px)
-    provenance = {**run.provenance, "geometry": geometry}
     folder = run.new_result()
     place = Place(movie.rows.start, movie.columns.start, movie.frame_range.start, options.pixel_nm)
     camera = job.assumptions.camera
     read_variance = camera.read_variance_e2((movie.height, movie.width))
+    psf_nm = float(np.mean(job.assumptions.sigma_px)) * options.pixel_nm
+    noise = camera.photon_noise((movie.height, movie.width))
+    geometry = Geometry(
+        options.pixel_nm, *movie.full_shape[::-1], movie.frame_range.stop, psf_nm, *noise
+    )
+    provenance = {**run.provenance, "geometry": asdict(geometry)}
     tally = Tally(options.pixel_nm, movie.frames, read_variance, camera.excess_noise)
     sums = gather_sums(job)
     images = sums.images
     mean_chi2 = images.chi2 / max(images.frames, 1)
     doubts = region_doubts(mean_chi2, images.doubt, images.frames, job.assumptions.sigma_px)
-    psf_nm = float(np.mean(job.assumptions.sigma_px)) * options.pixel_nm
-    read_photons2 = float(np.median(read_variance)) / camera.quantum_efficiency**2
-    with TablesWriter(folder, place, psf_nm, read_photons2, provenance) as writer:
+    with TablesWriter(folder, place, geometry, provenance) as writer:
         write_tables(job, writer, doubts, sums, tally, place)
     assumptions = _with_saturation(job.assumptions, tally)
     verdict = judge(
@@ -358,7 +361,7 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
         tally.rows,
         options.pixel_nm,
         psf_nm,
-        read_photons2,
+        *noise,
         (place.first_row, place.first_column, movie.height, movie.width),
     )
     content = _content(
@@ -411,20 +414,6 @@ def _with_saturation(assumptions: Assumptions, tally: Tally) -> Assumptions:
         return assumptions
     clause = Doubt.SATURATED_FRAMES.clause(saturated=tally.saturated_frames, frames=tally.frames)
     return replace(assumptions, warnings=(*assumptions.warnings, clause))
-
-
-def _geometry(
-    movie: Movie, pixel_nm: float, sigma_px: tuple[float, float]
-) -> dict[str, float | int]:
-    """Give what other programs want to know of the camera frame under a table."""
-    height, width = movie.full_shape
-    return {
-        "pixel_nm": pixel_nm,
-        "width_px": width,
-        "height_px": height,
-        "frames": movie.frame_range.stop,
-        "psf_sigma_nm": float(np.mean(sigma_px)) * pixel_nm,
-    }
 
 
 def _chosen(options: Options) -> dict[str, object]:

@@ -70,6 +70,9 @@ class Geometry:
         width_px, height_px: columns and rows of the camera frame.
         frames: length of the movie.
         psf_sigma_nm: one PSF standard deviation for all rows, nm.
+        read_variance_photons2: typical variance of a pixel without light, photons^2.
+        variance_per_photon: what a photon of light adds to it, photons^2: excess noise over
+            quantum efficiency, 1 for an ideal camera.
     """
 
     pixel_nm: float | None = None
@@ -77,12 +80,16 @@ class Geometry:
     height_px: int | None = None
     frames: int | None = None
     psf_sigma_nm: float | None = None
+    read_variance_photons2: float | None = None
+    variance_per_photon: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("pixel_nm", "psf_sigma_nm", "width_px", "height_px", "frames"):
-            value = getattr(self, name)
-            if value is not None and not (np.isfinite(value) and value > 0):
-                raise InputError(f"{name} is {value}; it must be a number larger than 0.")
+        for name, value in vars(self).items():
+            if value is None:
+                continue
+            least = "0 or larger" if name == "read_variance_photons2" else "larger than 0"
+            if not np.isfinite(value) or value < 0 or (value == 0 and least == "larger than 0"):
+                raise InputError(f"{name} is {value}; it must be a number {least}.")
 
     def or_else(self, other: Geometry) -> Geometry:
         """Give this geometry with its gaps filled from another one."""
@@ -270,9 +277,9 @@ def one_for_both(
     return (x if same else np.hypot(x, y) / np.sqrt(2.0)), same
 
 
-def with_psf_width(data: Localizations) -> pd.DataFrame:
+def with_psf_width(table: pd.DataFrame, geometry: Geometry) -> pd.DataFrame:
     """Give the table with the one PSF width in every row, where it has none of its own."""
-    table, width = data.table, data.geometry.psf_sigma_nm
+    width = geometry.psf_sigma_nm
     if width is None or "psf_sigma_x_nm" in table:
         return table
     return table.assign(psf_sigma_x_nm=width, psf_sigma_y_nm=width)

@@ -141,7 +141,7 @@ def write(data: Localizations, path: Path) -> Written:
     import h5py
 
     pixel_nm = needed_pixel_nm(data.geometry, PROGRAM, _WHY)
-    table = with_psf_width(data)
+    table = with_psf_width(data.table, data.geometry)
     check_one_draw(table, PROGRAM)
     if lateral(table, "sigma_x_nm", "sigma_y_nm") is None:
         raise InputError(

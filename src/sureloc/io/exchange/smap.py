@@ -92,7 +92,7 @@ def write_csv(data: Localizations, path: Path) -> Written:
     out |= fields
     # The space at the end of the header stands in SMAP's own files.
     write_columns(path, ",".join(out) + " ", list(out.values()))
-    notes = left_out(with_psf_width(data), held, program)
+    notes = left_out(with_psf_width(data.table, data.geometry), held, program)
     if absent:
         notes += (f"Nothing is known for {', '.join(absent)}, which {program} needs: 0 stands.",)
     return Written(rows, notes)
@@ -100,7 +100,7 @@ def write_csv(data: Localizations, path: Path) -> Written:
 
 def _fields(data: Localizations, program: str) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
     """Give what SMAP calls its fields, and which of our columns they hold."""
-    table = with_psf_width(data)
+    table = with_psf_width(data.table, data.geometry)
     check_one_draw(table, program)
     out: dict[str, npt.NDArray[Any]] = {"frame": table["frame"].to_numpy() + FIRST_FRAME}
     held = ["frame"]
@@ -243,7 +243,7 @@ def write_mat(data: Localizations, path: Path) -> Written:
         _fill_info(info, data.geometry, data.table)
         _text(_struct(file, "fileformat"), "name", "sml")
     _write_user_block(path)
-    notes = left_out(with_psf_width(data), held, program)
+    notes = left_out(with_psf_width(data.table, data.geometry), held, program)
     if data.geometry.pixel_nm is None:
         notes += ("The pixel size is not known, and not in it; --pixel-nm gives one.",)
     return Written(len(data.table), notes)

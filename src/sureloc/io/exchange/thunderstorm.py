@@ -20,6 +20,7 @@ import pandas as pd
 from sureloc.errors import OutputError
 from sureloc.io.exchange.csv_text import read_columns, text_of_rows, write_columns
 from sureloc.io.exchange.localizations import (
+    Geometry,
     Localizations,
     Reading,
     Written,
@@ -30,10 +31,15 @@ from sureloc.io.exchange.localizations import (
     one_for_both,
     with_psf_width,
 )
+from sureloc.table import LOCALIZATION_COLUMNS
 
 PROGRAM = "ThunderSTORM's CSV"
 FIRST_FRAME = 1
 MARK = "x [nm]"  # in no other program's header
+_NO_NOISE = (
+    "The column bkgstd, the noise of a background pixel, is left out: nothing tells the camera's "
+    "read noise and quantum efficiency."
+)
 _CORNER = "its (0, 0) is a pixel's corner, sureloc's its centre"
 _NAMES = {
     "frame": "frame",
@@ -56,18 +62,6 @@ _NAMES = {
     "p_exists": "p_exists",
     "trusted": "trusted",
 }
-# Of the table that `sureloc localize` leaves.
-HEADER = (
-    "id",
-    "frame",
-    "x [nm]",
-    "y [nm]",
-    "sigma [nm]",
-    "intensity [photon]",
-    "offset [photon]",
-    "bkgstd [photon]",
-    "uncertainty_xy [nm]",
-)
 _UNDERSTOOD = {**_NAMES, "id": ""}
 _EXTRAS = ("detections", "sigma_photons", "p_exists", "trusted")
 
@@ -97,11 +91,27 @@ def write(data: Localizations, path: Path) -> Written:
         InputError: the pixel size is not known.
         OSError: the file cannot be written.
     """
-    shift_nm = 0.5 * needed_pixel_nm(data.geometry, PROGRAM, _CORNER)
-    table = with_psf_width(data)
-    check_one_draw(table, PROGRAM)
+    columns, held = _columns(data.table, data.geometry)
+    check_one_draw(data.table, PROGRAM)
+    write_columns(path, _quoted(columns), list(columns.values()))
+    notes = left_out(data.table, held, PROGRAM)
+    if "offset [photon]" in columns and "bkgstd [photon]" not in columns:
+        notes = (*notes, _NO_NOISE)
+    return Written(len(data.table), notes)
+
+
+def _columns(
+    table: pd.DataFrame, geometry: Geometry, first_id: int = 1
+) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
+    """Give the file's columns in their order, and the names in `table` that they hold.
+
+    Raises:
+        InputError: the pixel size is not known.
+    """
+    shift_nm = 0.5 * needed_pixel_nm(geometry, PROGRAM, _CORNER)
+    table = with_psf_width(table, geometry)
     out: dict[str, npt.NDArray[Any]] = {
-        "id": 1 + np.arange(len(table)),
+        "id": first_id + np.arange(len(table)),
         "frame": table["frame"].to_numpy() + FIRST_FRAME,
         "x [nm]": table["x_nm"].to_numpy() + shift_nm,
         "y [nm]": table["y_nm"].to_numpy() + shift_nm,
@@ -124,21 +134,29 @@ def write(data: Localizations, path: Path) -> Written:
             put("sigma2 [nm]", "psf_sigma_y_nm")
     put("intensity [photon]", "photons")
     put("offset [photon]", "background_photons")
-    if "background_photons" in table and "background_sd_photons" not in table:
-        out["bkgstd [photon]"] = np.sqrt(table["background_photons"].clip(lower=0).to_numpy())
+    noise = _background_noise(table, geometry)
+    if noise is not None:
+        out["bkgstd [photon]"] = noise
     put("bkgstd [photon]", "background_sd_photons")
     sigma = one_for_both(table, "sigma_x_nm", "sigma_y_nm")
     if sigma is not None:
-        held += ["sigma_x_nm", "sigma_y_nm"]
         out["uncertainty_xy [nm]"] = sigma[0]
     put("uncertainty_z [nm]", "sigma_z_nm")
-    if sigma is not None and not sigma[1]:
-        put("uncertainty_x [nm]", "sigma_x_nm")
-        put("uncertainty_y [nm]", "sigma_y_nm")
+    put("uncertainty_x [nm]", "sigma_x_nm")
+    put("uncertainty_y [nm]", "sigma_y_nm")
     for name in _EXTRAS:
         put(name, name)
-    write_columns(path, _quoted(out), list(out.values()))
-    return Written(len(table), left_out(table, held, PROGRAM))
+    return out, held
+
+
+def _background_noise(table: pd.DataFrame, geometry: Geometry) -> npt.NDArray[np.float64] | None:
+    """Give the standard deviation of a pixel without emitters, photons, where all tell it."""
+    read_variance, per_photon = geometry.read_variance_photons2, geometry.variance_per_photon
+    if "background_photons" not in table or read_variance is None or per_photon is None:
+        return None
+    background = table["background_photons"].to_numpy(float)
+    variance = np.maximum(background, 0.0) * per_photon + read_variance
+    return np.asarray(np.sqrt(variance), np.float64)
 
 
 def _quoted(names: Iterable[str]) -> str:
@@ -146,54 +164,35 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 class ThunderstormWriter:
-    """Write localizations as they come, with the columns of `HEADER`; a context manager."""
+    """Write localizations as they come, as `write` does; a context manager."""
 
-    def __init__(
-        self,
-        path: Path,
-        pixel_nm: float,
-        psf_sigma_nm: float,
-        read_variance_photons2: float = 0.0,
-    ) -> None:
+    def __init__(self, path: Path, geometry: Geometry) -> None:
         """Open a CSV for writing.
 
         Args:
             path: the new file.
-            pixel_nm: pixel size, nm, by half of which the origin moves to the corner.
-            psf_sigma_nm: the PSF's standard deviation, nm, for the column `sigma`.
-            read_variance_photons2: typical read variance per pixel, photons^2, which the column
-                `bkgstd` holds beside the background's shot noise.
+            geometry: the camera frame, with the pixel size.
 
         Raises:
+            InputError: the pixel size is not known.
             OutputError: the file cannot be created.
         """
-        self._shift_nm = 0.5 * pixel_nm
-        self._psf_sigma_nm = psf_sigma_nm
-        self._read_variance = read_variance_photons2
+        self._geometry = geometry
         self.rows = 0
+        nothing = pd.DataFrame({c.name: np.empty(0, c.dtype) for c in LOCALIZATION_COLUMNS})
+        self._names = list(nothing)
+        header, _ = _columns(nothing, geometry)
         try:
             self._file = path.open("w", encoding="ascii", newline="\n")
         except OSError as error:
             raise OutputError(f"The table {path} cannot be written ({error}).") from error
-        self._file.write(_quoted(HEADER) + "\n")
+        self._file.write(_quoted(header) + "\n")
 
     def append(self, table: pd.DataFrame) -> None:
         """Append rows of a localization table (`sureloc.table.LOCALIZATION_COLUMNS`)."""
-        count = len(table)
-        background = table["background_photons"].to_numpy(float)
-        columns: list[npt.NDArray[Any]] = [
-            self.rows + 1 + np.arange(count),
-            table["frame"].to_numpy() + FIRST_FRAME,
-            table["x_nm"].to_numpy() + self._shift_nm,
-            table["y_nm"].to_numpy() + self._shift_nm,
-            np.full(count, self._psf_sigma_nm),
-            table["photons"].to_numpy(),
-            background,
-            np.sqrt(np.maximum(background, 0.0) + self._read_variance),
-            np.hypot(table["sigma_x_nm"].to_numpy(), table["sigma_y_nm"].to_numpy()) / np.sqrt(2.0),
-        ]
-        self._file.writelines(text_of_rows(columns))
-        self.rows += count
+        columns, _ = _columns(table[self._names], self._geometry, self.rows + 1)
+        self._file.writelines(text_of_rows(list(columns.values())))
+        self.rows += len(table)
 
     def __enter__(self) -> Self:
         return self
