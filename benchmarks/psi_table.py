@@ -31,7 +31,7 @@ from torch import Tensor
 
 from sureloc.config.training import load_training_recipe, training_recipe_yaml
 from sureloc.io.weights import read_phi
-from sureloc.networks.posterior import Sampling, shipped_sampling, tile_images
+from sureloc.networks.posterior import INFORMATIVE, Sampling, shipped_sampling, tile_images
 from sureloc.networks.weights import Networks, load_weights
 from sureloc.physics.kde import peak_of_one
 from sureloc.scoring.calibration import (
@@ -47,11 +47,11 @@ from sureloc.scoring.calibration import (
 )
 from sureloc.scoring.proper import fair_crps, fair_energy_score
 from sureloc.seeds import torch_generator
-from sureloc.simulate.tiles import simulate_tiles
-from sureloc.train.engine import CHECKPOINT, fit
+from sureloc.simulate.tiles import simulate_tiles, tile_input
+from sureloc.train.engine import fit
 from sureloc.train.export import TrainedPhi, assemble
-from sureloc.train.phi import tile_input
-from sureloc.train.psi import INFORMATIVE, PsiTraining
+from sureloc.train.folder import CHECKPOINT
+from sureloc.train.psi import PsiTraining
 from sureloc.train.recipe import PsiTrainingRecipe
 
 HERE = Path(__file__).parent

@@ -1,7 +1,9 @@
 """Adapting weights: conditions round the movie, a run that goes on, and no saving of worse ones."""
 
 import json
+import time
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,13 @@ import torch
 from typer.testing import CliRunner
 
 from sureloc.calibrate import adaptation
-from sureloc.calibrate.adaptation import Comparison, Scores, conditions_like, plan_adaptation
+from sureloc.calibrate.adaptation import (
+    Comparison,
+    Deadline,
+    Scores,
+    conditions_like,
+    plan_adaptation,
+)
 from sureloc.calibrate.inspection import Inspection, Quantity
 from sureloc.camera import Camera
 from sureloc.cli import app as cli
@@ -23,6 +31,7 @@ from sureloc.simulate.movie import simulate_movie
 from sureloc.simulate.recipe import Recipe
 from sureloc.train.engine import fit
 from sureloc.train.export import assemble, phi_of_training
+from sureloc.train.folder import read_log
 from sureloc.train.phi import PhiTraining
 from sureloc.train.psi import PsiTraining
 from sureloc.train.recipe import ConditionsRecipe, PhiTrainingRecipe, PsiTrainingRecipe
@@ -171,6 +180,43 @@ def test_a_plan_keeps_to_its_time(tiny):
     assert longer.phi.seed != networks.card.training["phi"]["recipe"]["seed"]
     with pytest.raises(InputError, match="minutes is 0"):
         plan_adaptation(networks, lambda c: c, minutes=0.0)
+
+
+@pytest.mark.parametrize(
+    ("validations", "made"),
+    [
+        ([20, 40, 60, 80, 100], 5),  # as planned
+        ([20, 40, 70, 100, 130], 4),  # slower in the end: the fifth would come too late
+        ([35, 70, 105], 2),
+        ([60, 120], 1),
+        ([500], 1),  # weights need one validation
+    ],
+)
+def test_a_deadline_stops_before_its_time_is_over(validations, made):
+    now = [7.0]
+    end = Deadline(1000.0 + 100.0, lambda: now[0])
+    trainer = SimpleNamespace(should_stop=False)
+    now[0] = 1000.0  # what came before the training is none of its time
+    end.on_train_start(trainer, None)
+    for number, at in enumerate(validations, start=1):
+        now[0] = 1000.0 + at
+        end.on_validation_end(trainer, None)
+        assert trainer.should_stop == (number >= made)
+
+
+def test_shipped_weights_are_adapted_within_the_minutes_given(wide_movie, tmp_path):
+    movie, camera = wide_movie
+    out, begin = tmp_path / "mine", time.process_time()
+    done = run(movie, "--out", out, "--camera", camera, "--minutes", 0.2)
+    # After some steps weights may be better or not.
+    assert done.exit_code in (0, 3), (done.output, done.exception)
+    assert set(json.loads((out / "before_after.json").read_text())) >= {"before", "after"}
+    logs = [read_log(out / "training" / name / "log.csv") for name in ("phi", "psi")]
+    first, last = (sum(log[k]["minutes"] for log in logs) for k in (0, -1))
+    # The first validation of each is always made, however long it takes.
+    assert last < max(0.2, first) + 0.05
+    # Of this process, as other programs may hold it up.
+    assert time.process_time() - begin < 90
 
 
 def test_a_movie_that_weights_do_not_know_gets_better_ones(tiny, wide_movie, tmp_path, monkeypatch):

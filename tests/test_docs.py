@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 import shutil
@@ -144,7 +145,8 @@ def test_the_blocks_of_a_page_run_in_their_order(page, tmp_path, tutorial, monke
     ran = run_page(page, tmp_path, tutorial, monkeypatch)
     if page.name == "worked_examples.md":
         # 95 % intervals miss one time in twenty; the seeds are fixed.
-        for name, truth in (("radius", 53.0), ("spacing", 80.0), ("distance", 160.0)):
+        truths = {"clusters": 12, "radius": 53.0, "spacing": 80.0, "distance": 160.0}
+        for name, truth in truths.items():
             measured = ran.names[name]
             assert measured.low <= truth <= measured.high, name
 
@@ -158,15 +160,27 @@ def test_the_tutorial_shows_the_picture_that_its_commands_make(tutorial):
     assert np.corrcoef(made, shown)[0, 1] > 0.9
 
 
+def stands_for_nothing(name: str) -> bool:
+    """Whether a test that a page names, as FILE::FUNCTION, is not there."""
+    file, _, function = name.partition("::")
+    if not (ROOT / file).is_file():
+        return True
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    return function not in {one.name for one in tree.body if isinstance(one, ast.FunctionDef)}
+
+
 def test_tests_that_stand_for_a_block_exist():
     named = {
         name
         for page in PAGES
         for block in blocks_of(page)
-        for name in re.findall(r"tests/\w+\.py", block.not_run or "")
+        for name in re.findall(r"tests/[\w.:]+", block.not_run or "")
     }
     assert len(named) > 5
-    assert [name for name in named if not (ROOT / name).is_file()] == []
+    assert sorted(filter(stands_for_nothing, named)) == []
+    here = "tests/test_docs.py"
+    for wrong in (here, f"{here}::test_that_is_not_there", "tests/test_none.py::test_a"):
+        assert stands_for_nothing(wrong)
 
 
 def written(folder: Path, text: str) -> Path:

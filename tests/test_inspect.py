@@ -1,4 +1,4 @@
-"""Inspecting a movie: known values lie within the stated errors; on-times; what files say."""
+"""Inspecting a movie: known values lie within the stated errors; on-times."""
 
 import json
 from types import SimpleNamespace
@@ -13,7 +13,6 @@ from sureloc.calibrate.on_time import FrameSpots, estimate_on_time
 from sureloc.camera import Camera
 from sureloc.cli import app as cli
 from sureloc.errors import InputError, WeightsError
-from sureloc.io.acquisition import _micro_manager, _nd2, _nd2_text, _ome, read_acquisition
 from sureloc.io.cameras import write_camera
 from sureloc.localize.proposals import trained_ranges
 from sureloc.networks.weights import load_weights
@@ -210,52 +209,3 @@ def test_numbers_have_the_digits_that_their_errors_leave():
     assert text(1234.56, 40.0) == "1235 ± 40"
     assert text(160.0, None) == "160"
     assert text(None, None) == "unknown"
-
-
-# --- What files say -----------------------------------------------------------------------------
-
-
-def test_exposure_and_camera_are_read_from_ome(simulated):
-    assert read_acquisition(simulated[0]).exposure_ms == 50.0
-    text = (
-        '<OME xmlns="http://x"><Instrument><Detector Manufacturer="Hamamatsu" Model="C11440"/>'
-        '</Instrument><Image><Pixels><Plane ExposureTime="20" ExposureTimeUnit="ms"/></Pixels>'
-        "</Image></OME>"
-    )
-    found = _ome(text)
-    assert (found.camera, found.exposure_ms, found.source) == ("Hamamatsu C11440", 20.0, "OME")
-    assert _ome("<!DOCTYPE a>" + text).source == ""
-    assert _ome("<OME").source == ""
-    assert _ome(text.replace('"20"', '"-1"')).exposure_ms is None
-
-
-def test_exposure_and_camera_are_read_from_micro_manager():
-    found = _micro_manager([{"Core-Camera": "Andor", "Exposure-ms": 30.0}])
-    assert (found.camera, found.exposure_ms) == ("Andor", 30.0)
-    wrapped = {"Camera": {"PropVal": "Prime95B"}, "Exposure-ms": "12.5"}
-    found = _micro_manager(["no json", json.dumps({}), wrapped])
-    assert (found.camera, found.exposure_ms) == ("Prime95B", 12.5)
-    assert _micro_manager([3]).source == ""
-
-
-def test_exposure_and_camera_are_read_from_nd2_texts(tmp_path):
-    found = _nd2_text({"capturing": "Flash4.0, SN:101412\r\nSample 1:\r\n  Exposure: 100 ms"})
-    assert (found.camera, found.exposure_ms) == ("Flash4.0", 100.0)
-    found = _nd2_text({"description": "Camera Name: Andor Zyla\nExposure: 0.2 s"})
-    assert (found.camera, found.exposure_ms) == ("Andor Zyla", 200.0)
-    (tmp_path / "bad.nd2").write_bytes(b"no nd2")
-    assert _nd2(tmp_path / "bad.nd2").source == ""
-
-
-def test_files_that_say_nothing_give_an_empty_answer(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", np.zeros((9, 8, 8), np.uint16))
-    (tmp_path / "b.tif").write_bytes(b"no tiff")
-    (tmp_path / "folder").mkdir()
-    for name in ("a.tif", "b.tif", "folder"):
-        assert read_acquisition(tmp_path / name).source == ""
-    (tmp_path / "z.zarr" / "OME").mkdir(parents=True)
-    (tmp_path / "z.zarr" / "OME" / "METADATA.ome.xml").write_text(
-        '<OME><Plane ExposureTime="1"/></OME>'
-    )
-    assert read_acquisition(tmp_path / "z.zarr").exposure_ms == 1000.0
-    assert read_acquisition(tmp_path / "x.unknown").source == ""

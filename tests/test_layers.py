@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
+import tomllib
 from graphlib import TopologicalSorter
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from conftest import ROOT
 
@@ -29,6 +34,17 @@ HEAVY = (
     *("torch", "lightning", "numba", "scipy", "pandas", "pyarrow", "matplotlib"),
     *("zarr", "dask", "h5py", "tifffile", "nd2", "tensorboard"),
 )
+# What a core that stays light neither imports nor brings.
+FOREIGN = {
+    *("napari", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "tkinter", "tornado", "lightning"),
+    *("flask", "fastapi", "starlette", "aiohttp", "werkzeug", "tensorboard", "pytorch-lightning"),
+}
+# All that the extra `train` is for.
+TRAINING = {
+    *(f"sureloc.train.{name}" for name in ("engine", "mixture", "phi", "psi", "rivals")),
+    *("sureloc.calibrate.adaptation", "sureloc.cli.training_bar"),
+    *("sureloc.report.adaptation", "sureloc.report.training_pictures"),
+}
 
 
 def parts_of_the_package(package: Path) -> set[str]:
@@ -111,6 +127,61 @@ def test_readme_shows_the_same_layers():
 def test_importing_the_front_door_loads_nothing_heavy(module, run_python):
     done = run_python("-c", f"import sys, {module}; print(*sys.modules)")
     assert set(done.stdout.split()) & set(HEAVY) == set()
+
+
+def test_the_core_imports_no_window_no_web_framework_and_no_training(run_python):
+    program = """
+import json, pkgutil, sys
+from importlib import import_module
+import sureloc
+sys.modules["lightning"] = sys.modules["tensorboard"] = None  # as if they were not installed
+lacking = []
+for module in pkgutil.walk_packages(sureloc.__path__, "sureloc."):
+    if not module.name.startswith("sureloc.viewer."):
+        try:
+            import_module(module.name)
+        except ModuleNotFoundError as error:
+            assert error.name.partition(".")[0] == "lightning", error
+            lacking.append(module.name)
+print(json.dumps([lacking, [name for name, module in sys.modules.items() if module]]))
+"""
+    lacking, imported = json.loads(run_python("-c", program).stdout)
+    assert set(lacking) == TRAINING
+    assert {name.partition(".")[0] for name in imported} & FOREIGN == set()
+    assert {"sureloc.io.movies", "torch"} <= set(imported)
+
+
+def brought_by(dependencies: list[str]) -> set[str]:
+    """Names of all packages that pip brings for some requirements."""
+    left, seen = [Requirement(one) for one in dependencies], set()
+    while left:
+        one = left.pop()
+        name = canonicalize_name(one.name)
+        if (name, *one.extras) in seen:
+            continue
+        seen.add((name, *one.extras))
+        try:
+            further = [Requirement(text) for text in metadata.requires(name) or ()]
+        except metadata.PackageNotFoundError:  # of another platform
+            continue
+        left += [
+            other
+            for other in further
+            if not other.marker
+            or any(other.marker.evaluate({"extra": extra}) for extra in (one.extras or {""}))
+        ]
+    return {name for name, *_ in seen}
+
+
+def test_installing_without_extras_brings_no_window_and_no_web_framework():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    foreign = {canonicalize_name(name) for name in FOREIGN}
+    brought = brought_by(project["dependencies"])
+    assert brought & foreign == set()
+    assert {"torch", "sympy"} <= brought  # what requirements require is looked at too
+    training = project["optional-dependencies"]["train"]
+    assert {"lightning", "aiohttp", "werkzeug"} <= brought_by(training)
+    assert set(training) <= set(project["optional-dependencies"]["test"])
 
 
 def test_importing_any_module_changes_no_global_state(run_python):

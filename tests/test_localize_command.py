@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from sureloc.evaluate.compare import compare, matched
 from sureloc.io.exchange.formats import read_localizations, write_localizations
 from sureloc.io.exchange.localizations import Geometry, Reading
 from sureloc.io.tables import read_provenance, read_table
+from sureloc.runs.localization import _weights_from
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
 
 EMITTERS = [(7.0, 9.0), (15.4, 8.2), (11.0, 17.3)]
@@ -154,6 +156,8 @@ def test_the_record_tells_how_it_came_about(result):
     assert record["options"]["sigma_px"] == 1.2
     assert record["localizations"] >= record["trusted"] > 0
     assert record["versions"]["sureloc"]
+    assert record["weights"]["name"] == record["weights_from"] == "fast"
+    assert _weights_from("mine/w.safetensors") == str(Path.cwd() / "mine" / "w.safetensors")
     assert record["comparison"] is None
 
 

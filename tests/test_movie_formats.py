@@ -1,5 +1,6 @@
 """Movies of microscopes: written by the real programs where there are any, read lazily."""
 
+import json
 import re
 import shutil
 import struct
@@ -10,12 +11,28 @@ import pytest
 import tifffile
 import yaml
 import zarr
+from typer.testing import CliRunner
 
+from sureloc.camera import Camera
+from sureloc.cli import app as cli
 from sureloc.errors import InputError, MovieError
+from sureloc.io.cameras import write_camera
 from sureloc.io.movie_writing import write_movie
 from sureloc.io.movies import open_movie
 
-STACK = np.random.default_rng(1).poisson(100, (13, 24, 32)).astype(np.uint16)
+
+def film():
+    """13 frames of five molecules each, ADU of a camera of offset 100, gain 2 and no read noise."""
+    rng = np.random.default_rng(1)
+    frames, rows, columns = np.mgrid[:13, :24, :32]
+    electrons = np.full(frames.shape, 20.0)
+    for y, x in zip(rng.uniform(3, 21, (5, 13)), rng.uniform(3, 29, (5, 13)), strict=True):
+        distance2 = (rows - y[frames]) ** 2 + (columns - x[frames]) ** 2
+        electrons += 300 * np.exp(-distance2 / (2 * 1.3**2))
+    return (100 + 2 * rng.poisson(electrons)).astype(np.uint16)
+
+
+STACK = film()
 
 
 def check(path, pixel_nm=None, exposure_ms=None, camera=None, stack=STACK):
@@ -101,13 +118,17 @@ x_end = 32
 """
 
 
-@pytest.mark.parametrize(("order", "code"), [("big", ">"), ("little", "<")])
-def test_dax_movies(tmp_path, order, code):
+def write_dax(path, order="little", frames=13):
+    STACK.astype("<u2" if order == "little" else ">u2").tofile(path)
+    path.with_suffix(".inf").write_text(INF.format(order=order, frames=frames))
+
+
+@pytest.mark.parametrize("order", ["big", "little"])
+def test_dax_movies(tmp_path, order):
     path = tmp_path / "movie.dax"
-    STACK.astype(f"{code}u2").tofile(path)
-    path.with_suffix(".inf").write_text(INF.format(order=order, frames=13))
+    write_dax(path, order)
     check(path, None, 20.0, "DU897_BV")
-    path.with_suffix(".inf").write_text(INF.format(order=order, frames=12))
+    write_dax(path, order, frames=12)
     with pytest.raises(MovieError, match="19968 bytes"):
         open_movie(path)
     path.with_suffix(".inf").write_text(
@@ -343,21 +364,182 @@ def test_lif_that_is_no_movie_is_refused(lif, monkeypatch):
         open_movie(lif)
 
 
+# --- ND2: there is no writer; the bytes are laid as those of NIS-Elements are read ---------
+
+
+def entry(name, value):
+    """One entry of the binary tree in which ND2 keeps its metadata."""
+    label = f"{name}\0".encode("utf-16-le")
+    if isinstance(value, dict):
+        inner = b"".join(entry(*item) for item in value.items())
+        size = struct.pack("<IQ", len(value), 2 + len(label) + 12 + len(inner))
+        kind, data = 11, size + inner + bytes(8 * len(value))
+    elif isinstance(value, bool):
+        kind, data = 1, struct.pack("<B", value)
+    elif isinstance(value, int):
+        kind, data = 3, struct.pack("<I", value)
+    elif isinstance(value, float):
+        kind, data = 6, struct.pack("<d", value)
+    else:
+        kind, data = 8, f"{value}\0".encode("utf-16-le")
+    return struct.pack("<BB", kind, len(name) + 1) + label + data
+
+
+CAPTURING = "Flash4.0, SN:101412\r\nSample 1:\r\n  Exposure: 100 ms\r\n  Binning: 1x1"
+
+
+def write_nd2(path, texts=None, planes=1, frames=STACK):
+    count, height, width = frames.shape
+    count //= planes
+    attributes = {"uiBpcInMemory": 16, "uiBpcSignificant": 16, "uiComp": planes, "uiWidth": width}
+    attributes |= {"uiHeight": height, "uiWidthBytes": 2 * planes * width}
+    attributes |= {"uiSequenceCount": count, "eCompression": 2}
+    dye = {"sDescription": "dye", "uiCompCount": 1, "pFluorescentProbe": {"m_sName": "AF647"}}
+    channels = {f"a{k}": dye for k in range(planes)}
+    picture = {"bCalibrated": True, "dCalibration": 0.108}
+    picture["sPicturePlanes"] = {"uiCount": planes, "sPlaneNew": channels}
+    loop = {"uiCount": count, "dStart": 0.0, "dPeriod": 100.0, "dDuration": 1300.0}
+    trees = {
+        "ImageAttributesLV!": {"SLxImageAttributes": attributes},
+        "ImageMetadataSeqLV|0!": {"SLxPictureMetadata": picture},
+        "ImageMetadataLV!": {"SLxExperiment": {"eType": 1, "uLoopPars": loop}},
+        "ImageTextInfoLV!": {"SLxImageTextInfo": texts or {"TextInfoItem_6": CAPTURING}},
+    }
+    chunks = {name: b"".join(entry(*one) for one in tree.items()) for name, tree in trees.items()}
+    pixels = frames.reshape(count, planes, height, width).transpose(0, 2, 3, 1).astype("<u2")
+    for number, frame in enumerate(pixels):
+        chunks[f"ImageDataSeq|{number}!"] = struct.pack("<d", 100.0 * number) + frame.tobytes()
+    magic, signature = 0xABECEDA, b"ND2 FILE SIGNATURE CHUNK NAME01!"
+    out = struct.pack("<IIQ32s64s", magic, 32, 64, signature, b"Ver3.0")
+    names = b""
+    for name, data in chunks.items():
+        names += name.encode() + struct.pack("<QQ", len(out), len(data))
+        # A name takes the place up to the next 4096 bytes; frames are looked for behind that.
+        out += struct.pack("<IIQ4072s", magic, 4072, len(data), name.encode()) + data
+    ending = b"ND2 CHUNK MAP SIGNATURE 0000001!" + struct.pack("<Q", len(out))
+    names += ending
+    out += struct.pack("<IIQ32s", magic, 32, len(names), b"ND2 FILEMAP SIGNATURE NAME 0001!")
+    path.write_bytes(out + names + ending)
+
+
+@pytest.fixture
+def nd2(tmp_path):
+    pytest.importorskip("nd2", reason="nd2 reads ND2")
+    return tmp_path / "movie.nd2"
+
+
+def test_nd2_of_time(nd2):
+    write_nd2(nd2)
+    check(nd2, 108, 100.0, "Flash4.0")
+    write_nd2(nd2, {"TextInfoItem_5": "Camera Name: Andor Zyla\r\nExposure: 0.2 s"})
+    check(nd2, 108, 200.0, "Andor Zyla")
+    write_nd2(nd2, {"TextInfoItem_5": "nothing of use"})
+    check(nd2, 108)
+
+
+def test_nd2_that_is_no_movie_is_refused(nd2, monkeypatch):
+    write_nd2(nd2, planes=13)
+    with pytest.raises(MovieError, match="13 channels"):
+        open_movie(nd2)
+    write_nd2(nd2)
+    whole = nd2.read_bytes()
+    for share in (0.0, 0.05, 0.5, 0.99):
+        nd2.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(MovieError, match="cannot be read as ND2"):
+            open_movie(nd2)
+    monkeypatch.setitem(sys.modules, "nd2", None)
+    with pytest.raises(MovieError, match=r"pip install 'sureloc\[nd2\]'"):
+        open_movie(nd2)
+
+
 # --- What files say about the acquisition ---------------------------------------------------------
 
 
-def test_exposure_and_camera_of_ome_tiff(tmp_path):
-    path = tmp_path / "movie.ome.tif"
-    plane = {"ExposureTime": [0.03] * 13, "ExposureTimeUnit": ["s"] * 13}
+def write_ome_tiff(path, exposure_s=0.03):
+    plane = {"ExposureTime": [exposure_s] * 13, "ExposureTimeUnit": ["s"] * 13}
     meta = {"axes": "TYX", "PhysicalSizeX": 0.108, "PhysicalSizeY": 0.108, "Plane": plane}
     tifffile.imwrite(path, STACK, ome=True, metadata=meta)
-    check(path, 108, 30.0)
     text = tifffile.tiffcomment(path)
     detector = (
         '<Instrument ID="I:0"><Detector ID="D:0" Manufacturer="PCO" Model="edge"/></Instrument>'
     )
     tifffile.tiffcomment(path, re.sub("(<Image )", detector + r"\1", text, count=1).encode())
+
+
+def test_exposure_and_camera_of_ome_tiff(tmp_path):
+    path = tmp_path / "movie.ome.tif"
+    write_ome_tiff(path)
     check(path, 108, 30.0, "PCO edge")
+    write_ome_tiff(path, exposure_s=-1.0)
+    check(path, 108, None, "PCO edge")
+
+
+def test_exposure_and_camera_beside_ome_zarr(tmp_path):
+    """In the place where bioformats2raw leaves them."""
+    group = zarr.open_group(str(tmp_path / "movie.zarr"), mode="w", zarr_format=2)
+    group.attrs["bioformats2raw.layout"] = 3
+    image = group.create_group("0")
+    axes = [{"name": name} for name in "tyx"]
+    image.attrs["multiscales"] = [{"axes": axes, "datasets": [{"path": "0"}]}]
+    image.create_array("0", data=STACK)
+    (tmp_path / "movie.zarr" / "OME").mkdir()
+    (tmp_path / "movie.zarr" / "OME" / "METADATA.ome.xml").write_text(
+        '<OME><Instrument><Detector Model="Prime 95B"/></Instrument>'
+        '<Plane/><Plane ExposureTime="1"/></OME>'
+    )
+    check(tmp_path / "movie.zarr", None, 1000.0, "Prime 95B")
+
+
+def write_micromanager(path, **changes):
+    """A stack whose frames carry what Micro-Manager says of each."""
+    said = {"PixelSizeUm": 0.108, "Exposure-ms": 30.0, "Core-Camera": "Camera-1"} | changes
+    text = json.dumps({name: value for name, value in said.items() if value is not None})
+    with tifffile.TiffWriter(path) as tif:
+        for frame in STACK:
+            tag = (51123, "s", 0, text, True)
+            tif.write(frame, contiguous=False, metadata=None, extratags=[tag])
+
+
+def test_exposure_and_camera_of_micromanager(tmp_path):
+    path = tmp_path / "movie.tif"
+    write_micromanager(path)
+    check(path, 108, 30.0, "Camera-1")
+    write_micromanager(path, **{"Camera-1-CameraName": {"PropVal": "Prime95B"}})
+    check(path, 108, 30.0, "Prime95B")
+    wrapped = {"PropVal": "Andor"}
+    write_micromanager(path, Camera=wrapped, **{"Core-Camera": None, "Exposure-ms": "12.5"})
+    check(path, 108, 12.5, "Andor")
+    write_micromanager(path, **{"Core-Camera": None, "Exposure-ms": None})
+    check(path, 108)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "pixel_nm", "exposure_ms", "camera"),
+    [
+        ("movie.dax", write_dax, None, 20.0, "DU897_BV"),
+        ("movie.czi", write_czi, 108.0, None, None),
+        ("movie.lif", write_lif, 108.0, 25.0, "K8"),
+        ("movie.nd2", write_nd2, 108.0, 100.0, "Flash4.0"),
+        ("plain_1", None, 108.0, 30.0, "Andor"),
+        ("movie.tif", write_micromanager, 108.0, 30.0, "Camera-1"),
+        ("movie.ome.tif", write_ome_tiff, 108.0, 30.0, "PCO edge"),
+    ],
+)
+def test_inspect_says_what_the_file_says(
+    name, write, pixel_nm, exposure_ms, camera, tmp_path, request
+):
+    if write is None:
+        tmp_path = request.getfixturevalue("ndtiff")
+    else:
+        write(tmp_path / name)
+    write_camera(Camera(100.0, 2.0, 0.0), tmp_path / "camera.yaml")
+    options = ["--json", "--camera", str(tmp_path / "camera.yaml")]
+    done = CliRunner().invoke(cli.app, ["inspect", str(tmp_path / name), *options])
+    assert done.exit_code == 0, (done.output, done.exception)
+    found = json.loads(done.output)
+    stated = {key: found["quantities"][key]["value"] for key in ("pixel_nm", "exposure_ms")}
+    assert stated == pytest.approx({"pixel_nm": pixel_nm, "exposure_ms": exposure_ms})
+    assert found["camera"]["name"] == camera
 
 
 def test_reading_a_chunk_needs_no_more_memory_than_the_chunk(tmp_path):
@@ -397,8 +579,7 @@ def test_what_is_written_reads_back(tmp_path, suffix, dtype):
 
 def test_metadata_go_with_the_movie(tmp_path):
     path = tmp_path / "movie.dax"
-    STACK.astype("<u2").tofile(path)
-    path.with_suffix(".inf").write_text(INF.format(order="little", frames=13))
+    write_dax(path)
     with open_movie(path) as movie:
         write_movie(movie, tmp_path / "a.ome.tif")
         write_movie(movie, tmp_path / "a.ome.zarr")
@@ -414,16 +595,13 @@ def test_metadata_go_with_the_movie(tmp_path):
 
 
 def test_the_command_converts_a_movie(tmp_path, monkeypatch, capsys):
-    from sureloc.cli.app import main
-
     path = tmp_path / "movie.dax"
-    STACK.astype("<u2").tofile(path)
-    path.with_suffix(".inf").write_text(INF.format(order="little", frames=13))
+    write_dax(path)
     out = tmp_path / "out.ome.zarr"
     arguments = ["sureloc", "convert", str(path), str(out), "--pixel-nm", "117"]
     monkeypatch.setattr(sys, "argv", [*arguments, "--frames", "2:9", "--roi", "0:20,4:32", "-q"])
     with pytest.raises(SystemExit) as leaving:
-        main()
+        cli.main()
     assert leaving.value.code == 0
     assert capsys.readouterr().out == (
         f"{out}: 7 frames of 20 x 28 px (rows x columns), uint16, pixels of 117 nm, exposed for 20 "

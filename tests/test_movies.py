@@ -1,9 +1,6 @@
 """Movies: what is written by others is read back whole, and what is no movie is refused."""
 
 import os
-import sys
-import types
-from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -318,37 +315,6 @@ def test_bare_zarr_arrays_and_damaged_ones(tmp_path, zarr_format):
     zarr.open_group(str(tmp_path / "other.zarr"), mode="w", zarr_format=zarr_format)
     with pytest.raises(MovieError, match="without an OME-Zarr image"):
         open_movie(tmp_path / "other.zarr")
-
-
-class _FakeNd2File:
-    def __init__(self, path):
-        self.path = path
-        self.sizes = {"T": 13, "Y": 24, "X": 32}
-        self.dtype = STACK.dtype
-        self.closed = False
-
-    def voxel_size(self):
-        return namedtuple("Voxel", "x y z")(0.13, 0.13, 1.0)
-
-    def read_frame(self, index):
-        return STACK[index]
-
-    def close(self):
-        self.closed = True
-
-
-def test_nd2_through_its_package(tmp_path, monkeypatch):
-    path = tmp_path / "movie.nd2"
-    path.write_bytes(b"no ND2")
-    with pytest.raises(MovieError, match="cannot be read as ND2"):
-        open_movie(path)
-    monkeypatch.setitem(sys.modules, "nd2", types.SimpleNamespace(ND2File=_FakeNd2File))
-    with open_movie(path) as movie:
-        assert movie.pixel_nm == pytest.approx(130)
-        np.testing.assert_array_equal(movie.read(2, 4), STACK[2:4])
-    monkeypatch.setitem(sys.modules, "nd2", None)
-    with pytest.raises(MovieError, match=r"pip install 'sureloc\[nd2\]'"):
-        open_movie(path)
 
 
 def test_regions_and_frame_ranges_are_parsed():

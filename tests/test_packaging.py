@@ -10,6 +10,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,26 @@ def test_every_command_and_option_explains_itself():
         assert command.help, f"{path} has no docstring"
         for option in command.params:
             assert option.help, f"{path}: {option.name} has no help"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("train", "phi", "smoke"), ("train", "psi", "smoke", "--phi", "fast"), ("adapt", "movie.tif")],
+)
+def test_training_without_its_extra_says_what_to_install(command, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    monkeypatch.setattr(
+        "sureloc.train.extra.find_spec",
+        lambda name: find_spec(name) if name != "lightning" else None,
+    )
+    monkeypatch.setattr(sys, "argv", ["sureloc", *command, "--out", str(out)])
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    assert leaving.value.code == 2
+    said = capsys.readouterr().err
+    assert "lightning cannot be found here" in said
+    assert "pip install 'sureloc[train]'" in said
+    assert not out.exists()
 
 
 def test_version_is_the_same_everywhere(capsys, monkeypatch):

@@ -40,8 +40,9 @@ from sureloc.physics.psf import GaussianPSF
 from sureloc.physics.referee import FrameData
 from sureloc.report.reproduction_rivals import with_training_cost
 from sureloc.scoring.proper import gaussian_crps
+from sureloc.simulate.tiles import tile_input
 from sureloc.train.mixture import MixtureTraining
-from sureloc.train.phi import PhiTraining, tile_input
+from sureloc.train.phi import PhiTraining
 from sureloc.train.recipe import (
     MixtureTrainingRecipe,
     PhiTrainingRecipe,

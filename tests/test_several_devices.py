@@ -14,7 +14,8 @@ import yaml
 from safetensors.torch import load_file
 
 from sureloc.errors import InputError
-from sureloc.train.engine import CHECKPOINT, fit, stream
+from sureloc.train.engine import fit, stream
+from sureloc.train.folder import CHECKPOINT
 from sureloc.train.phi import PhiTraining
 from sureloc.train.recipe import PhiTrainingRecipe
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import special
 
 from simulated_runs import DRAWS, observed, recipe_truth
 from sureloc.analysis.structures import (
@@ -99,6 +100,24 @@ def test_doubtful_clusters_widen_the_interval(rng):
     assert result.sd_draws > 0
     assert result.sd_sampling > 0
     assert result.high - result.low < 40
+
+
+def test_intervals_of_counts_hold_over_seeds():
+    """Sites of six molecules on average are clusters where chance gives them six or more."""
+    expected, results = 40 * special.pdtrc(5, 6.0), []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        centres, number = rng.uniform(0, 6000, (40, 2)), rng.poisson(6, 40)
+        truth = pd.DataFrame(np.repeat(centres, number, axis=0), columns=["x_nm", "y_nm"])
+        _, draws = observed(truth.assign(frame=rng.integers(100, size=len(truth))), rng)
+        results.append(cluster_count(draws, 40.0, 6))
+    # Counts scatter by sqrt(40 x 0.55 x 0.45) = 3.1 from movie to movie, their mean by 1.
+    assert np.mean([one.value for one in results]) == pytest.approx(expected, abs=4.0)
+    held = sum(one.low <= expected <= one.high for one in results)
+    assert held >= 7  # a binomial of .95 is below 7 of 10 once in a thousand
+    # Leaving out frames moves counts at the threshold more than chance does: intervals of 14 would
+    # do (Student's t of ten parts), these are half as wide again.
+    assert np.mean([one.high - one.low for one in results]) < 25
 
 
 # --- Fits ---------------------------------------------------------------------------------------

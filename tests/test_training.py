@@ -32,15 +32,14 @@ from sureloc.train.engine import (
     learning_rate_share,
     resumable,
     save_average,
-    write_log,
 )
 from sureloc.train.export import (
     assemble,
     make_card,
     phi_of_training,
     phi_of_weights,
-    read_log,
 )
+from sureloc.train.folder import read_log, write_log
 from sureloc.train.phi import PhiTraining
 from sureloc.train.psi import PsiTraining
 from sureloc.train.recipe import (

@@ -25,22 +25,21 @@ from torch import Tensor
 from sureloc.calibrate.inspection import Inspection
 from sureloc.errors import InputError
 from sureloc.networks.blocks import unfold
-from sureloc.networks.posterior import shipped_sampling
+from sureloc.networks.posterior import INFORMATIVE, shipped_sampling
 from sureloc.networks.weights import Networks
 from sureloc.scoring.calibration import spread_of, spread_skill
 from sureloc.scoring.proper import fair_crps
 from sureloc.seeds import torch_generator
 from sureloc.simulate.tiles import simulate_tiles
-from sureloc.train.engine import CHECKPOINT, LOG, Training, fit
+from sureloc.train.engine import Training, fit
 from sureloc.train.export import (
-    History,
     assemble,
     phi_of_training,
-    read_log,
     recipe_in_card,
 )
+from sureloc.train.folder import CHECKPOINT, LOG, History, read_log
 from sureloc.train.phi import PhiTraining
-from sureloc.train.psi import INFORMATIVE, PsiTraining
+from sureloc.train.psi import PsiTraining
 from sureloc.train.recipe import (
     ConditionsRecipe,
     PhiTrainingRecipe,
@@ -250,15 +249,26 @@ def _with_steps(recipe: Recipe, steps: int) -> Recipe:
 
 
 class Deadline(pl.Callback):
-    """Stops a training at the first validation after its time is over; it can be resumed."""
+    """Stops a training at the last validation before its time is over; it can be resumed.
 
-    def __init__(self, seconds: float) -> None:
-        self._end = time.monotonic() + seconds
+    It goes on while the time since the validation before, once more, still fits. The first
+    validation is always made, as there are no weights to be saved without one.
+    """
+
+    def __init__(self, end: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._end, self._clock = end, clock
+        self._last = clock()
+
+    def on_train_start(self, _trainer: pl.Trainer, _module: pl.LightningModule) -> None:
+        """Look at the clock."""
+        self._last = self._clock()
 
     def on_validation_end(self, trainer: pl.Trainer, _module: pl.LightningModule) -> None:
-        """Look at the clock."""
-        if time.monotonic() > self._end:
+        """Look at the clock, and stop where the next validation would come too late."""
+        now = self._clock()
+        if now + (now - self._last) > self._end:
             trainer.should_stop = True
+        self._last = now
 
 
 Callbacks = Callable[[str, Training], Sequence[pl.Callback]]
@@ -281,7 +291,7 @@ def adapt(
         plan: of `plan_adaptation`.
         folder: for checkpoints and logs of both trainings, in `phi` and `psi`.
         name: of the new weights.
-        minutes: of both trainings; twice their shares of it end them at a validation.
+        minutes: of both trainings together, which keep to it (`Deadline`).
         device: "auto", "cpu" or "gpu".
         callbacks: gives more callbacks for each of "phi" and "psi", such as a progress bar.
 
@@ -291,14 +301,16 @@ def adapt(
     Raises:
         RecipeError: `folder` holds a training by another plan.
     """
+    begin, seconds = time.monotonic(), 60.0 * minutes
     phi = PhiTraining(plan.phi)
     _start_from(phi, networks.phi.state_dict())
-    _train(phi, folder / "phi", 2 * PHI_SHARE * minutes, device, callbacks("phi", phi))
+    of_phi = [*callbacks("phi", phi), Deadline(begin + PHI_SHARE * seconds)]
+    _train(phi, folder / "phi", device, of_phi)
     trained = phi_of_training(plan.phi, folder / "phi")
     psi = PsiTraining(plan.psi, trained.network)
     # With the scale that the weights were trained for: they begin as good as they were.
     _start_from(psi, networks.psi.state_dict())
-    _train(psi, folder / "psi", 2 * (1 - PHI_SHARE) * minutes, device, callbacks("psi", psi))
+    _train(psi, folder / "psi", device, [*callbacks("psi", psi), Deadline(begin + seconds)])
     description = f"{networks.card.name}, fine-tuned to one movie by `sureloc adapt`"
     return assemble(trained, (plan.psi, folder / "psi"), name, description)
 
@@ -311,15 +323,13 @@ def _start_from(training: Training, state: dict[str, Tensor]) -> None:
 def _train(
     training: Training,
     folder: Path,
-    minutes: float,
     device: str,
     callbacks: Sequence[pl.Callback],
 ) -> None:
     resume = (folder / CHECKPOINT).is_file()
     if resume and read_log(folder / LOG)[-1]["step"] >= training.recipe.optimizer.steps:
         return
-    end = [Deadline(60.0 * minutes)] if math.isfinite(minutes) else []
-    fit(training, folder, resume=resume, device=device, callbacks=[*callbacks, *end])
+    fit(training, folder, resume=resume, device=device, callbacks=callbacks)
 
 
 def compare_weights(

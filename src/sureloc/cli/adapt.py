@@ -26,7 +26,7 @@ TRAINING, INSPECTION, START = "training", "inspection.json", "start.json"
 
 def adapt(
     movie: Annotated[
-        Path, typer.Argument(help="TIFF or OME-TIFF stack, folder of TIFFs, OME-Zarr or ND2.")
+        Path, typer.Argument(help="Movie of any format that 'sureloc localize' reads.")
     ],
     out: Annotated[
         Path, typer.Option(help="Folder for the weights; training leaves its checkpoints there.")
@@ -59,12 +59,15 @@ def adapt(
 
     Looks at the movie as `sureloc inspect` does, trains phi and Psi on, and compares before and
     after on held-out simulations. Better weights are saved for `sureloc localize --weights OUT`;
-    weights that got worse are not, and the exit code is 3.
+    weights that got worse are not, and the exit code is 3. Needs the extra: pip install
+    'sureloc[train]'.
     """
     from sureloc.errors import InputError, OutputError, SurelocError
     from sureloc.io.output import check_new_folder
     from sureloc.networks.weights import load_weights
+    from sureloc.train import extra
 
+    extra.check_installed()
     if resume:
         weights = _started(out)
     else:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def inspect(
     movie: Annotated[
-        Path, typer.Argument(help="TIFF or OME-TIFF stack, folder of TIFFs, OME-Zarr or ND2.")
+        Path, typer.Argument(help="Movie of any format that 'sureloc localize' reads.")
     ],
     camera: Annotated[
         Path | None,
@@ -74,19 +74,17 @@ def inspect_file(
 ) -> Inspection:
     """Open a movie and its camera, and look at it."""
     from sureloc.calibrate.inspection import Stated, inspect_movie
-    from sureloc.io.acquisition import read_acquisition
     from sureloc.io.cameras import read_camera
     from sureloc.io.movies import open_movie
 
     used = None if camera is None else read_camera(camera)
     with open_movie(movie) as opened:
-        said = read_acquisition(movie)
         stated = Stated(
             pixel_nm or opened.pixel_nm,
             "given" if pixel_nm else "the file",
-            exposure_ms or said.exposure_ms,
-            said.camera,
-            "given" if exposure_ms else f"the file ({said.source})",
+            exposure_ms or opened.exposure_ms,
+            opened.camera_name,
+            "given" if exposure_ms else "the file",
         )
         return inspect_movie(opened, used, stated, networks, seed)
 

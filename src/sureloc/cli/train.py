@@ -65,8 +65,12 @@ def train_phi(
     """Train phi, the network that estimates the mean image, on simulated tiles.
 
     Writes best.safetensors and last.safetensors (averaged weights), last.ckpt for --resume,
-    log.csv, TensorBoard logs, pictures of estimates beside truth, and recipe.yaml.
+    log.csv, TensorBoard logs, pictures of estimates beside truth, and recipe.yaml. Needs the
+    extra: pip install 'sureloc[train]'.
     """
+    from sureloc.train import extra
+
+    extra.check_installed()
     from sureloc.config.training import load_training_recipe, training_recipe_yaml
     from sureloc.report.training_pictures import PhiPictures
     from sureloc.train.phi import PhiTraining
@@ -97,8 +101,12 @@ def train_psi(
 ) -> None:
     """Train Psi, the network that draws possible images, on what a trained phi leaves.
 
-    Writes the same files as `sureloc train phi`; its pictures show draws beside truth.
+    Writes the same files as `sureloc train phi`; its pictures show draws beside truth. Needs
+    the extra: pip install 'sureloc[train]'.
     """
+    from sureloc.train import extra
+
+    extra.check_installed()
     from sureloc.config.training import load_training_recipe, training_recipe_yaml
     from sureloc.io.weights import read_phi
     from sureloc.report.training_pictures import PsiPictures

@@ -10,14 +10,12 @@ import numpy.typing as npt
 import torch
 from scipy.spatial import KDTree
 
-from sureloc.networks.posterior import shipped_sampling, tile_images
+from sureloc.networks.posterior import INFORMATIVE, shipped_sampling, tile_images
 from sureloc.networks.weights import Networks
 from sureloc.physics.kde import camera_px, peak_of_one
 from sureloc.scoring.proper import fair_crps
 from sureloc.seeds import torch_generator
-from sureloc.simulate.tiles import TileBatch, TileConditions, simulate_tiles
-from sureloc.train.phi import tile_input
-from sureloc.train.psi import INFORMATIVE
+from sureloc.simulate.tiles import TileBatch, TileConditions, simulate_tiles, tile_input
 
 Array = npt.NDArray[np.float64]
 

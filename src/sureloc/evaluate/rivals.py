@@ -30,6 +30,7 @@ from sureloc.networks.dropout import DropoutPhi
 from sureloc.networks.mixture import EmitterPhi, found_emitters, mixture_of
 from sureloc.networks.normalization import network_input
 from sureloc.networks.phi import Phi
+from sureloc.networks.posterior import INFORMATIVE
 from sureloc.networks.weights import Networks
 from sureloc.physics.consensus import QUANTILES, Consensus, student_widening
 from sureloc.physics.kde import peak_of_one, render_kde
@@ -38,7 +39,6 @@ from sureloc.scoring.calibration import Spread, spread_of, spread_skill
 from sureloc.scoring.matching import Detection, root_mean_square
 from sureloc.scoring.proper import fair_crps, gaussian_crps
 from sureloc.seeds import torch_generator
-from sureloc.train.psi import INFORMATIVE
 
 Array = npt.NDArray[np.float64]
 

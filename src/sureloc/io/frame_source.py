@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sureloc.errors import MovieError
 
 Frames = npt.NDArray[Any]
+_T = TypeVar("_T")
 COPY_AGAIN = "Copy or export the movie again."
 _NM_PER_UNIT = {
     "nm": 1.0,
@@ -128,6 +129,11 @@ def milliseconds(value: object, unit: object) -> float | None:
     except ValueError:
         return None
     return time if time is not None and np.isfinite(time) and time > 0 else None
+
+
+def first_known(values: Iterable[_T | None]) -> _T | None:
+    """Give the first of some answers that is one."""
+    return next((value for value in values if value is not None), None)
 
 
 def name_or_none(value: object) -> str | None:

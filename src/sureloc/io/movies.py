@@ -26,6 +26,7 @@ from sureloc.io.frame_source import (
     Acquisition,
     Frames,
     FrameSource,
+    first_known,
     frame_axis,
     length_nm,
     milliseconds,
@@ -566,20 +567,36 @@ def _tiff_acquisition(tif: Any) -> Acquisition:
     description = str(page.description)
     if "<OME" in description:
         return _ome_acquisition(description)
-    said = _micromanager_frame(page)
-    camera = said.get("Camera") or said.get("Core-Camera")
-    return Acquisition(milliseconds(said.get("Exposure-ms"), "ms"), name_or_none(camera))
+    of_frame = _micromanager_acquisition(_micromanager_frame(page))
+    if of_frame != Acquisition() or not tif.is_micromanager:
+        return of_frame
+    return _micromanager_acquisition((tif.micromanager_metadata or {}).get("Summary", {}))
 
 
-def _ome_element(description: str, name: str) -> ElementTree.Element | None:
+def _micromanager_acquisition(said: Mapping[str, Any]) -> Acquisition:
+    camera = _micromanager_value(said.get("Core-Camera") or said.get("Camera"))
+    # A device's name is chosen by people; its property tells the model.
+    model = _micromanager_value(said.get(f"{camera}-CameraName"))
+    exposure = said.get("Exposure-ms", said.get("Exposure"))
+    return Acquisition(
+        milliseconds(_micromanager_value(exposure), "ms"), name_or_none(model or camera)
+    )
+
+
+def _micromanager_value(value: object) -> object:
+    """Give a property, which later versions wrap in {"PropVal": ...}."""
+    return value.get("PropVal") if isinstance(value, Mapping) else value
+
+
+def _ome_elements(description: str, name: str) -> list[ElementTree.Element]:
     root = parsed_xml(description)
     if root is None:
-        return None
-    return next((e for e in root.iter() if e.tag.rpartition("}")[2] == name), None)
+        return []
+    return [element for element in root.iter() if element.tag.rpartition("}")[2] == name]
 
 
 def _ome_pixel_nm(description: str) -> float | None:
-    pixels = _ome_element(description, "Pixels")
+    pixels = next(iter(_ome_elements(description, "Pixels")), None)
     if pixels is None:
         return None
     sizes = (
@@ -590,14 +607,15 @@ def _ome_pixel_nm(description: str) -> float | None:
 
 
 def _ome_acquisition(description: str) -> Acquisition:
-    plane, detector = (_ome_element(description, name) for name in ("Plane", "Detector"))
-    exposure = camera = None
-    if plane is not None:
-        unit = plane.get("ExposureTimeUnit", "s")
-        exposure = milliseconds(plane.get("ExposureTime"), unit)
-    if detector is not None:
-        camera = name_or_none(f"{detector.get('Manufacturer', '')} {detector.get('Model', '')}")
-    return Acquisition(exposure, camera)
+    exposures = (
+        milliseconds(plane.get("ExposureTime"), plane.get("ExposureTimeUnit", "s"))
+        for plane in _ome_elements(description, "Plane")
+    )
+    names = (
+        name_or_none(f"{one.get('Manufacturer', '')} {one.get('Model', '')}")
+        for one in _ome_elements(description, "Detector")
+    )
+    return Acquisition(first_known(exposures), first_known(names))
 
 
 def _imagej_pixel_nm(page: Any, unit: object) -> float | None:
@@ -748,7 +766,7 @@ class _ZarrSource:
                 f"{path} cannot be opened as zarr ({error}). sureloc reads OME-Zarr 0.4 and 0.5."
             ) from error
         self.pixel_nm: float | None = None
-        self.acquisition = Acquisition()
+        self.acquisition = _zarr_acquisition(path)
         axes: list[str]
         if isinstance(node, zarr.Array):
             self._array = node
@@ -782,6 +800,15 @@ class _ZarrSource:
 
     def close(self) -> None:
         """Do nothing: zarr keeps no file open between reads."""
+
+
+def _zarr_acquisition(path: Path) -> Acquisition:
+    """Look into the OME-XML that bioformats2raw leaves beside its images."""
+    try:
+        text = (path / "OME" / "METADATA.ome.xml").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return Acquisition()
+    return _ome_acquisition(text)
 
 
 def _ome_zarr_level(path: Path, group: Any) -> tuple[Any, list[str], float | None]:
@@ -833,16 +860,22 @@ class _Nd2Source:
         except Exception as error:  # nd2 raises many kinds for damaged files
             raise MovieError(f"{path} cannot be read as ND2 ({error}). {COPY_AGAIN}") from error
         try:
-            sizes = dict(self._file.sizes)
-            self.frames = frame_axis(path, list(sizes), list(sizes.values()), "T")
-            self.height, self.width = sizes["Y"], sizes["X"]
-            self.dtype = np.dtype(self._file.dtype)
-            voxel = self._file.voxel_size()
-            self.pixel_nm = square_pixel_nm(voxel.x * 1e3, voxel.y * 1e3)
-            self.acquisition = _nd2_acquisition(self._file)
-        except BaseException:
+            self._open()
+        except MovieError:
             self._file.close()
             raise
+        except Exception as error:  # what opening left unread may be damaged
+            self._file.close()
+            raise MovieError(f"{path} cannot be read as ND2 ({error}). {COPY_AGAIN}") from error
+
+    def _open(self) -> None:
+        sizes = dict(self._file.sizes)
+        self.frames = frame_axis(self._path, list(sizes), list(sizes.values()), "T")
+        self.height, self.width = sizes["Y"], sizes["X"]
+        self.dtype = np.dtype(self._file.dtype)
+        voxel = self._file.voxel_size()
+        self.pixel_nm = square_pixel_nm(voxel.x * 1e3, voxel.y * 1e3)
+        self.acquisition = _nd2_acquisition(self._file)
 
     def read(self, first: int, last: int) -> Frames:
         chunk = np.empty((last - first, self.height, self.width), self.dtype)
@@ -861,13 +894,17 @@ class _Nd2Source:
 
 def _nd2_acquisition(file: Any) -> Acquisition:
     """Find exposure and camera in the text that NIS-Elements shows to people."""
-    said = getattr(file, "text_info", None) or {}
-    text = "\n".join(str(part) for part in said.values())
-    exposure = re.search(r"Exposure(?: Time)?:\s*([\d.]+)\s*(µs|us|ms|s)\b", text)
+    said = {key: str(part) for key, part in dict(file.text_info or {}).items()}
+    text = "\n".join(said.values())
+    exposure = re.search(r"Exposure(?: Time)?:\s*([\d.]+)\s*(µs|μs|us|ms|s|min)\b", text)
     camera = re.search(r"Camera(?: ?Name| ?Type)?:\s*([^\r\n]+)", text)
+    name = camera[1] if camera else None
+    # Later versions begin the camera's settings with its name and serial number.
+    first, _, others = said.get("capturing", "").partition("\n")
+    if name is None and "Exposure:" in others:
+        name = first.split(", SN")[0]
     return Acquisition(
-        milliseconds(exposure[1], exposure[2]) if exposure else None,
-        name_or_none(camera[1]) if camera else None,
+        milliseconds(exposure[1], exposure[2]) if exposure else None, name_or_none(name)
     )
 
 

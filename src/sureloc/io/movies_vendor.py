@@ -8,9 +8,8 @@ CZI, where this takes a fraction of a second).
 from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -19,14 +18,13 @@ from sureloc.io.frame_source import (
     COPY_AGAIN,
     Acquisition,
     Frames,
+    first_known,
     frame_axis,
     length_nm,
     milliseconds,
     name_or_none,
     square_pixel_nm,
 )
-
-_T = TypeVar("_T")
 
 
 def parsed_xml(text: str) -> ElementTree.Element | None:
@@ -147,13 +145,11 @@ def _czi_acquisition(root: ElementTree.Element) -> Acquisition:
     channels = root.iterfind(".//Information/Image/Dimensions/Channels/Channel/ExposureTime")
     detectors = root.iterfind(".//Information/Instrument/Detectors/Detector")
     return Acquisition(
-        _first(milliseconds(item.text, "ns") for item in channels),
-        _first(name_or_none(item.findtext(".//Model") or item.get("Name")) for item in detectors),
+        first_known(milliseconds(item.text, "ns") for item in channels),
+        first_known(
+            name_or_none(item.findtext(".//Model") or item.get("Name")) for item in detectors
+        ),
     )
-
-
-def _first(values: Iterable[_T | None]) -> _T | None:
-    return next((value for value in values if value is not None), None)
 
 
 # --- Leica LIF ----------------------------------------------------------------------------------
@@ -241,4 +237,4 @@ def _lif_acquisition(element: ElementTree.Element) -> Acquisition:
         for text in stated
     )
     names = (name_or_none(item.get("CameraName")) for item in element.iter())
-    return Acquisition(_first(exposures), _first(names))
+    return Acquisition(first_known(exposures), first_known(names))

@@ -13,8 +13,8 @@ from sureloc.errors import InputError
 from sureloc.io.output import new_file
 from sureloc.networks.weights import Networks, load_weights, save_weights
 from sureloc.shipped import shipped_weights
-from sureloc.train.engine import write_log
-from sureloc.train.export import TrainedPhi, phi_of_training, phi_of_weights, read_log
+from sureloc.train.export import TrainedPhi, phi_of_training, phi_of_weights
+from sureloc.train.folder import read_log, write_log
 from sureloc.train.recipe import PhiTrainingRecipe
 
 RECIPE = "recipe.yaml"

@@ -32,18 +32,19 @@ from sureloc.analysis.audit import (
     split_pairs,
 )
 from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
-from sureloc.errors import InputError
+from sureloc.errors import InputError, WeightsError
 from sureloc.io.cameras import read_camera
 from sureloc.io.found import Found, movie_shape, read_found
 from sureloc.io.movies import Movie, open_movie, parse_frames, parse_region
 from sureloc.io.output import check_new_folder, new_folder
 from sureloc.localize.movie import Options, localize, prepare, spread_frames
 from sureloc.localize.saturation import saturated
-from sureloc.networks.weights import load_weights
+from sureloc.networks.weights import Networks, load_weights
 from sureloc.report.records import plain
 from sureloc.seeds import numpy_generator
 
 SPLIT_FRAMES = 60
+SPARE_WEIGHTS = "fast"  # where those of the run cannot be had
 APART_SIGMAS = 5.0  # images further apart than this many PSF widths do not overlap
 USUAL_PSF_NM = 130.0
 _CLASS_OF = {Outcome.PASS: "trust", Outcome.OPEN: "care", Outcome.FAIL: "refuse"}
@@ -116,6 +117,7 @@ def audit_run(
     sure = clear_rows(found.table)
     apart_nm = APART_SIGMAS * _psf_nm(found)
     alone = clear_rows(bright_and_alone(found.table, apart_nm))
+    networks, used = _weights(found) if movie is not None else (None, "none")
     items = [
         ratio_item(
             "bright molecules in frames that follow each other",
@@ -129,13 +131,14 @@ def audit_run(
             following_pairs(sure),
             numpy_generator(seed, "audit", "all"),
         ),
-        _split_item(found, movie, camera, frames, workers, seed),
+        _split_item(found, movie, camera, networks, frames, workers, seed),
         chi2_item(found.table, numpy_generator(seed, "audit", "chi2")),
     ]
     record = {
         "source": found.name,
         "rows": f"{len(found.table):,}, of which {len(sure):,} are trusted and likely",
         "movie": "not given" if movie is None else str(movie),
+        "weights of both halves": used,
         "seed": str(seed),
         "version of sureloc": metadata.version("sureloc"),
     }
@@ -171,6 +174,7 @@ def _split_item(
     found: Found,
     movie: str | Path | None,
     camera: str | Path | None,
+    networks: Networks | None,
     frames: int,
     workers: int,
     seed: int,
@@ -180,7 +184,7 @@ def _split_item(
         "Every photo-electron of a frame goes to one of two halves: do both halves place the "
         "molecules as near to each other as they state?"
     )
-    if movie is None:
+    if movie is None or networks is None:
         sentence = "Not asked: the movie was not given (--movie)."
         return Item(name, question, Outcome.OPEN, sentence)
     with open_movie(Path(movie)) as whole:
@@ -196,7 +200,7 @@ def _split_item(
     halves = split_movie(adu, used, numpy_generator(seed, "audit", "coins"))
     half_camera = camera_of_half(used)
     first, second = (
-        clear_rows(_localized(half, half_camera, found, workers, seed + k))
+        clear_rows(_localized(half, half_camera, found, networks, workers, seed + k))
         for k, half in enumerate(halves)
     )
     return ratio_item(
@@ -274,8 +278,33 @@ def _camera(found: Found, camera: str | Path | None, part: Movie, full: tuple[in
     )
 
 
+def _weights(found: Found) -> tuple[Networks, str]:
+    """Give the weights of the run, or `SPARE_WEIGHTS` where they cannot be had, and say which."""
+    stated = found.record.get("weights")
+    name = stated.get("name") if isinstance(stated, Mapping) else stated
+    spare = f"{SPARE_WEIGHTS}, not those of the run"
+    if not name:
+        return load_weights(SPARE_WEIGHTS), f"{spare}: its record does not name them"
+    place = str(found.record.get("weights_from", name))
+    try:
+        networks = load_weights(place)
+    except WeightsError as error:
+        return load_weights(SPARE_WEIGHTS), f"{spare}, which were {name}: {error}"
+    card = networks.card.model_dump(mode="json")
+    same = card == stated if isinstance(stated, Mapping) else card["name"] == name
+    if not same:
+        other = f"{spare}, which were {name}: {place} holds others by now"
+        return load_weights(SPARE_WEIGHTS), other
+    return networks, f"{name}, as the run"
+
+
 def _localized(
-    adu: npt.NDArray[Any], camera: Camera, found: Found, workers: int, seed: int
+    adu: npt.NDArray[Any],
+    camera: Camera,
+    found: Found,
+    networks: Networks,
+    workers: int,
+    seed: int,
 ) -> pd.DataFrame:
     widths = found.record.get("assumed", {}).get("sigma_px")
     options = Options(
@@ -285,7 +314,6 @@ def _localized(
         seed=seed,
         workers=workers,
     )
-    networks = load_weights("fast", "cpu")
     movie = _Frames(adu)
     assumptions = prepare(movie, camera, options, networks)
     tables = [rows.table for rows in localize(movie, assumptions, options, networks)]

@@ -14,6 +14,7 @@ from sureloc.config.training import load_training_recipe
 from sureloc.evaluate.rivals import compare_rivals, rivals
 from sureloc.networks.weights import Networks
 from sureloc.report.reproduction import Condition, Row, Study
+from sureloc.train import extra
 from sureloc.train.recipe import PhiTrainingRecipe, PsiTrainingRecipe
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _IDEAL = {"held_95": 0.95, "width_over_bound": 1.0, "image_spread_skill": 1.0}
 
 
 def _recipes(quick: bool) -> RivalRecipes:
+    extra.check_installed()
     from sureloc.train.rivals import RivalRecipes  # brings Lightning, which other studies need not
 
     phi = load_training_recipe(PhiTrainingRecipe, "rivals")

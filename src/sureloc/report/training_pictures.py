@@ -13,9 +13,9 @@ from sureloc.networks.posterior import posterior_images
 from sureloc.networks.weights import Card, Networks
 from sureloc.physics.kde import peak_of_one
 from sureloc.report.draws import Image, TilePictures, draw_tiles
-from sureloc.simulate.tiles import TileBatch, simulate_tiles
+from sureloc.simulate.tiles import TileBatch, simulate_tiles, tile_input
 from sureloc.train.engine import Training
-from sureloc.train.phi import PhiTraining, tile_input
+from sureloc.train.phi import PhiTraining
 from sureloc.train.psi import PsiTraining
 
 _TILES = 5

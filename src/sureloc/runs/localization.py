@@ -50,6 +50,7 @@ from sureloc.runs.job import ASSUMPTIONS, Job, identity_of, keep_assumptions, wr
 from sureloc.runs.partial import PartialRun, check_place, open_partial
 from sureloc.runs.parts import sound_parts
 from sureloc.runs.results import gather_sums, write_fine_images, write_tables
+from sureloc.shipped import shipped_weights
 from sureloc.table import LOCALIZATION_COLUMNS
 
 PIXEL_SLACK = 0.02  # pixel sizes that differ by less are one
@@ -113,7 +114,7 @@ def localize_file(
     """Localize the molecules of a movie on disk; what `sureloc localize` does.
 
     Args:
-        movie: TIFF or OME-TIFF stack, folder of TIFFs, OME-Zarr or ND2.
+        movie: file or folder of any format that `sureloc.io.movies.open_movie` opens.
         out: new folder for the results.
         camera: camera of the whole frame, or its file (YAML, .npz, Picasso .hdf5); estimated from
             the movie without it.
@@ -172,6 +173,7 @@ def localize_file(
             "command": command,
             "movie": str(movie),
             "camera": "given" if isinstance(camera, Camera) else camera and str(camera),
+            "weights_from": _weights_from(weights),
             "roi": roi,
             "frames": frames,
             "device": device,
@@ -193,6 +195,11 @@ def localize_file(
                 say=say,
                 pause=pause,
             )
+
+
+def _weights_from(weights: str | Path) -> str:
+    """Give what finds weights again from any folder: their name, or their whole path."""
+    return str(weights) if str(weights) in shipped_weights() else str(Path(weights).resolve())
 
 
 def _pixel_size(given: float | None, stated: float | None) -> tuple[float, str, list[str]]:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sureloc.errors import InputError
+from sureloc.networks.normalization import network_input
 from sureloc.physics.image import pixel_axes, render_frames
 from sureloc.physics.kde import KERNEL_SIGMA_FINE_PX, render_kde
 from sureloc.physics.noise import sample_electrons
@@ -236,3 +237,11 @@ def _expose(expected: Tensor, read_variance: Tensor, multiplied: Tensor, draw: _
         expected[multiplied], read_variance[multiplied], draw.generator, em_gain=_EM_GAIN
     )
     return single.index_copy(0, multiplied.nonzero()[:, 0], amplified)
+
+
+def tile_input(batch: TileBatch) -> Tensor:
+    """Give the network's channels of a batch of tiles."""
+    channels = network_input(
+        batch.electrons, batch.read_variance_e2, batch.sigma_px, batch.excess_noise
+    )
+    return channels.contiguous(memory_format=torch.channels_last)

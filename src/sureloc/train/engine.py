@@ -12,14 +12,13 @@ stays as it is; the weights are other ones, as by another seed.
 from __future__ import annotations
 
 import copy
-import csv
 import json
 import logging
 import math
 import time
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -35,12 +34,9 @@ from torch.utils.data import DataLoader
 from sureloc.errors import InputError, RecipeError
 from sureloc.seeds import torch_generator
 from sureloc.simulate.tiles import TileBatch, simulate_tiles
+from sureloc.train.folder import BEST, CHECKPOINT, LAST, LOG, write_log
 from sureloc.train.recipe import OptimizerRecipe, TrainingRecipe
 
-CHECKPOINT = "last.ckpt"
-LOG = "log.csv"
-BEST = "best.safetensors"
-LAST = "last.safetensors"
 _REMARKS = (
     r".*isinstance\(treespec, LeafSpec\)",
     r".*module\(s\) in eval mode at the start of training",
@@ -213,14 +209,6 @@ class _Log(pl.Callback):
         trainer.save_checkpoint(partial)
         if trainer.is_global_zero:
             partial.replace(self.out / CHECKPOINT)
-
-
-def write_log(path: Path, history: Sequence[Mapping[str, float]]) -> None:
-    """Write one line for each validation."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(history[0]))
-        writer.writeheader()
-        writer.writerows(history)
 
 
 def save_average(training: Training, path: Path) -> None:

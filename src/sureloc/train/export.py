@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,16 +20,15 @@ from sureloc.networks.weights import (
     PhiCard,
     build_networks,
 )
-from sureloc.train.engine import BEST, CHECKPOINT, LOG
-from sureloc.train.phi import build_phi
+from sureloc.train.folder import BEST, CHECKPOINT, LOG, History, read_log
 from sureloc.train.recipe import (
     FastPhiRecipe,
     PhiTrainingRecipe,
     PsiTrainingRecipe,
     TrainingRecipe,
+    build_phi,
 )
 
-History = list[dict[str, float]]
 Plan = TypeVar("Plan", bound=TrainingRecipe)
 
 
@@ -177,25 +174,6 @@ def _not_fast(recipe: PhiTrainingRecipe) -> RecipeError:
         f"A phi of kind {recipe.network.kind!r} has no features for Psi to build on; use one of "
         "kind 'fast', such as the recipe default."
     )
-
-
-def read_log(path: Traversable) -> History:
-    """Read the log that a training wrote, one row for each validation.
-
-    Raises:
-        InputError: it is missing, no table of numbers, or empty.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(lines)]
-    except (OSError, UnicodeDecodeError, ValueError, TypeError) as error:
-        raise InputError(
-            f"The training log {path} cannot be read: {error}. Give the folder of a training, or "
-            "weights with the logs beside them."
-        ) from error
-    if not rows:
-        raise InputError(f"The training log {path} is empty. Train until the first validation.")
-    return rows
 
 
 def _provenance(recipe: PhiTrainingRecipe | PsiTrainingRecipe, log: History) -> dict[str, Any]:

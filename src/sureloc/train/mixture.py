@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from sureloc.networks.mixture import PHOTON_UNIT, EmitterPhi, log_likelihood, mixture_of
-from sureloc.simulate.tiles import TileBatch
+from sureloc.simulate.tiles import TileBatch, tile_input
 from sureloc.train.engine import Training
-from sureloc.train.phi import tile_input
 from sureloc.train.recipe import MixtureTrainingRecipe
 
 

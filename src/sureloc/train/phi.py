@@ -6,36 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from sureloc.networks.dropout import DropoutPhi
-from sureloc.networks.normalization import network_input
-from sureloc.networks.phi import PaperPhi, Phi
 from sureloc.physics.kde import display_range, peak_of_one
-from sureloc.simulate.tiles import TileBatch, simulate_tiles
+from sureloc.simulate.tiles import simulate_tiles, tile_input
 from sureloc.train.engine import Training
-from sureloc.train.recipe import (
-    DropoutPhiRecipe,
-    FastPhiRecipe,
-    PhiNetworkRecipe,
-    PhiTrainingRecipe,
-)
+from sureloc.train.recipe import PhiTrainingRecipe, build_phi
 
 _LOSS_SCALE = 100.0  # most fine pixels are empty; this brings the loss to order 1
-
-
-def build_phi(network: PhiNetworkRecipe) -> Phi | PaperPhi:
-    """Build the phi that a recipe describes, with the weights of a fresh start."""
-    if isinstance(network, FastPhiRecipe):
-        return Phi(network.width, network.dilations)
-    if isinstance(network, DropoutPhiRecipe):
-        return DropoutPhi(network.width, network.dilations, network.dropout)
-    return PaperPhi(network.width, network.dilations)
-
-
-def tile_input(batch: TileBatch) -> Tensor:
-    """Give the network's channels of a batch of tiles."""
-    channels = network_input(
-        batch.electrons, batch.read_variance_e2, batch.sigma_px, batch.excess_noise
-    )
-    return channels.contiguous(memory_format=torch.channels_last)
 
 
 class PhiTraining(Training):

@@ -14,20 +14,17 @@ from sureloc.diffusion.samplers import dpm_solver_2m
 from sureloc.diffusion.schedules import log_snr_of_gamma
 from sureloc.networks.blocks import fold, unfold
 from sureloc.networks.phi import Phi
-from sureloc.networks.posterior import centre_of, psi_denoiser, psi_images
+from sureloc.networks.posterior import INFORMATIVE, centre_of, psi_denoiser, psi_images
 from sureloc.networks.psi import PsiNetwork
 from sureloc.networks.weights import build_psi
 from sureloc.physics.kde import peak_of_one
 from sureloc.scoring.calibration import Spread, spread_of, spread_skill
 from sureloc.scoring.proper import fair_crps
-from sureloc.simulate.tiles import TileBatch
+from sureloc.simulate.tiles import TileBatch, tile_input
 from sureloc.train.engine import Training
-from sureloc.train.phi import tile_input
 from sureloc.train.recipe import PsiTrainingRecipe
 
 _SCALE_TILES = 512
-# Pixels are informative where phi expects this share of an emitter's peak, or more.
-INFORMATIVE = 0.05
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from sureloc.diffusion.schedules import log_normal_gamma, piecewise_uniform_gamma
 from sureloc.errors import InputError
+from sureloc.networks.dropout import DropoutPhi
+from sureloc.networks.phi import PaperPhi, Phi
 from sureloc.networks.weights import (
     CosineLevels,
     Data,
@@ -94,6 +96,15 @@ class DropoutPhiRecipe(_Strict):
 PhiNetworkRecipe = Annotated[
     FastPhiRecipe | PaperPhiRecipe | DropoutPhiRecipe, Field(discriminator="kind")
 ]
+
+
+def build_phi(network: PhiNetworkRecipe) -> Phi | PaperPhi:
+    """Build the phi that a recipe describes, with the weights of a fresh start."""
+    if isinstance(network, FastPhiRecipe):
+        return Phi(network.width, network.dilations)
+    if isinstance(network, DropoutPhiRecipe):
+        return DropoutPhi(network.width, network.dilations, network.dropout)
+    return PaperPhi(network.width, network.dilations)
 
 
 class BatchRecipe(_Strict):

@@ -18,8 +18,9 @@ from sureloc.networks.dropout import DropoutPhi
 from sureloc.networks.mixture import EmitterPhi
 from sureloc.networks.phi import Phi
 from sureloc.networks.weights import Networks
-from sureloc.train.engine import CHECKPOINT, LOG, Training, fit
-from sureloc.train.export import assemble, load_best, phi_of_training, read_log
+from sureloc.train.engine import Training, fit
+from sureloc.train.export import assemble, load_best, phi_of_training
+from sureloc.train.folder import CHECKPOINT, LOG, read_log
 from sureloc.train.mixture import MixtureTraining
 from sureloc.train.phi import PhiTraining
 from sureloc.train.psi import PsiTraining

@@ -20,7 +20,7 @@ from sureloc.diffusion import samplers
 from sureloc.errors import InputError, WeightsError
 from sureloc.networks.blocks import unfold
 from sureloc.networks.image_features import phi_features
-from sureloc.networks.posterior import Sampling, SeenTiles, draw_images, see_tiles
+from sureloc.networks.posterior import INFORMATIVE, Sampling, SeenTiles, draw_images, see_tiles
 from sureloc.networks.weights import (
     CosineLevels,
     KarrasLevels,
@@ -33,9 +33,7 @@ from sureloc.scoring.calibration import spread_of, spread_skill
 from sureloc.scoring.frechet import frechet_distance
 from sureloc.scoring.proper import fair_energy_score
 from sureloc.seeds import torch_generator
-from sureloc.simulate.tiles import TileConditions, simulate_tiles
-from sureloc.train.phi import tile_input
-from sureloc.train.psi import INFORMATIVE
+from sureloc.simulate.tiles import TileConditions, simulate_tiles, tile_input
 
 MOST_EVALUATIONS = 100  # the seed's budget for a draw
 CALIBRATED = (0.95, 1.05)
