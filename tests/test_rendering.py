@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from sureloc.analysis.rendering import (
@@ -28,7 +31,8 @@ from sureloc.io.found import parse_roi, read_found
 from sureloc.io.movies import open_movie
 from sureloc.io.rendered import write_tiff
 from sureloc.io.tables import write_table
-from sureloc.report.rendered import render_file, value_map
+from sureloc.report.pictures import draw_picture
+from sureloc.report.rendered import BLUE, GREY, ORANGE, render_file, value_map, value_picture
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS, TRUTH_COLUMNS
 
 
@@ -290,11 +294,7 @@ def test_posterior_images_come_in_twos(run, tmp_path):
 
 
 @pytest.mark.parametrize("colour", ["intensity", "time", "precision", "trust"])
-def test_coloured_pictures_are_written_and_values_kept(run, tmp_path, colour):
-    if colour == "trust":  # one is enough: pictures take a second each
-        render_file(run, tmp_path / "a.png", colour=colour, zoom=3)
-        with Image.open(tmp_path / "a.png") as png:
-            assert min(png.size) > 600
+def test_values_behind_colours_are_kept(run, tmp_path, colour):
     render_file(run, tmp_path / "a.tif", colour=colour, zoom=3, kind="histogram")
     image = tifffile.imread(tmp_path / "a.tif")
     if colour == "intensity":
@@ -308,6 +308,72 @@ def test_coloured_pictures_are_written_and_values_kept(run, tmp_path, colour):
         "trust": table["trusted"].mean(),
     }[colour]
     assert np.nansum(counts * value) / counts.sum() == pytest.approx(true, rel=1e-4)
+
+
+PLACES_NM = ((150.0, 200.0), (450.0, 100.0), (750.0, 300.0))  # x, y of three squares
+
+
+def three_squares():
+    """Rows in squares of 50 nm, two in each pixel of 10 nm: early to late, sharp to blurred."""
+    steps = 10.0 * np.arange(-2, 3)
+    parts = []
+    for k, (x, y) in enumerate(PLACES_NM):
+        dx, dy = (grid.ravel().repeat(2) for grid in np.meshgrid(steps, steps))
+        part = pd.DataFrame({c.name: np.zeros(50) for c in LOCALIZATION_COLUMNS})
+        parts.append(
+            part.assign(
+                frame=50 * k,
+                x_nm=x + dx + 5.0,
+                y_nm=y + dy + 5.0,
+                sigma_x_nm=10.0 * (k + 1),
+                sigma_y_nm=10.0 * (k + 1),
+                trusted=[True, True] * 25 if k == 0 else [False, k == 1] * 25,
+                reason="",
+            )
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize("colour", ["time", "precision", "trust"])
+def test_colours_of_a_picture_say_time_precision_and_trust(tmp_path, monkeypatch, colour):
+    write_table(three_squares(), tmp_path / "t.parquet", LOCALIZATION_COLUMNS)
+    asked = ("render", tmp_path / "t.parquet", "--out", tmp_path / "a.png", "--kind", "histogram")
+    shown = ("--pixel-nm", 10, "--roi", "0:900,0:900nm", "--colour", colour)
+    assert command(*asked, *shown, monkeypatch=monkeypatch) == 0
+    with Image.open(tmp_path / "a.png") as png:
+        seen = np.asarray(png.convert("RGB"), float) / 255
+    rows, columns = np.nonzero((seen == 0).all(2))  # empty pixels of the image, nothing else
+    top, left = rows.min(), columns.min()
+    scale = (columns.max() + 1 - left) / 900
+    assert (rows.max() + 1 - top) / 900 == pytest.approx(scale, rel=0.01)
+    colours = [np.array(to_rgb(name)) for name in (BLUE, GREY, ORANGE)]
+    for (x, y), expected in zip(PLACES_NM, colours, strict=True):
+        for off in (-20, 0, 20):
+            at = round(top + scale * (y + 5)), round(left + scale * (x + off + 5))
+            assert seen[at] == pytest.approx(expected, abs=0.02)
+        beside = round(top + scale * (y + 5)), round(left + scale * (x + 45))
+        assert (seen[beside] == 0).all()
+    # The bar has the same colours, the larger value above; trusted rows are blue.
+    bar = seen[:, columns.max() + 5 :]
+    blue, orange = (
+        np.nonzero(np.abs(bar - end).max(2) < 0.02)[0].mean() for end in (colours[0], colours[2])
+    )
+    assert (blue < orange) == (colour == "trust")
+    assert abs(blue - orange) > 0.8 * 900 * scale
+
+
+def test_a_picture_names_unit_and_numbers_of_its_colours(tmp_path):
+    counts = np.ones((40, 90))
+    picture = value_picture(
+        *("image", "title", "stated precision (nm, mean)", counts, 20 * counts, 10.0),
+        *((10.0, 30.0), value_map()),
+    )
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        draw_picture(picture, tmp_path / "a.svg")
+    words = re.findall(r">([^<>\n]+)</text>", (tmp_path / "a.svg").read_text(encoding="utf-8"))
+    assert "stated precision (nm, mean)" in words
+    assert {"10.0", "20.0", "30.0"} <= set(words)
+    assert "100 nm" in words  # the scale bar
 
 
 def test_tables_alone_are_drawn_too(tmp_path, rng):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -19,8 +20,11 @@ from conftest import ROOT
 from sureloc.io.exchange.formats import read_localizations
 from sureloc.io.exchange.localizations import Geometry, Reading
 from sureloc.io.exchange.thunderstorm import ThunderstormWriter
+from sureloc.io.tables import write_table
+from sureloc.report.audit import audit_run, write_audit
 from sureloc.report.packing import sigma_nm
 from sureloc.report.page import write_report
+from sureloc.table import LOCALIZATION_COLUMNS
 
 SIDE_PX, FRAMES, ROWS = 32, 12, 3000
 NAME = "</script><script>alert(1)</script>&.ome.tif"
@@ -124,6 +128,7 @@ def phone(browser, report):
         is_mobile=True,
         device_scale_factor=2,
     )
+    watched.session = watched.context.new_cdp_session(watched.page)
     yield watched
     watched.context.close()
     assert watched.wrong == []
@@ -470,16 +475,181 @@ def test_focus_goes_through_the_page_in_order_and_is_seen(page):
     assert set(ring) == {"solid"}
 
 
+def tab_to(page, name: str) -> None:
+    """Press Tab until a control has the focus."""
+    for _ in range(30):
+        if page.evaluate("document.activeElement.id") == name:
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"Tab does not reach {name}")
+
+
+def limits_said(page) -> dict[str, float | None]:
+    """Read the limits that the page writes beside its sliders."""
+    said = {}
+    for name in SLIDERS:
+        text = page.inner_text(f"#{name}-is")
+        said[name.replace("-", "_")] = None if text == "any" else numbers(text)[0]
+    return said
+
+
+SLIDERS = {  # which keys move each, by a tenth of its way and by a step
+    "sigma-below": ("PageDown", "ArrowLeft"),
+    "probability-from": ("PageUp", "ArrowRight"),
+    "photons-from": ("PageUp", "ArrowRight"),
+    "photons-below": ("PageDown", "ArrowLeft"),
+    "frame-from": ("PageUp", "ArrowRight"),
+    "frame-to": ("PageDown", "ArrowLeft"),
+}
+
+
+def test_without_a_mouse_all_sliders_move_and_both_files_are_saved(page, table, tmp_path):
+    for name, (far, step) in SLIDERS.items():
+        tab_to(page, name)
+        rows = shown_rows(page)
+        if not name.startswith("frame"):
+            for _ in range(2):
+                page.keyboard.press(far)
+        for _ in range(2):
+            before = int(page.locator(f"#{name}").input_value())
+            page.keyboard.press(step)
+            moved = int(page.locator(f"#{name}").input_value()) - before
+            assert moved == (1 if step == "ArrowRight" else -1)
+            kept = table[python_filter(table, limits_said(page))]
+            assert shown_rows(page) == len(kept)
+        assert len(kept) < rows
+    tab_to(page, "trusted-only")
+    page.keyboard.press("Space")
+    kept = table[python_filter(table, {**limits_said(page), "trusted_only": True})]
+    assert shown_rows(page) == len(kept) > 50
+    tab_to(page, "save-csv")
+    ids = pd.read_csv(saved(page, tmp_path, lambda: page.keyboard.press("Enter")))["id"]
+    assert (ids == kept.index + 1).all()
+    tab_to(page, "save-png")
+    picture = imread(saved(page, tmp_path, lambda: page.keyboard.press("Enter")))
+    assert np.abs(picture[..., :3] - picture_of(page)).max(2).mean() < 0.01  # but for the bar
+
+
+def test_arrows_move_brightness_and_the_edge_between_two_pictures(page):
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    tab_to(page, "brightness")
+    dark, end = picture_of(page).mean(), page.inner_text("#density-end")
+    for _ in range(12):
+        page.keyboard.press("ArrowRight")
+    # Where drawing is slow, the picture follows when the keys rest.
+    page.locator("#density-end").filter(has_not_text=end).wait_for()
+    page.wait_for_timeout(500)
+    assert picture_of(page).mean() > 1.3 * dark
+    tab_to(page, "save-png")
+    page.keyboard.press("Tab")
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    assert "--split: 47%" in page.locator(".compare").get_attribute("style")
+
+
+# --- Colour vision ------------------------------------------------------------------------------
+
+VISION = ("achromatopsia", "deuteranopia", "protanopia")
+
+
+@pytest.fixture
+def seen_by(desktop, page):
+    """Let the browser show the page as people with another colour vision see it."""
+    session = desktop.context.new_cdp_session(page)
+
+    def see(kind: str) -> None:
+        session.send("Emulation.setEmulatedVisionDeficiency", {"type": kind})
+        settled(page)
+
+    yield see
+    see("none")
+    session.detach()
+
+
+def on_screen(page, left: float, top: float, width: float, height: float) -> np.ndarray:
+    """Give a part of the screen, (rows, columns, 3), 0 to 1."""
+    clip = {"x": left, "y": top, "width": width, "height": height}
+    return imread(BytesIO(page.screenshot(clip=clip)))[..., :3].astype(float)
+
+
+def luminance(pixels: np.ndarray) -> np.ndarray:
+    """Give relative luminance (WCAG 2) of sRGB."""
+    linear = np.where(pixels <= 0.04045, pixels / 12.92, ((pixels + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def contrast(one, other) -> float:
+    """Give the ratio of contrast (WCAG 2) of two luminances."""
+    return float((max(one, other) + 0.05) / (min(one, other) + 0.05))
+
+
+@pytest.mark.parametrize("kind", VISION)
+def test_marks_of_trusted_and_doubted_rows_differ_in_shape(page, table, seen_by, kind):
+    seen_by(kind)
+    row = alone(table, table["trusted"])
+    marks = []
+    for doubt in (0, 1):  # the same spot, so that nothing but the mark is another
+        page.evaluate(
+            """([i, doubt]) => {
+                const { rows, view } = viewer;
+                rows.codes.doubt[i] = doubt;
+                viewer.move({ ...view, x: rows.x[i], y: rows.y[i], scale: 1 });
+            }""",
+            [int(row.name), doubt],
+        )
+        page.mouse.move(2, 2)  # away, so that no box is drawn round what is pointed at
+        box = box_of(page)
+        page.wait_for_timeout(300)  # where drawing is slow, the picture follows a little later
+        place = (box["x"] + box["width"] / 2 - 9, box["y"] + box["height"] / 2 - 9)
+        marks.append(on_screen(page, *np.round(place), 18, 18))
+    if kind == "achromatopsia":
+        assert np.ptp(marks, axis=3).max() < 0.02
+    one, other = (luminance(mark) + 0.05 for mark in marks)
+    differs = np.maximum(one / other, other / one) > 3  # WCAG 2, graphical objects
+    assert differs.sum() > 40
+
+
+@pytest.mark.parametrize("kind", VISION)
+def test_the_map_of_trust_can_be_told_apart(page, seen_by, kind):
+    seen_by(kind)
+    page.get_by_label("Where the result can be trusted").check()
+    split = page.locator(".slider input[type=range]")
+    split.focus()
+    page.keyboard.press("Home")
+    page.mouse.move(2, 2)
+    box = box_of(page, ".compare")
+    shown = on_screen(page, box["x"] + 5, box["y"] + 5, box["width"] / 3, box["height"] / 3)
+    colours, counts = np.unique(shown.reshape(-1, 3), axis=0, return_counts=True)
+    first, second = luminance(colours[np.argsort(counts)[-2:]])
+    assert contrast(first, second) > 3  # WCAG 2, graphical objects
+
+
+@pytest.mark.parametrize("kind", VISION)
+def test_verdicts_differ_by_a_sign_where_colours_look_alike(page, seen_by, kind):
+    seen_by(kind)
+    box = box_of(page, ".verdict strong")
+    signs = []
+    for verdict in ("trust", "care", "refuse"):  # the words stay, and are not looked at
+        page.evaluate(f"document.querySelector('.verdict').className = 'verdict {verdict}'")
+        settled(page)
+        light = luminance(on_screen(page, box["x"], box["y"], 22, box["height"]))
+        signs.append(light < 0.4)  # ink; grounds are lighter
+        assert signs[-1].sum() > 15
+    for k, sign in enumerate(signs):
+        for other in signs[:k]:
+            assert (sign != other).sum() > 20
+
+
 # --- One molecule -------------------------------------------------------------------------------
 
 
-def alone(table: pd.DataFrame) -> pd.Series:
-    """Give the row of the inner field that is farthest from all others."""
+def alone(table: pd.DataFrame, among=True) -> pd.Series:
+    """Give the row of the inner field, and of those asked for, that is farthest from all others."""
     place = table[["x_nm", "y_nm"]].to_numpy()
     inner = ((place > 500) & (place < 100 * SIDE_PX - 600)).all(1)
     far = np.hypot(*(place[:, None] - place[None]).transpose(2, 0, 1))
     np.fill_diagonal(far, np.inf)
-    return table.iloc[int(np.argmax(np.where(inner, far.min(1), 0)))]
+    return table.iloc[int(np.argmax(np.where(inner & among, far.min(1), 0)))]
 
 
 def test_pointing_at_a_molecule_gives_its_numbers(page, table):
@@ -541,12 +711,17 @@ def test_a_spot_lies_where_its_molecule_does(page, table):
 # --- Downloads ----------------------------------------------------------------------------------
 
 
-def downloaded(page, button: str, folder: Path) -> Path:
+def saved(page, folder: Path, deed) -> Path:
+    """Do what downloads a file; give the file."""
     with page.expect_download() as waiting:
-        page.get_by_role("button", name=button).click()
+        deed()
     path = folder / waiting.value.suggested_filename
     waiting.value.save_as(path)
     return path
+
+
+def downloaded(page, button: str, folder: Path) -> Path:
+    return saved(page, folder, page.get_by_role("button", name=button).click)
 
 
 def test_the_table_holds_the_rows_shown_by_thunderstorms_rules(page, table, tmp_path):
@@ -625,9 +800,30 @@ def test_a_phone_shows_all_without_scrolling_sideways(phone):
         assert button.bounding_box()["height"] >= 36
 
 
+def test_fingers_move_a_slider_and_save_the_table(phone, table, tmp_path):
+    page = phone.page
+    box = box_of(page, "#sigma-below")
+    y, right = box["y"] + box["height"] / 2, box["x"] + box["width"] - 8
+    touches(phone, "touchStart", (right, y))
+    for k in range(1, 9):
+        touches(phone, "touchMove", (right - k * box["width"] / 20, y))
+    touches(phone, "touchEnd")
+    settled(page)
+    kept = table[python_filter(table, limits_said(page))]
+    assert 50 < shown_rows(page) == len(kept) < 0.9 * len(table)
+    for name, kind in (("save-csv", ".csv"), ("save-png", ".png")):
+        box = box_of(page, f"#{name}")
+        place = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        path = saved(page, tmp_path, lambda place=place: page.touchscreen.tap(*place))
+        assert path.suffix == kind
+        assert kind != ".csv" or (pd.read_csv(path)["id"] == kept.index + 1).all()
+    box = box_of(page, "#filters [type=reset]")
+    page.touchscreen.tap(box["x"] + 20, box["y"] + box["height"] / 2)
+    assert shown_rows(page) == len(table)
+
+
 def test_fingers_move_zoom_and_choose(phone):
     page = phone.page
-    phone.session = phone.context.new_cdp_session(page)
     box = box_of(page)
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     length, width = bar(page)
@@ -653,3 +849,54 @@ def test_fingers_move_zoom_and_choose(phone):
     page.touchscreen.tap(x, y)
     settled(page)
     assert "photons" in readout(page)
+
+
+# --- The audit ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory) -> Path:
+    """An audit of a table with a long name, whose molecules shine for three frames."""
+    rng = np.random.default_rng(4)
+    row = {column.name: 1.0 for column in LOCALIZATION_COLUMNS}
+    row |= {"sigma_x_nm": 9.0, "sigma_y_nm": 9.0, "cov_xy_nm2": 0.0, "photons": 2000.0}
+    table = pd.DataFrame([row | {"p_exists": 0.99, "trusted": True, "reason": ""}] * 900)
+    place = np.repeat(rng.uniform(0, 9000, (300, 2)), 3, axis=0) + rng.normal(0, 9, (900, 2))
+    table[["x_nm", "y_nm"]] = place
+    table["frame"] = np.arange(900) // 60 * 4 + np.arange(900) % 3
+    table["chi2"] = rng.normal(1.0, 0.1, 900)
+    folder = tmp_path_factory.mktemp("audit")
+    path = folder / f"{'a_long_name_without_a_place_to_break_' * 3}.parquet"
+    write_table(table, path, LOCALIZATION_COLUMNS)
+    write_audit(audit_run(path, camera_pixel_nm=100.0), folder / "out")
+    return folder / "out"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_audits_page_says_its_numbers_at_every_width(browser, audited, width):
+    told = json.loads((audited / "audit.json").read_text(encoding="utf-8"))
+    context = browser.new_context(
+        viewport={"width": width, "height": 844}, is_mobile=width < 500, has_touch=width < 500
+    )
+    page = context.new_page()
+    page.goto((audited / "audit.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.inner_text(".verdict strong >> nth=0") == told["sentence"]
+    measured = [item for item in told["items"] if item["value"] is not None]
+    assert len(measured) >= 2
+    for item in told["items"]:
+        part = page.locator(".verdict", has_text=item["question"])
+        assert item["sentence"] in part.inner_text()
+        box = part.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+    for item, scale in zip(measured, page.locator("svg").all(), strict=True):
+        number = f"{item['value']:.2f}"
+        assert number in item["sentence"]
+        assert scale.get_attribute("aria-label").startswith(number)
+        dot, box = scale.locator("circle").bounding_box(), scale.bounding_box()
+        # The scale goes from 0.5 to 2, in factors, with 10 of 560 left free at each end.
+        share = 10 / 560 + 540 / 560 * np.log(item["value"] / 0.5) / np.log(4)
+        middle = dot["x"] + dot["width"] / 2 - box["x"]
+        assert middle == pytest.approx(share * box["width"], abs=1)
+    context.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
@@ -26,6 +27,7 @@ with warnings.catch_warnings():
     from npe2 import PluginManager
 
 import tifffile
+from matplotlib.colors import to_rgb
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
@@ -34,7 +36,9 @@ from sureloc.io.exchange.localizations import Geometry, Reading
 from sureloc.io.output import new_folder
 from sureloc.viewer.jobs import Stage
 from sureloc.viewer.run_layers import run_layers
+from sureloc.viewer.table_layers import DOUBTED_COLOUR, TRUSTED_COLOUR
 from sureloc.viewer.widgets.brush import NOTHING, BrushWidget
+from sureloc.viewer.widgets.canvas import SELECTED_COLOUR
 from sureloc.viewer.widgets.localize import REGION, WHOLE, LocalizeWidget
 from viewer_results import EMITTERS_PX, PIXEL_NM, SHAPE, SIGMA_NM, spot, write_movie, write_results
 
@@ -305,27 +309,41 @@ def test_a_movie_that_says_no_pixel_size_is_run_with_the_one_it_is_shown_at(
     assert widget.choices().movie == ""
 
 
-def test_the_true_run_from_the_widget(qtbot, viewer, tmp_path):
+def write_noisy_movie(folder):
+    """Write a movie of one emitter a frame that does not say its pixel size, and its camera."""
     rng = np.random.default_rng(3)
     frames = 100.0 + 2 * rng.poisson(3 + np.stack([spot(x, y) for x, y in EMITTERS_PX]))
-    tifffile.imwrite(tmp_path / "m.tif", frames.astype(np.uint16), photometric="minisblack")
-    (tmp_path / "camera.yaml").write_text(
+    tifffile.imwrite(folder / "m.tif", frames.astype(np.uint16), photometric="minisblack")
+    (folder / "camera.yaml").write_text(
         "offset_adu: 100\ngain_adu_per_e: 2.0\nvariance_adu2: 4.0\n", encoding="utf-8"
     )
-    viewer.open(str(tmp_path / "m.tif"), plugin="sureloc")
-    widget = LocalizeWidget(viewer)
-    qtbot.addWidget(widget)
-    widget.camera.setText(str(tmp_path / "camera.yaml"))
+    return folder / "m.tif"
+
+
+def run_truly(qtbot, widget):
+    """Localize the noisy movie with its camera, and wait for the end."""
+    widget.camera.setText(str(Path(widget.choices().movie).with_name("camera.yaml")))
     widget.sigma_px.setText("1.3")
-    assert widget.out.text() == str(tmp_path / "m_sureloc")
     click(widget.start)
     qtbot.waitUntil(widget.start.isEnabled, timeout=500_000)
     assert widget.job.stage is Stage.DONE, widget.message.text()
-    rows = viewer.layers["m_sureloc: localizations"]
+
+
+def assert_emitters_are_found(rows):
+    """Every emitter has a row near it, in nm of the whole movie."""
     for frame, (x, y) in enumerate(EMITTERS_PX):
         here = rows.data[rows.data[:, 0] == frame][:, 1:]
         # About 6 nm of error per axis, at the 100 nm a pixel that nothing contradicts.
         assert np.hypot(*(here - 100 * np.array([y, x])).T).min() < 40
+
+
+def test_the_true_run_from_the_widget(qtbot, viewer, tmp_path):
+    viewer.open(str(write_noisy_movie(tmp_path)), plugin="sureloc")
+    widget = LocalizeWidget(viewer)
+    qtbot.addWidget(widget)
+    assert widget.out.text() == str(tmp_path / "m_sureloc")
+    run_truly(qtbot, widget)
+    assert_emitters_are_found(viewer.layers["m_sureloc: localizations"])
     assert widget.out.text() == str(tmp_path / "m_sureloc_2")  # for a further run
 
 
@@ -501,40 +519,123 @@ def on_canvas(viewer, place):
     return QPoint(round(width / 2 + x), round(height / 2 + y))
 
 
-def test_mouse_on_the_window_draws_a_rectangle_and_selects_a_point(qtbot, window, movie, results):
-    window.open(str(movie), plugin="sureloc")
-    _, localize = window.window.add_plugin_dock_widget("sureloc", "Localize molecules")
-    _, brush = window.window.add_plugin_dock_widget("sureloc", "Brush localizations", tabify=True)
-    qtbot.wait(300)
-    native = window.window._qt_viewer.canvas.native
-    click(localize.draw)
-    low, high = np.array([3.0, 4.0]) * PIXEL_NM, np.array([20.0, 22.0]) * PIXEL_NM
-    QTest.mousePress(native, LEFT, pos=on_canvas(window, low))
+def drag_on_canvas(qtbot, viewer, start, end):
+    """Press the left button at a place of the world, move to another, and let go."""
+    native = viewer.window._qt_viewer.canvas.native
+    start, end = np.asarray(start), np.asarray(end)
+    QTest.mouseMove(native, on_canvas(viewer, start))
+    qtbot.wait(30)
+    QTest.mousePress(native, LEFT, pos=on_canvas(viewer, start))
     for share in (0.3, 0.6, 1.0):
-        QTest.mouseMove(native, on_canvas(window, low + share * (high - low)))
+        QTest.mouseMove(native, on_canvas(viewer, start + share * (end - start)))
         qtbot.wait(30)
-    QTest.mouseRelease(native, LEFT, pos=on_canvas(window, high))
+    QTest.mouseRelease(native, LEFT, pos=on_canvas(viewer, end))
+    qtbot.wait(50)
+
+
+def open_panel(qtbot, viewer, name):
+    _, panel = viewer.window.add_plugin_dock_widget("sureloc", name)
+    qtbot.wait(300)
+    return panel
+
+
+def test_a_rectangle_drawn_in_the_window_is_localized_where_it_lies(qtbot, window, tmp_path):
+    window.open(str(write_noisy_movie(tmp_path)), plugin="sureloc")
+    localize = open_panel(qtbot, window, "Localize molecules")
+    click(localize.draw)
+    low, high = np.array([300.0, 400.0]), np.array([2000.0, 2200.0])
+    drag_on_canvas(qtbot, window, low, high)
     (rectangle,) = window.layers[REGION].data
     # A pixel of the screen is 4 nm here or less.
     assert np.asarray(rectangle).min(axis=0)[-2:] == pytest.approx(low, abs=20.0)
     assert localize.choices().roi == "3:21,4:23"
+    run_truly(qtbot, localize)
+    rows = window.layers["m_sureloc: localizations"]
+    assert_emitters_are_found(rows)
+    mean = window.layers["m_sureloc: posterior mean"]
+    corners = mean.extent.world  # of the part, by the middle of its outermost pixels
+    assert corners[0] == pytest.approx([250, 350], abs=50)
+    assert corners[1] == pytest.approx([2050, 2250], abs=50)
 
-    window.layers[REGION].mode = "pan_zoom"
+
+@pytest.fixture
+def brushed(qtbot, window, movie, results):
+    """A window with a movie, a run on it in its third frame, large circles, and the histograms."""
+    window.open(str(movie), plugin="sureloc")
     for data, settings, kind in run_layers(results):
         window.add_layer(Layer.create(data, settings, kind))
-    rows = window.layers[-1]
-    window.layers.selection.active = rows
-    rows.mode = "select"
+    brush = open_panel(qtbot, window, "Brush localizations")
+    brush.sigmas.setValue(CIRCLE_SIGMAS)
     window.dims.set_current_step(0, 2)
     qtbot.wait(100)
+    return brush
+
+
+CIRCLE_SIGMAS = 6.0
+
+
+def circles(viewer, colour):
+    """Give the smallest box, y and x on the screen in px, round all that has a circle's colour."""
+    picture = viewer.screenshot(canvas_only=True, flash=False)[..., :3] / 255
+    places = np.argwhere(np.abs(picture - np.array(colour[:3])).max(axis=2) < 0.12)
+    assert len(places) > 30
+    return places.min(axis=0), places.max(axis=0) + 1
+
+
+def assert_circle_is_seen(viewer, row, colour):
+    """One circle of a colour is on the screen: that of the row, as large as it is uncertain."""
+    low, high = circles(viewer, colour)
+    rows = viewer.layers[-1]
+    place = on_canvas(viewer, rows.data[row, 1:])
+    assert (low + high) / 2 == pytest.approx((place.y(), place.x()), abs=2)
+    diameter = 2 * CIRCLE_SIGMAS * SIGMA_NM[row] * viewer.scene.camera.zoom
+    # The middle of the line is what has this diameter.
+    assert high - low == pytest.approx(diameter * (1 + rows.border_width[row]), abs=2)
+
+
+def test_circles_are_seen_where_rows_lie_and_a_key_goes_to_the_next(qtbot, window, brushed):
+    assert_circle_is_seen(window, 1, TRUSTED_COLOUR)
+    native = window.window._qt_viewer.canvas.native
+    native.setFocus()
+    QTest.keyClick(native, Qt.Key.Key_Right)
+    qtbot.wait(100)
+    assert window.dims.current_step[0] == 3
+    assert_circle_is_seen(window, 2, DOUBTED_COLOUR)
+
+
+def yellow(canvas):
+    """How many pixels of a histogram show selected rows."""
+    canvas.draw()
+    picture = np.asarray(canvas.buffer_rgba())[..., :3] / 255
+    return int((np.abs(picture - np.array(to_rgb(SELECTED_COLOUR))).max(axis=2) < 0.02).sum())
+
+
+def test_a_box_drawn_in_the_window_lights_the_bars_of_its_rows(qtbot, window, brushed):
+    rows = window.layers[-1]
+    brushed.all_frames.click()
+    window.layers.selection.active = rows
+    rows.mode = "select"
+    qtbot.wait(100)
+    native = window.window._qt_viewer.canvas.native
     QTest.mouseMove(native, on_canvas(window, rows.data[1, 1:]))
     qtbot.wait(30)
     QTest.mouseClick(native, LEFT, pos=on_canvas(window, rows.data[1, 1:]))
     qtbot.wait(50)
     assert set(rows.selected_data) == {1}
-    assert counts(brush.canvases[0]._selected).sum() == 1
-    picture = window.screenshot(canvas_only=True, flash=False)
-    assert picture[..., :3].max() > 100
+    assert [yellow(canvas) for canvas in brushed.canvases] != [0, 0, 0]
+    # The box begins and ends beside circles, and has rows 0 and 2 in it, but not 1.
+    inside = rows.data[[0, 2], 1:]
+    drag_on_canvas(qtbot, window, inside.min(axis=0) - 250, inside.max(axis=0) + 250)
+    assert set(rows.selected_data) == {0, 2}
+    for canvas in brushed.canvases:
+        chosen = np.array([True, False, True])
+        expected = canvas.histogram.share(canvas.quantity.values, chosen)
+        assert counts(canvas._selected).tolist() == expected.tolist()
+        assert yellow(canvas) > 20
+    # A click on an empty place selects nothing, and the bars go dark.
+    QTest.mouseClick(native, LEFT, pos=on_canvas(window, (2300.0, 400.0)))
+    qtbot.wait(50)
+    assert [yellow(canvas) for canvas in brushed.canvases] == [0, 0, 0]
 
 
 def test_run_layers_are_what_napari_wants(viewer, results):

@@ -4,6 +4,7 @@ const SLOW_MS = 45; // a picture that takes longer is first shown stretched, the
 const REST_MS = 120; // without movement before it is drawn anew
 const NEAR_PX = { mouse: 14, pen: 18, touch: 28 };
 const MOST_MARKS = 300;
+const MARK_PX = 6; // half of a mark; smaller ones drown in a bright spot
 const KEY_STEP_PX = 60;
 const KEY_ZOOM = 1.4;
 const MOST_RATIO = 2;
@@ -258,7 +259,7 @@ function isKept(kept, i) {
 function drawMark(context, rows, view, i) {
   const x = xOnScreen(view, rows.x[i]);
   const y = yOnScreen(view, rows.y[i]);
-  const r = 4;
+  const r = MARK_PX;
   context.beginPath();
   if (rows.codes.doubt[i] === 0) {
     lines(context, [x - r, y, x + r, y], [x, y - r, x, y + r]);
