@@ -114,7 +114,7 @@ class Conditioner(nn.Module):
         }[kind]
         self.stem = nn.Conv2d(channels, width, 3, padding=1)
         self.blocks = nn.Sequential(*(ResidualBlock(width, 1 + i % 2) for i in range(blocks)))
-        self.overview = nn.Sequential(*(ResidualBlock(width, 1 + i % 2) for i in range(overview)))
+        self.overview = nn.Sequential(*(ResidualBlock(width) for _ in range(overview)))
         self.head = nn.Conv2d(width, outputs, 1)
         self.radius_px = 1 + sum(2 + i % 2 for i in range(blocks))
 
@@ -214,9 +214,7 @@ class Psi(PsiNetwork):
         self.embedding = NoiseLevelEmbedding(embedding)
         self.stem = nn.Conv2d(_FOLDED, width, 3, padding=1)
         self.blocks = nn.ModuleList(StepBlock(width, embedding, d) for d in dilations)
-        self.overview = nn.ModuleList(
-            StepBlock(width, embedding, 1 + i % 2) for i in range(overview)
-        )
+        self.overview = nn.ModuleList(StepBlock(width, embedding, 1) for _ in range(overview))
         self.head = nn.Conv2d(width, _FOLDED, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
