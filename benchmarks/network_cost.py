@@ -28,7 +28,13 @@ from sureloc.networks.weights import Networks, build_psi, load_weights
 from sureloc.train.recipe import PsiTrainingRecipe
 
 ONE_DRAW = "one draw, weights {}"
-GOALS_MS = {"phi": 8.0, "conditioning": 4.0, ONE_DRAW.format("fast"): 1.0}
+CONDITIONING = "conditioning, weights {}"
+GOALS_MS = {
+    "phi": 8.0,
+    CONDITIONING.format("default"): 4.0,
+    CONDITIONING.format("fast"): 4.0,
+    ONE_DRAW.format("fast"): 1.0,
+}
 GOAL_PARAMETERS = 3_000_000
 SIDE_PX = 20
 DRAWS = 64
@@ -64,9 +70,12 @@ def measure(precision: str) -> dict[str, float]:
 
     seen = phi()
 
-    def condition() -> torch.Tensor:
-        with autocast:
-            return networks.psi.condition(*seen)
+    def conditioning(weights: Networks) -> float:
+        def condition() -> torch.Tensor:
+            with autocast:
+                return weights.psi.condition(*seen)
+
+        return median_ms(condition, 40)
 
     def one_draw(weights: Networks) -> float:
         def draws(count: int) -> object:
@@ -77,11 +86,13 @@ def measure(precision: str) -> dict[str, float]:
         once = median_ms(lambda: draws(0), 40)
         return (median_ms(lambda: draws(DRAWS), 9) - once) / DRAWS
 
+    fast = load_weights("fast")
     return {
         "phi": median_ms(phi, 40),
-        "conditioning": median_ms(condition, 40),
+        CONDITIONING.format("default"): conditioning(networks),
+        CONDITIONING.format("fast"): conditioning(fast),
         ONE_DRAW.format("default"): one_draw(networks),
-        ONE_DRAW.format("fast"): one_draw(load_weights("fast")),
+        ONE_DRAW.format("fast"): one_draw(fast),
         "parameters": sum(
             p.numel() for part in (networks.phi, networks.psi) for p in part.parameters()
         ),
