@@ -21,8 +21,16 @@ from sureloc.io.frame_models import check_sizes_are_free, write_frame_model
 from sureloc.networks.blocks import unfold
 from sureloc.networks.frame_model import FrameModel, example_inputs
 from sureloc.networks.posterior import posterior_images
-from sureloc.networks.weights import DrawsCard, Networks, UNetCard, build_networks, save_weights
+from sureloc.networks.weights import (
+    DrawsCard,
+    Networks,
+    UNetCard,
+    build_networks,
+    load_weights,
+    save_weights,
+)
 from sureloc.seeds import torch_generator
+from sureloc.shipped import describe_weights
 from test_networks import small_networks, stirred
 
 TOLERANCE = 1e-5  # mass per fine pixel; the peak of one emitter is 0.15
@@ -51,13 +59,24 @@ def exported(request, tmp_path_factory, run_python):
     """
     networks = networks_of(overview=request.param)
     folder = tmp_path_factory.mktemp("exported")
-    weights, package = folder / "weights.safetensors", folder / "package.zip"
-    save_weights(networks, weights)
-    command = ("-c", "from sureloc.cli import main; main()", "weights", "export", str(weights))
-    said = run_python(*command, "--out", str(package), timeout_s=1200)
-    assert str(package) in said.stdout
-    assert said.stderr == ""
+    save_weights(networks, folder / "weights.safetensors")
+    package = folder / "package.zip"
+    export(run_python, folder / "weights.safetensors", package)
     return networks, package
+
+
+def export(run_python, weights, out):
+    command = ("-c", "from sureloc.cli import main; main()", "weights", "export", str(weights))
+    said = run_python(*command, "--out", str(out), timeout_s=1200)
+    assert str(out) in said.stdout
+    assert said.stderr == ""
+
+
+def run_graph(graph, inputs):
+    """Mean and draw that onnxruntime gets, and what the file says of itself."""
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    fed = {name: one.numpy() for name, one in zip(NAMES, inputs, strict=True)}
+    return session.run(["mean", "draw"], fed), session.get_modelmeta().custom_metadata_map
 
 
 def inputs_of(frames, shape, seed=1):
@@ -116,19 +135,30 @@ def test_onnxruntime_gets_what_pytorch_gets_at_any_size_and_number(exported):
     networks, path = exported
     model = FrameModel(networks)
     graph = zipfile.ZipFile(path).read("weights.onnx")
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    assert session.get_modelmeta().custom_metadata_map["weights"] == "test"
     odd = model.multiple_px == 1
     for frames, shape in ((1, (32, 32)), (3, (41, 57) if odd else (44, 60)), (2, (8, 72))):
         inputs = inputs_of(frames, shape)
-        fed = {name: one.numpy() for name, one in zip(NAMES, inputs, strict=True)}
-        got = session.run(["mean", "draw"], fed)
+        got, said = run_graph(graph, inputs)
+        assert said["weights"] == "test"
         with torch.inference_mode():
             wanted = model(*inputs)
         for mine, yours in zip(wanted, got, strict=True):
             assert mine.shape == yours.shape == (frames, 1, 4 * shape[0], 4 * shape[1])
             assert float(mine.std()) > 100 * TOLERANCE
             np.testing.assert_allclose(yours, mine.numpy(), rtol=0, atol=TOLERANCE)
+
+
+def test_the_shipped_weights_are_exported_as_they_are(tmp_path, run_python):
+    export(run_python, "fast", tmp_path / "fast.onnx")
+    inputs = inputs_of(2, (24, 28))
+    got, said = run_graph((tmp_path / "fast.onnx").read_bytes(), inputs)
+    shipped = describe_weights("fast")
+    assert (said["weights"], said["fingerprint"]) == ("fast", shipped.fingerprint)
+    with torch.inference_mode():
+        wanted = FrameModel(load_weights("fast"))(*inputs)
+    for mine, yours in zip(wanted, got, strict=True):
+        assert float(mine.std()) > 100 * TOLERANCE
+        np.testing.assert_allclose(yours, mine.numpy(), rtol=0, atol=TOLERANCE)
 
 
 def test_a_graph_for_one_size_is_refused():
