@@ -104,7 +104,8 @@ def histogram(values: Array, bins: int = BINS) -> Histogram:
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     logarithmic = low > 0 and high / low >= _LOG_FROM
     if high <= low:
-        high = low + max(abs(low) * 1e-6, 1e-6)
+        about = max(0.05 * abs(low), 0.05)  # wide enough to be read off an axis
+        low, high = low - about, low + about
     edges = np.geomspace(low, high, bins + 1) if logarithmic else np.linspace(low, high, bins + 1)
     edges[0], edges[-1] = low, high  # rounding must not lose the extremes
     return Histogram(edges, np.histogram(values, edges)[0].astype(np.int64), logarithmic)
