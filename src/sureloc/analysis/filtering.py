@@ -29,6 +29,7 @@ import pandas as pd
 from sureloc.errors import InputError
 
 MOST_CHARACTERS = 2000
+MOST_LEVELS = 150
 Values = npt.NDArray[Any]
 
 _COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
@@ -79,13 +80,13 @@ def rows_that_satisfy(table: pd.DataFrame, expression: str) -> npt.NDArray[np.bo
             column that the table lacks, mixes numbers with truths, or says nothing about rows.
     """
     tree = _parsed(expression)
-    try:
-        with np.errstate(all="ignore"):  # 1 / 0 is infinite and sqrt(-1) NaN, which compare so
-            value = _Walk(expression, table).value(tree)
-    except RecursionError as error:
+    if _is_deep(tree):
         raise InputError(
-            f"The expression {expression[:40]!r}... is nested too deeply; filter in several steps."
-        ) from error
+            f"The expression {expression[:40]!r}... is nested too deeply: {MOST_LEVELS} levels are "
+            "allowed. Filter in several steps."
+        )
+    with np.errstate(all="ignore"):  # 1 / 0 is infinite and sqrt(-1) NaN, which compare so
+        value = _Walk(expression, table).value(tree)
     if _kind(value) != _TRUTH:
         raise InputError(
             f"The expression {expression!r} gives {_kind(value)}, but rows are kept by true or "
@@ -123,6 +124,13 @@ def _parsed(expression: str) -> ast.expr:
             f"The expression {text!r} cannot be read ({getattr(error, 'msg', error)}).{hint} An "
             "example: sigma_x_nm < 20 and p_exists > 0.9"
         ) from error
+
+
+def _is_deep(tree: ast.expr) -> bool:
+    level: list[ast.AST] = [tree]
+    for _ in range(MOST_LEVELS):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    return bool(level)
 
 
 class _Walk:
