@@ -453,7 +453,8 @@ def test_histograms_follow_deleted_points_and_other_layers(brush, viewer, result
     viewer.open(str(results / "localizations.csv"), plugin="sureloc")
     assert brush.layers.count() == 2
     brush.layers.setCurrentIndex(1)
-    assert [canvas.quantity.name for canvas in brush.canvases] == ["precision", "photons"]
+    names = [canvas.quantity.name for canvas in brush.canvases]
+    assert names == ["precision", "photons", "probability to exist"]
     viewer.layers.clear()
     assert brush.canvases == []
     assert brush.count.text() == NOTHING
