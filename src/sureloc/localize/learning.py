@@ -367,8 +367,9 @@ def _settled(history: Sequence[tuple[float, float, float]]) -> bool:
     """Say whether the last rounds changed little, or there were enough."""
     if len(history) < ROUNDS[0]:
         return False
-    latest = np.log(np.array(history[-1 - LATELY :]))
-    return len(history) >= ROUNDS[1] or bool((np.abs(latest[-1] - latest[0]) < CHANGED).all())
+    before, now = np.array(history[-1 - LATELY]), np.array(history[-1])
+    still = np.abs(now - before) <= CHANGED * before
+    return len(history) >= ROUNDS[1] or bool(still.all())
 
 
 def _start(spots: Spots, crop: Crop) -> Array:

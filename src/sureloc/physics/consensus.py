@@ -4,10 +4,10 @@ Draws of one frame differ in count and order. The list is built so that each of 
 as many draws as possible, one emitter: rows start from the draw that agrees best with the others,
 every draw's emitters are assigned to rows (one to one, within a gate), rows move to the mean of
 what they gathered, rows that divide the draws of one emitter among them become one, and what stays
-unassigned in many draws becomes new rows. A row's probability to
-exist is the share of draws in which it gathered an emitter; its intervals are quantiles over them,
-by the rule under which the truth, being one more draw, lies below the k-th of M draws with
-probability k / (M + 1) (Weibull 1939; Hyndman and Fan 1996, type 6).
+unassigned in many draws becomes new rows. A row's probability to exist is the share of draws in
+which it gathered an emitter; its intervals are quantiles over them, by the rule under which the
+truth, being one more draw, lies below the k-th of M draws with probability k / (M + 1) (Weibull
+1939; Hyndman and Fan 1996, type 6).
 
 Neighbouring draws of a chain resemble one another, and M of them tell as much as fewer independent
 ones. How many is estimated for every row, and its intervals are widened as Student's t widens those
@@ -26,6 +26,7 @@ from scipy.spatial import KDTree
 from sureloc.compiled.assignment import assign_draws, missed_points
 
 Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.int64]
 QUANTILES = (0.025, 0.16, 0.84, 0.975)
 SHARED = 0.1  # of the draws of the rarer of two rows: less, and both are the same emitter
 
@@ -59,7 +60,7 @@ def consensus(
     x_px: Array,
     y_px: Array,
     photons: Array,
-    counts: npt.NDArray[np.int64],
+    counts: Index,
     gate_px: float,
     least_probability: float,
     chains: int = 1,
@@ -80,36 +81,48 @@ def consensus(
     typical = int(np.argsort(counts)[draws // 2])
     rows = np.stack([x_px[typical, : counts[typical]], y_px[typical, : counts[typical]]], axis=1)
 
-    def assign(rows: Array) -> npt.NDArray[np.int64]:
+    def assign(rows: Array) -> Index:
         return np.asarray(assign_draws(rows, x_px, y_px, counts, gate_px))
 
     def centred(rows: Array) -> Array:
         return _means(rows, x_px, y_px, assign(rows))
 
+    def joined(rows: Array, assigned: Index) -> tuple[Array, Index]:
+        fewer = _join_doubles(rows, assigned, gate_px)
+        if len(fewer) == len(rows):
+            return rows, assigned
+        fewer = centred(fewer)
+        return fewer, assign(fewer)
+
+    rows = centred(rows)
+    assigned = assign(rows)
     for _ in range(6):
         before = rows
-        rows = _drop_rare(rows, assign(rows), least_probability, draws)
-        rows = centred(_join_doubles(rows, assign(rows), gate_px))
-        missed = _missed(x_px, y_px, assign(rows), counts, gate_px, least_probability)
-        rows = centred(np.concatenate([rows, missed]))
+        kept = _drop_rare(rows, assigned, least_probability, draws)
+        if len(kept) < len(rows):
+            rows, assigned = kept, assign(kept)
+        rows, assigned = joined(rows, assigned)
+        missed = _missed(x_px, y_px, assigned, counts, gate_px, least_probability)
+        if len(missed):
+            rows = np.concatenate([rows, missed])
+            assigned = assign(rows)
+        rows = _means(rows, x_px, y_px, assigned)
         if np.array_equal(before, rows):
             break
-    rows = centred(_join_doubles(rows, assign(rows), gate_px))
-    assigned = assign(rows)
+        assigned = assign(rows)
+    rows, assigned = joined(rows, assigned)
     return _summarise(rows, x_px, y_px, photons, assigned, least_probability, chains)
 
 
-def _gathered(assigned: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+def _gathered(assigned: Index, size: int) -> Index:
     return np.bincount(assigned[assigned >= 0], minlength=size)
 
 
-def _drop_rare(
-    rows: Array, assigned: npt.NDArray[np.int64], least_probability: float, draws: int
-) -> Array:
+def _drop_rare(rows: Array, assigned: Index, least_probability: float, draws: int) -> Array:
     return rows[_gathered(assigned, len(rows)) >= least_probability * draws]
 
 
-def _join_doubles(rows: Array, assigned: npt.NDArray[np.int64], gate_px: float) -> Array:
+def _join_doubles(rows: Array, assigned: Index, gate_px: float) -> Array:
     """Put rows together that are nearer than the gate and share hardly any draw.
 
     They are one emitter, whose draws two rows divided among them.
@@ -136,8 +149,8 @@ def _join_doubles(rows: Array, assigned: npt.NDArray[np.int64], gate_px: float) 
 def _missed(
     x_px: Array,
     y_px: Array,
-    assigned: npt.NDArray[np.int64],
-    counts: npt.NDArray[np.int64],
+    assigned: Index,
+    counts: Index,
     gate_px: float,
     least_probability: float,
 ) -> Array:
@@ -146,7 +159,7 @@ def _missed(
     return np.asarray(found)
 
 
-def _means(rows: Array, x_px: Array, y_px: Array, assigned: npt.NDArray[np.int64]) -> Array:
+def _means(rows: Array, x_px: Array, y_px: Array, assigned: Index) -> Array:
     taken = assigned >= 0
     number = np.maximum(_gathered(assigned, len(rows)), 1)
     mean_x = np.bincount(assigned[taken], x_px[taken], len(rows)) / number
@@ -159,7 +172,7 @@ def _summarise(
     x_px: Array,
     y_px: Array,
     photons: Array,
-    assigned: npt.NDArray[np.int64],
+    assigned: Index,
     least_probability: float,
     chains: int,
 ) -> Consensus:
@@ -205,9 +218,7 @@ def _summarise(
     )
 
 
-def _by_row(
-    values: Array, row: npt.NDArray[np.int64], draw: npt.NDArray[np.int64], shape: tuple[int, int]
-) -> Array:
+def _by_row(values: Array, row: Index, draw: Index, shape: tuple[int, int]) -> Array:
     out = np.zeros(shape)
     out[row, draw] = values
     return out
