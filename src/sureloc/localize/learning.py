@@ -23,7 +23,8 @@ from sureloc.physics.referee import FrameData, PosteriorDraws
 
 Array = npt.NDArray[np.float64]
 DensityMap = Callable[[int, slice, slice], Array]
-Map = Callable[[Callable[[int], FramePosterior], Iterable[int]], Iterable[FramePosterior]]
+Found = tuple[FramePosterior, Evidence]
+Map = Callable[[Callable[[int], Found], Iterable[int]], Iterable[Found]]
 
 KNOT_SPACING_PX = 20.0
 OUTLIER_SHARE = 0.03  # of the photon prior, spread widely: the unexpected stays possible
@@ -275,13 +276,11 @@ def learn_prior(
     starts = [_start(spots, crop) for crop in crops]
     history: list[tuple[float, float, float]] = []
     while not _settled(history):
-        found = list(
-            run(_Round(pieces, beliefs, starts, effort, seed, len(history)), range(len(pieces)))
-        )
+        look = _Round(pieces, beliefs, starts, effort, seed, len(history))
+        found, evidence = zip(*run(look, range(len(pieces))), strict=True)
         starts = [posterior.draws.last for posterior in found]
         refitted, emitters = _refit(found, beliefs, pieces, clear, dim_spots)
         background = _refit_background(found, beliefs.background_e, crops)
-        evidence = [_evidence(*both, beliefs) for both in zip(pieces, found, strict=True)]
         next_width, prior = _gone_on(beliefs, refitted, width, evidence)
         level = float(background.mean())
         prior = replace(prior, photons=prior.photons.down_to(faintest(level, next_width)))
@@ -329,7 +328,7 @@ class _Beliefs:
 
 @dataclass(frozen=True)
 class _Round:
-    """Draws emitter sets of a piece, given its number; a function to be run in several threads."""
+    """Draws emitter sets of a piece, given its number, and asks them; run in several threads."""
 
     pieces: Sequence[_Piece]
     beliefs: _Beliefs
@@ -338,7 +337,7 @@ class _Round:
     seed: int
     turn: int
 
-    def __call__(self, number: int) -> FramePosterior:
+    def __call__(self, number: int) -> Found:
         piece = self.pieces[number]
         crop = piece.crop
         prior = replace(
@@ -350,9 +349,10 @@ class _Round:
         stream = -1 - number - self.turn * len(self.pieces)
         sigma_px = self.beliefs.width.sigma_px
         start = [self.starts[number]]
-        return frame_posterior(
+        posterior = frame_posterior(
             piece.data, prior, sigma_px, start, self.effort, self.seed, stream, 0.5
         )
+        return posterior, _evidence(piece, posterior, self.beliefs)
 
 
 def _clear(spots: Spots, faintest: float) -> tuple[float, float]:
@@ -444,7 +444,9 @@ def _refit(
     )
 
 
-def _refit_background(found: list[FramePosterior], before: Array, crops: Sequence[Crop]) -> Array:
+def _refit_background(
+    found: Sequence[FramePosterior], before: Array, crops: Sequence[Crop]
+) -> Array:
     """Average the crops' backgrounds where there are any; scale the rest alike."""
     total, number = np.zeros_like(before), np.zeros_like(before)
     for posterior, crop in zip(found, crops, strict=True):
