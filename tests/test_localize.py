@@ -14,6 +14,7 @@ from scipy import ndimage, special
 from sureloc.camera import Camera
 from sureloc.compiled.fisher import joint_fisher
 from sureloc.errors import InputError
+from sureloc.localize.doubles import Doubles, Excess
 from sureloc.localize.frames import Effort, frame_posterior
 from sureloc.localize.images import FineBand, ImageSums
 from sureloc.localize.learning import ROUNDS, broad_photons, learned_photons
@@ -318,7 +319,7 @@ def test_frames_to_learn_from_are_spread_over_the_movie():
     assert spread_frames(100, 4) == [12, 37, 62, 87]
 
 
-def test_hard_frames_get_more_draws_than_easy_ones(rng):
+def test_hard_frames_get_more_moves_than_easy_ones(rng):
     shape = (14, 14)
     # Nine emitters 1.2 PSF widths apart: with 12 other seeds all three rounds were needed.
     hard = [(4 + 1.4 * i, 4 + 1.4 * j, 800) for i in range(3) for j in range(3)]
@@ -331,10 +332,39 @@ def test_hard_frames_get_more_draws_than_easy_ones(rng):
         data = FrameData(electrons, np.full(shape, 0.01))
         start = [np.array(emitters, float)]
         posterior = frame_posterior(data, prior, (SIGMA, SIGMA), start, effort, 0, 0, 0.2)
-        drawn[name] = posterior.draws.counts.size
-        assert posterior.draws.x_px.shape[0] == posterior.draws.knots.shape[0] == drawn[name]
-    assert drawn["easy"] == 2 * 20
-    assert drawn["easy"] < drawn["hard"] <= 2**2 * 2 * 20
+        drawn[name] = posterior.draws.tried.sum()
+        for values in (posterior.draws.x_px, posterior.draws.knots, posterior.draws.counts):
+            assert len(values) == 2 * 20
+    # A sweep has 9 or 4 moves besides those that count; the burn-in is 40 of them.
+    assert drawn["easy"] == 2 * (4 + 8) * (40 + 20)
+    assert 2 * (9 + 8) * (40 + 20) < drawn["hard"] <= 2 * (9 + 8) * (40 + 2**2 * 20)
+
+
+def test_chains_go_on_only_round_rows_that_want_more_draws(rng):
+    # A crowd on the left, and on the right an emitter that stands alone.
+    shape = (14, 40)
+    crowd = [(4 + 1.4 * i, 4 + 1.4 * j, 800) for i in range(3) for j in range(3)]
+    alone = (32.0, 6.5, 800)
+    prior = ScenePrior(0.02, PhotonPrior.log_normal(800.0, 0.3), BACKGROUND, 0.5, 2.0)
+    start = [np.array([*crowd, alone], float)]
+    effort = Effort(chains=2, least_effective=40.0)
+    ratios, moves = [], []
+    for frame in range(12):
+        electrons = rng.poisson(image([*crowd, alone], shape) + BACKGROUND).astype(float)
+        data = FrameData(electrons, np.full(shape, 0.01))
+        posterior = frame_posterior(data, prior, (SIGMA, SIGMA), start, effort, 0, frame, 0.2)
+        rows, draws = posterior.rows, posterior.draws
+        (mine,) = np.flatnonzero((rows.x_px > 26) & (rows.p_exists > 0.9))
+        away = np.hypot(draws.x_px - rows.x_px[mine], draws.y_px - rows.y_px[mine])
+        x = draws.x_px[draws.present & (away < SIGMA)]
+        assert len(draws.counts) == 2 * effort.states
+        assert len(x) >= 0.9 * len(draws.counts)
+        ratios.append(x.var(ddof=1) / rows.var_x_px2[mine])
+        moves.append(draws.tried.sum())
+    # The crowd took all rounds in some frames.
+    assert max(moves) == 2 * (10 + 8) * (40 + 2**4 * 3 * 20)
+    # Draws of the lone emitter, which stood still meanwhile, spread as its row says.
+    assert np.mean(ratios) == pytest.approx(1.0, abs=0.25)
 
 
 def test_chains_find_a_clear_emitter_with_which_none_of_them_began(rng):
@@ -610,7 +640,7 @@ def test_rows_in_regions_that_do_not_fit_are_marked_and_keep_older_reasons():
 def test_frames_to_look_at_show_regions_that_are_not_trusted(run):
     _, movie, _, results = run
     variance = CAMERA.read_variance_e2((26, 30))
-    tally = Tally(100.0, len(results), variance, 1.0)
+    tally = Tally(100.0, len(results), variance, 1.0, Doubles(SIGMA * 100.0))
     bad = np.zeros((26, 30), bool)
     bad[:, 15:] = True
     for rows in results:
@@ -688,6 +718,9 @@ def test_regions_are_doubted_where_molecules_are_in_few_draws(rng):
             Trust.REFUSE,
             "saturated or dead pixels; the camera was guessed",
         ),
+        ({"excess": Excess(0.08, 1.4)}, Trust.CARE, "8 rows in 100"),
+        ({"excess": Excess(0.2, 1.2)}, Trust.TRUST, "camera noise and no more"),
+        ({"excess": Excess(0.2, 1.6)}, Trust.REFUSE, "20 rows in 100"),
         ({"mean_chi2": 1.2}, Trust.CARE, "1.20 times"),
         ({"mean_chi2": 3.0}, Trust.REFUSE, "3.00 times"),
         ({"doubts": _doubts(10, 0)}, Trust.CARE, "10 % of the field of view does not fit"),
@@ -703,6 +736,7 @@ def test_the_verdict_says_why(change, trust, words):
         "absent": 0.02,
         "mean_chi2": 1.0,
         "doubts": _doubts(0, 0),
+        "excess": Excess(),
         "density_per_px2": 0.01,
         "warnings": [],
     }
@@ -713,5 +747,5 @@ def test_the_verdict_says_why(change, trust, words):
 
 
 def test_a_run_without_rows_is_judged_too():
-    verdict = judge(0, {}, 0.0, 1.0, _doubts(0, 0), 0.01, [])
+    verdict = judge(0, {}, 0.0, 1.0, _doubts(0, 0), Excess(), 0.01, [])
     assert verdict.trusted_rows == 1.0

@@ -162,6 +162,40 @@ def test_without_data_emitters_crowd_where_the_prior_has_them(moves, monkeypatch
     within_batches((left - left.mean()) * (right - right.mean()), 0.0, 0.1)  # independent
 
 
+@pytest.mark.parametrize(
+    "moves",
+    [
+        ("birth", "death", "block"),
+        ("birth", "death", "split", "merge"),
+        ("birth", "death", "resplit"),
+        ("birth", "death", "redraw"),
+        MOVE_NAMES,
+    ],
+    ids="+".join,
+)
+def test_without_data_chains_that_move_mostly_in_some_pixels_return_the_prior(moves, monkeypatch):
+    use_moves(monkeypatch, *moves)
+    shape, density = (7, 9), 3.0 / 80.0
+    prior = ScenePrior(density, PhotonPrior.log_normal(300.0, 0.4), 50.0, 4.0, margin_px=0.5)
+    data = FrameData(np.full(shape, 60.0), np.full(shape, 4.0), 1.0, np.ones(shape, bool))
+    active = np.zeros(shape, bool)
+    active[:, :4] = True  # x < 3.5
+    target = ChainTarget.of(data, prior, (1.1, 1.1)).only_in(active)
+    draws = target.run(ChainLength(500, 9000, 40), np.random.default_rng(5), max_emitters=MAX)
+    assert ((draws.tried > 0) == np.isin(MOVE_NAMES, moves)).all()
+    left = (draws.present & (draws.x_px < 3.5)).sum(1).astype(float)
+    edge = (draws.present & (draws.x_px < 3.5) & (draws.x_px > 1.5)).sum(1).astype(float)
+    beyond = (draws.present & (draws.x_px > 3.5) & (draws.x_px < 5.5)).sum(1).astype(float)
+    within_batches(left, density * 8 * 4.5, 0.1)
+    within_batches((left - left.mean()) ** 2, density * 8 * 4.5, 0.2)  # Poisson
+    within_batches(edge, density * 8 * 2.0, 0.05)
+    within_batches(beyond, density * 8 * 2.0, 0.2)
+    # Hardly anything happens far from there, and what happens is right too.
+    far = draws.present & (draws.x_px > 6.0)
+    still = (far.sum(1)[1:] == far.sum(1)[:-1]).mean()
+    assert still > 0.5
+
+
 def test_moves_that_count_come_on_top_of_the_others():
     shape = (7, 9)
     prior = ScenePrior(3.0 / 80.0, PhotonPrior.log_normal(300.0, 0.4), 50.0, 4.0)
@@ -269,7 +303,7 @@ def test_truths_rank_uniformly_among_draws():
             FrameData(rng.poisson(omega + variance) - variance, np.full(shape, variance)),
             prior,
             (sigma, sigma),
-            ChainLength(800, kept, 60),
+            ChainLength(6000, kept, 60),  # chains begin with no emitters
             np.random.default_rng([8, tile]),
             max_emitters=12,
         )

@@ -20,6 +20,7 @@ from sureloc.evaluate.unknown import (
     photograph,
     textured,
 )
+from sureloc.localize.doubles import Excess
 from sureloc.localize.frames import Effort
 from sureloc.localize.movie import Options, prepare
 from sureloc.localize.verdict import REGION, UNSURE, WRONG, Trust, judge, region_score
@@ -115,8 +116,10 @@ def test_doubt_grows_with_whatever_speaks_against_a_run():
     none = {REGION: np.zeros((4, 4), bool), UNSURE: np.zeros((4, 4), bool)}
     part = {**none, REGION: np.eye(4, dtype=bool)}
 
-    def doubt(reasons=0, absent=0.0, chi2=1.0, doubts=none, warnings=()):
-        return judge(100, {UNSURE: reasons}, absent, chi2, doubts, 0.01, warnings).doubt
+    def doubt(reasons=0, absent=0.0, chi2=1.0, doubts=none, warnings=(), excess=None):
+        return judge(
+            100, {UNSURE: reasons}, absent, chi2, doubts, excess or Excess(), 0.01, warnings
+        ).doubt
 
     assert doubt() == 0.0
     # At the bound where a measure refuses by itself it adds 1.
@@ -125,8 +128,10 @@ def test_doubt_grows_with_whatever_speaks_against_a_run():
     assert doubt(reasons=30) == pytest.approx(1.0)
     assert doubt(doubts=part) == pytest.approx(0.25 / 0.30)
     assert doubt(absent=0.1) == pytest.approx(0.5)
+    assert doubt(excess=Excess(0.15, 1.3)) == pytest.approx(0.5)
+    assert doubt(excess=Excess(0.3, 1.2)) == pytest.approx(0.0)
     assert doubt(warnings=("a", "b")) == pytest.approx(0.5)
-    refused = judge(100, {}, 0.0, 1.0, none, 0.01, (f"{WRONG}: spots are wide",))
+    refused = judge(100, {}, 0.0, 1.0, none, Excess(), 0.01, (f"{WRONG}: spots are wide",))
     assert refused.trust is Trust.REFUSE
     assert "spots are wide" in refused.sentence
     assert doubt(30, 0.1, 1.6, part, ("a",)) == pytest.approx(1 + 0.5 + 1 + 0.25 / 0.3 + 0.25)

@@ -15,6 +15,10 @@ background  one coefficient of the background moves, by its own Newton step
 redraw      all emitters of a small disc are forgotten and drawn anew, their number included, from
             Gaussians round the best fits with 1, 2, 3, ... emitters, weighted by their evidence
 
+Where only some pixels are `active`, nearly all moves whose centre lies elsewhere are left out: the
+centre (of the disc, of the emitter born or dead, of the one that is split or the two that are
+merged) is the same for a move and its reverse, so detailed balance holds with any choice of pixels.
+
 Coordinates are in camera pixels with pixel centres at integers; counts are photo-electrons.
 """
 
@@ -23,7 +27,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sureloc.compiled.jit import compiled
+from sureloc.compiled.jit import compiled, inner
 from sureloc.compiled.moves import (
     change_count,
     merge,
@@ -34,6 +38,7 @@ from sureloc.compiled.moves import (
 )
 from sureloc.compiled.redraw import redraw
 from sureloc.compiled.scene import (
+    ROAMING,
     Array,
     Frame,
     Model,
@@ -48,7 +53,7 @@ from sureloc.compiled.scene import (
 BLOCK, BIRTH, DEATH, SPLIT, MERGE, RESPLIT, BACKGROUND, REDRAW = range(8)
 
 
-@compiled
+@inner
 def refresh_rate(frame: Frame, model: Model, state: State, work: Scratch) -> None:
     """Compute the expected image anew from the emitters, so that rounding does not add up."""
     rows, columns = state.rate.shape
@@ -71,7 +76,7 @@ def refresh_rate(frame: Frame, model: Model, state: State, work: Scratch) -> Non
         add_emitters(work.new, 1, 1.0, patch, state.rate, work)
 
 
-@compiled
+@inner
 def one_move(
     kind: int, frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
 ) -> bool:
@@ -91,6 +96,27 @@ def one_move(
     if kind == BACKGROUND:
         return move_background(frame, model, state, work, rng)
     return redraw(frame, model, state, work, rng)
+
+
+@inner
+def walk(
+    steps: int,
+    frame: Frame,
+    model: Model,
+    state: State,
+    work: Scratch,
+    tally: npt.NDArray[np.int64],
+    rng: np.random.Generator,
+) -> None:
+    """Make so many moves and count them in `tally`, (8, 2): tried and accepted."""
+    for _ in range(steps):
+        kind = int(np.searchsorted(model.moves, rng.random()))
+        tally[kind, 0] += 1
+        if model.active.size > 0:
+            work.everywhere[0] = rng.random() < ROAMING
+        if one_move(kind, frame, model, state, work, rng):
+            tally[kind, 1] += 1
+    refresh_rate(frame, model, state, work)
 
 
 @compiled
@@ -131,12 +157,8 @@ def run_chain(
     square = np.zeros((rows, columns))
     tally = np.zeros((8, 2), np.int64)
     for sample in range(-1, samples):
-        for _ in range(burn_in if sample < 0 else steps_per_sample):
-            kind = int(np.searchsorted(model.moves, rng.random()))
-            tally[kind, 0] += 1
-            if one_move(kind, frame, model, state, work, rng):
-                tally[kind, 1] += 1
-        refresh_rate(frame, model, state, work)
+        steps = burn_in if sample < 0 else steps_per_sample
+        walk(steps, frame, model, state, work, tally, rng)
         if sample >= 0:
             n = state.number[0]
             emitters[sample, :n] = state.emitters[:n]

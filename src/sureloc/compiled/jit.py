@@ -21,16 +21,41 @@ def _fingerprint() -> str:
     return digest.hexdigest()[:12]
 
 
-def compiled(function: F) -> F:
-    """Compile `function` with Numba: cached on disk, without the GIL, IEEE NaN and infinities.
-
-    Sums may be reordered (that is what lets the compiler use vector instructions), which changes
-    results in the last digit only, and always in the same way on one machine.
-    """
+def _named(function: F) -> F:
     # Numba looks only at a function's own file to tell whether its cached code is stale, not at
     # the files of the functions it calls; a name that holds all sources' hash does.
     function.__qualname__ = f"{function.__qualname__}_{_fingerprint()}"
-    decorator = numba.njit(
-        cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz", "arcp"}
-    )
-    return cast(F, decorator(function))
+    return function
+
+
+# Sums may be reordered, which is what lets the compiler use vector instructions.
+_OPTIONS: dict[str, Any] = {
+    "cache": True,
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"reassoc", "contract", "nsz", "arcp"},
+}
+_WITHOUT_COUNTING: dict[str, Any] = {**_OPTIONS, "_nrt": False}
+
+
+def compiled(function: F) -> F:
+    """Compile `function` with Numba: cached on disk, without the GIL, IEEE NaN and infinities.
+
+    Sums may be reordered, which changes results in the last digit only, and always in the same way
+    on one machine.
+    """
+    return cast(F, numba.njit(**_OPTIONS)(_named(function)))
+
+
+def inner(function: F) -> F:
+    """Compile `function` likewise, into the compiled functions that call it.
+
+    It cannot make arrays. For that, Numba counts no references to those that it is given, which
+    takes longer than the arithmetic of a small patch.
+    """
+    return cast(F, numba.njit(**_WITHOUT_COUNTING, forceinline=True)(_named(function)))
+
+
+def spliced(function: F) -> F:
+    """Put the statements of `function` where an `inner` one calls it: it may give a view."""
+    return cast(F, numba.njit(**_WITHOUT_COUNTING, inline="always")(_named(function)))

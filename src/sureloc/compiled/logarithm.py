@@ -14,7 +14,7 @@ import numba
 from llvmlite import ir
 from numba import extending
 
-from sureloc.compiled.jit import compiled
+from sureloc.compiled.jit import inner
 
 LN_2 = 0.6931471805599453
 ROOT_OF_2 = 1.4142135623730951
@@ -58,7 +58,7 @@ _exponent_and_mantissa: Any = (
 )
 
 
-@compiled
+@inner
 def quick_log(x: float) -> float:
     """Give ln x of a positive normal number, within 3e-16 of 1 + |ln x|; others give nonsense."""
     exponent, mantissa = _exponent_and_mantissa(x)

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from sureloc.compiled.jit import compiled
+from sureloc.compiled.jit import inner
 from sureloc.compiled.scene import (
     DATA_DRIVEN_BIRTHS,
     GUIDED_BIRTHS,
@@ -24,6 +24,7 @@ from sureloc.compiled.scene import (
     Scratch,
     State,
     add_emitters,
+    centred_here,
     copy_patch,
     draw_log_density,
     draw_photons,
@@ -37,13 +38,36 @@ from sureloc.compiled.scene import (
     log_likelihood_change,
     log_photon_prior,
     patch_bounds,
+    patch_round,
     row_of,
     solve_lower,
     solve_upper,
 )
 
 
-@compiled
+@inner
+def replace(
+    old: Array,
+    m_old: int,
+    new: Array,
+    m_new: int,
+    frame: Frame,
+    model: Model,
+    state: State,
+    work: Scratch,
+) -> tuple[float, tuple[int, int, int, int]]:
+    """Fill work.rate with `old` emitters exchanged for `new`; give the likelihood change."""
+    rows, columns = state.rate.shape
+    patch = patch_round(old, m_old, new, m_new, model.reach, rows, columns)
+    copy_patch(patch, state.rate, work.rate)
+    fill_shapes(old, m_old, patch, model, work)
+    add_emitters(old, m_old, -1.0, patch, work.rate, work)
+    fill_shapes(new, m_new, patch, model, work)
+    add_emitters(new, m_new, 1.0, patch, work.rate, work)
+    return log_likelihood_change(frame, patch, state.rate, work.rate), patch
+
+
+@inner
 def draw_damping(rng: np.random.Generator) -> float:
     """Draw how much of a Newton step a proposal takes.
 
@@ -54,7 +78,7 @@ def draw_damping(rng: np.random.Generator) -> float:
     return 1.0 if u < 0.8 else (0.3 if u < 0.92 else 0.03)
 
 
-@compiled
+@inner
 def move_block(
     frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
 ) -> bool:
@@ -80,24 +104,22 @@ def move_block(
     distance = radius * math.sqrt(rng.random())
     x = state.emitters[seed, 0] + distance * math.cos(angle)
     y = state.emitters[seed, 1] + distance * math.sin(angle)
+    if not centred_here(x, y, model, work):
+        return False
     m = find_block(x, y, radius, state, work)
     if m == 0 or m > MAX_BLOCK:
         return False
     size = 3 * m
     rows, columns = state.rate.shape
-    low_x, high_x, low_y, high_y = x - radius, x + radius, y - radius, y + radius
-    patch = patch_bounds(low_x, high_x, low_y, high_y, model.reach, rows, columns)
-    reach = min(NEAR_SIGMAS * sigma, model.reach)
-    near = patch_bounds(low_x, high_x, low_y, high_y, reach, rows, columns)
     for j in range(m):
         for a in range(3):
             work.old[j, a] = state.emitters[work.members[j], a]
-    fill_shapes(work.old, m, patch, model, work)
-    fill_quadratic(work.old, m, patch, near, frame, state.rate, model, work)
+    reach = min(NEAR_SIGMAS * sigma, model.reach)
+    near = patch_round(work.old, m, work.old, m, reach, rows, columns)
+    fill_shapes(work.old, m, near, model, work)
+    fill_quadratic(work.old, m, near, frame, state.rate, model, work)
     if not factorize(work.fisher, size):
         return False
-    copy_patch(patch, state.rate, work.rate)
-    add_emitters(work.old, m, -1.0, patch, work.rate, work)
 
     spread = math.sqrt(2.0 * damping - damping * damping)
     solve_lower(work.fisher, size, work.gradient, work.step)
@@ -118,14 +140,14 @@ def move_block(
         log_ratio += log_emitter_prior(work.new[j], model) - log_emitter_prior(work.old[j], model)
     if log_ratio == -np.inf:
         return False
-    fill_shapes(work.new, m, patch, model, work)
-    add_emitters(work.new, m, 1.0, patch, work.rate, work)
-    change = log_likelihood_change(frame, patch, state.rate, work.rate)
+    change, patch = replace(work.old, m, work.new, m, frame, model, state, work)
     if change == -np.inf:
         return False
     log_ratio += change
 
-    fill_quadratic(work.new, m, patch, near, frame, work.rate, model, work)
+    near = patch_round(work.new, m, work.new, m, reach, rows, columns)
+    fill_shapes(work.new, m, near, model, work)
+    fill_quadratic(work.new, m, near, frame, work.rate, model, work)
     if not factorize(work.fisher, size):
         return False
     solve_lower(work.fisher, size, work.gradient, work.step)
@@ -145,7 +167,7 @@ def move_block(
     return True
 
 
-@compiled
+@inner
 def guide_density(x: float, y: float, model: Model) -> float:
     """Give the density of birth positions at (x, y), per px^2."""
     area = (model.x_high - model.x_low) * (model.y_high - model.y_low)
@@ -160,7 +182,7 @@ def guide_density(x: float, y: float, model: Model) -> float:
     return (1.0 - GUIDED_BIRTHS) * flat + GUIDED_BIRTHS * guided
 
 
-@compiled
+@inner
 def draw_position(model: Model, rng: np.random.Generator) -> tuple[float, float]:
     """Draw a birth position from the mixture whose density `guide_density` gives."""
     if model.guide.size == 0 or rng.random() >= GUIDED_BIRTHS:
@@ -178,7 +200,7 @@ def draw_position(model: Model, rng: np.random.Generator) -> tuple[float, float]
     )
 
 
-@compiled
+@inner
 def residual_photons(
     patch: tuple[int, int, int, int], frame: Frame, rate: Array, work: Scratch
 ) -> tuple[float, float]:
@@ -200,7 +222,7 @@ def residual_photons(
     return score / information, math.sqrt(sd * sd + max(score / information, 0.0))
 
 
-@compiled
+@inner
 def birth_log_density(photons: float, best: float, sd: float, model: Model) -> float:
     """Give ln q(N) of a birth: a mixture of the prior and a Gaussian round the residual's best."""
     from_prior = draw_log_density(photons, model)
@@ -213,7 +235,7 @@ def birth_log_density(photons: float, best: float, sd: float, model: Model) -> f
     )
 
 
-@compiled
+@inner
 def change_count(
     birth: bool, frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
 ) -> bool:
@@ -232,6 +254,8 @@ def change_count(
             return False
         chosen = int(rng.random() * n)
         x, y = state.emitters[chosen, 0], state.emitters[chosen, 1]
+    if not centred_here(x, y, model, work):
+        return False
     patch = patch_bounds(x, x, y, y, model.reach, rows, columns)
     work.new[0, 0] = x
     work.new[0, 1] = y
@@ -274,7 +298,7 @@ def change_count(
     return True
 
 
-@compiled
+@inner
 def neighbours(x: float, y: float, skip: int, also: int, state: State, radius: float) -> int:
     """Count emitters within radius of (x, y), without the two numbered `skip` and `also`."""
     found = 0
@@ -287,7 +311,7 @@ def neighbours(x: float, y: float, skip: int, also: int, state: State, radius: f
     return found
 
 
-@compiled
+@inner
 def pick_neighbour(
     chosen: int, state: State, radius: float, rng: np.random.Generator
 ) -> tuple[int, int]:
@@ -308,7 +332,7 @@ def pick_neighbour(
     return -1, found
 
 
-@compiled
+@inner
 def offset_log_density(dx: float, dy: float, share: float, sd: float) -> float:
     """Give the log-density of a split's offset (Gaussian) and photon share (Beta(2, 2))."""
     return (
@@ -318,14 +342,14 @@ def offset_log_density(dx: float, dy: float, share: float, sd: float) -> float:
     )
 
 
-@compiled
+@inner
 def draw_share(rng: np.random.Generator) -> float:
     """Draw from Beta(2, 2): the median of three uniform numbers."""
     a, b, c = rng.random(), rng.random(), rng.random()
     return max(min(a, b), min(max(a, b), c))
 
 
-@compiled
+@inner
 def split_into(one: Array, dx: float, dy: float, share: float, pair: Array) -> None:
     """Fill two emitters with the flux and centroid of `one`, `(dx, dy)` apart."""
     pair[0, 0] = one[0] + (1.0 - share) * dx
@@ -336,7 +360,7 @@ def split_into(one: Array, dx: float, dy: float, share: float, pair: Array) -> N
     pair[1, 2] = (1.0 - share) * one[2]
 
 
-@compiled
+@inner
 def merge_into(pair: Array, one: Array) -> float:
     """Fill `one` with the flux and centroid of two emitters; give the first one's share."""
     total = pair[0, 2] + pair[1, 2]
@@ -347,33 +371,7 @@ def merge_into(pair: Array, one: Array) -> float:
     return float(share)
 
 
-@compiled
-def replace(
-    old: Array,
-    m_old: int,
-    new: Array,
-    m_new: int,
-    frame: Frame,
-    model: Model,
-    state: State,
-    work: Scratch,
-) -> tuple[float, tuple[int, int, int, int]]:
-    """Fill work.rate with `old` emitters exchanged for `new`; give the likelihood change."""
-    x_low = min(old[:m_old, 0].min(), new[:m_new, 0].min())
-    x_high = max(old[:m_old, 0].max(), new[:m_new, 0].max())
-    y_low = min(old[:m_old, 1].min(), new[:m_new, 1].min())
-    y_high = max(old[:m_old, 1].max(), new[:m_new, 1].max())
-    rows, columns = state.rate.shape
-    patch = patch_bounds(x_low, x_high, y_low, y_high, model.reach, rows, columns)
-    copy_patch(patch, state.rate, work.rate)
-    fill_shapes(old, m_old, patch, model, work)
-    add_emitters(old, m_old, -1.0, patch, work.rate, work)
-    fill_shapes(new, m_new, patch, model, work)
-    add_emitters(new, m_new, 1.0, patch, work.rate, work)
-    return log_likelihood_change(frame, patch, state.rate, work.rate), patch
-
-
-@compiled
+@inner
 def split_log_ratio(
     one: Array,
     pair: Array,
@@ -403,7 +401,7 @@ def split_log_ratio(
     return log_prior + log_merge - log_split + math.log(one[2])
 
 
-@compiled
+@inner
 def split(
     frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
 ) -> bool:
@@ -416,6 +414,8 @@ def split(
     chosen = int(rng.random() * n)
     dx, dy, share = sd * rng.normal(), sd * rng.normal(), draw_share(rng)
     if dx * dx + dy * dy >= radius * radius:
+        return False
+    if not centred_here(state.emitters[chosen, 0], state.emitters[chosen, 1], model, work):
         return False
     for a in range(3):
         work.old[0, a] = state.emitters[chosen, a]
@@ -442,7 +442,7 @@ def split(
     return True
 
 
-@compiled
+@inner
 def merge(
     frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
 ) -> bool:
@@ -461,6 +461,8 @@ def merge(
         work.old[1, a] = state.emitters[second, a]
     near_second = neighbours(work.old[1, 0], work.old[1, 1], second, second, state, radius)
     share = merge_into(work.old, work.new[0])
+    if not centred_here(work.new[0, 0], work.new[0, 1], model, work):
+        return False
     if log_photon_prior(work.new[0, 2], model) == -np.inf:
         return False
     dx = work.old[0, 0] - work.old[1, 0]
@@ -480,7 +482,7 @@ def merge(
     return True
 
 
-@compiled
+@inner
 def resplit(
     frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
 ) -> bool:
@@ -502,6 +504,8 @@ def resplit(
         work.old[1, a] = state.emitters[second, a]
     near_second = neighbours(work.old[1, 0], work.old[1, 1], second, second, state, radius)
     share = merge_into(work.old, work.new[2])
+    if not centred_here(work.new[2, 0], work.new[2, 1], model, work):
+        return False
     dx, dy = work.old[0, 0] - work.old[1, 0], work.old[0, 1] - work.old[1, 1]
     log_backward = offset_log_density(dx, dy, share, sd)
     before = 1.0 / near_first + 1.0 / near_second
@@ -529,7 +533,7 @@ def resplit(
     return True
 
 
-@compiled
+@inner
 def support(weights: Array) -> tuple[int, int]:
     """Give the first place and the number of places up to the last where weights are not 0."""
     first, last = 0, weights.size - 1
@@ -540,7 +544,7 @@ def support(weights: Array) -> tuple[int, int]:
     return first, last - first + 1
 
 
-@compiled
+@inner
 def knot_quadratic(
     i: int,
     k: int,
@@ -567,7 +571,7 @@ def knot_quadratic(
     return gradient, information
 
 
-@compiled
+@inner
 def move_background(
     frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
 ) -> bool:
@@ -579,6 +583,10 @@ def move_background(
     first_row, rows = support(model.basis_y[i])
     first_column, columns = support(model.basis_x[k])
     patch = (first_row, rows, first_column, columns)
+    x = first_column + rng.random() * columns - 0.5
+    y = first_row + rng.random() * rows - 0.5
+    if not centred_here(x, y, model, work):
+        return False
     old = state.knots[i, k]
     gradient, information = knot_quadratic(i, k, patch, frame, model, old, state.rate)
     noise = rng.normal()

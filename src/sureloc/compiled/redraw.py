@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from sureloc.compiled.jit import compiled
+from sureloc.compiled.jit import inner
 from sureloc.compiled.scene import (
     MAX_BLOCK,
     MAX_REDRAW,
@@ -27,6 +27,7 @@ from sureloc.compiled.scene import (
     State,
     add_emitters,
     axis_shape,
+    centred_here,
     copy_patch,
     factorize,
     fill_quadratic,
@@ -50,7 +51,7 @@ LEAST_WEIGHT = 0.02  # share of proposals spread evenly over the counts
 HOPELESS = 4.0  # a fit whose log-evidence is this far below the best ends the search
 
 
-@compiled
+@inner
 def best_residual(
     x: float,
     y: float,
@@ -110,7 +111,7 @@ def best_residual(
     out[2] = max(out[2], low, 0.3 * model.photons_mean)
 
 
-@compiled
+@inner
 def prepare(
     emitters: Array,
     m: int,
@@ -123,14 +124,14 @@ def prepare(
     copy_patch(patch, work.base, work.rate)
     fill_shapes(emitters, m, patch, model, work)
     add_emitters(emitters, m, 1.0, patch, work.rate, work)
-    fill_quadratic(emitters, m, patch, patch, frame, work.rate, model, work)
+    fill_quadratic(emitters, m, patch, frame, work.rate, model, work)
     precision = 1.0 / model.photons_sd**2
     for j in range(m):
         work.gradient[3 * j + 2] += (model.photons_mean - emitters[j, 2]) * precision
         work.fisher[3 * j + 2, 3 * j + 2] += precision
 
 
-@compiled
+@inner
 def polish(
     fit: Array,
     m: int,
@@ -169,7 +170,7 @@ def polish(
     return True
 
 
-@compiled
+@inner
 def find_fits(
     x: float,
     y: float,
@@ -212,10 +213,12 @@ def find_fits(
     return MAX_REDRAW
 
 
-@compiled
+@inner
 def weigh_fits(found: int, work: Scratch) -> None:
     """Turn work.evidence into the probabilities of 1, 2, ... `found` emitters."""
-    best = work.evidence[:found].max()
+    best = -np.inf
+    for k in range(found):
+        best = max(best, work.evidence[k])
     total = 0.0
     for k in range(found):
         work.evidence[k] = math.exp(work.evidence[k] - best)
@@ -224,13 +227,15 @@ def weigh_fits(found: int, work: Scratch) -> None:
         work.evidence[k] = (1.0 - LEAST_WEIGHT) * work.evidence[k] / total + LEAST_WEIGHT / found
 
 
-@compiled
+@inner
 def set_log_density(emitters: Array, m: int, work: Scratch) -> float:
     """Give ln of the proposal's density of a set of m emitters, weight of its count included."""
     size = 3 * m
     factor = work.factors[m - 1]
-    order = np.arange(m)
-    direction = np.zeros(m, np.int64)
+    order, direction = work.order, work.direction
+    for j in range(m):
+        order[j] = j
+        direction[j] = 0
     best = -np.inf
     total = 0.0
     # Heap's algorithm walks through all orders, one exchange at a time.
@@ -269,7 +274,7 @@ def set_log_density(emitters: Array, m: int, work: Scratch) -> float:
     )
 
 
-@compiled
+@inner
 def redraw(
     frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
 ) -> bool:
@@ -288,6 +293,8 @@ def redraw(
     distance = radius * math.sqrt(rng.random())
     x = state.emitters[seed, 0] + distance * math.cos(angle)
     y = state.emitters[seed, 1] + distance * math.sin(angle)
+    if not centred_here(x, y, model, work):
+        return False
     m = find_block(x, y, radius, state, work)
     if m == 0 or m > min(MAX_REDRAW, MAX_BLOCK):
         return False

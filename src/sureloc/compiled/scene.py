@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from sureloc.compiled.jit import compiled
+from sureloc.compiled.jit import compiled, inner, spliced
 from sureloc.compiled.logarithm import quick_log
 
 Array = npt.NDArray[np.float64]
@@ -23,9 +23,10 @@ MAX_REDRAW = 4  # most emitters that a redraw considers in its disc
 SEARCH_STEPS = 4  # a redraw looks for the next emitter on a grid of radius / SEARCH_STEPS
 SEARCH_SIDE = 2 * SEARCH_STEPS + 1
 SPLIT_SIGMAS = 0.8  # standard deviation of a split's offset, in PSF widths, per axis
-NEAR_SIGMAS = 2.5  # a block's proposal looks this far beyond its disc; the target looks farther
+NEAR_SIGMAS = 2.5  # a block's proposal looks this far beyond its emitters; the target looks farther
 PAIR_SIGMAS = 2.5  # emitters closer than this, in PSF widths, may merge
 DATA_DRIVEN_BIRTHS = 0.5  # share of births whose photons come from the residual
+ROAMING = 0.02  # share of moves that may be centred anywhere, where others are not
 GUIDED_BIRTHS = 0.7  # share of births whose position comes from the proposal map
 
 TABLE_REACH = 8.5  # standard deviations; 1e-17 lies beyond
@@ -68,6 +69,8 @@ class Model(NamedTuple):
     map: ln of the density at a place over `density`, on `map_scale` cells per px like the guide;
     empty where emitters are spread evenly.
     moves: cumulative probabilities of the eight kinds of move.
+    active: pixels in which moves are centred, all but `ROAMING` of them; empty where they are
+    everywhere.
     """
 
     sigma_x: float
@@ -95,6 +98,7 @@ class Model(NamedTuple):
     map: Array
     map_scale: int
     moves: Array
+    active: npt.NDArray[np.bool_]
 
 
 class State(NamedTuple):
@@ -132,6 +136,9 @@ class Scratch(NamedTuple):
     row_weight: Array
     row_score: Array
     pairs: Array
+    order: npt.NDArray[np.int64]
+    direction: npt.NDArray[np.int64]
+    everywhere: npt.NDArray[np.bool_]
 
 
 @compiled
@@ -163,10 +170,13 @@ def make_scratch(rows: int, columns: int) -> Scratch:
         np.empty(side),
         np.empty(side),
         np.empty((2 * MAX_BLOCK * (MAX_BLOCK + 1), side)),
+        np.empty(MAX_REDRAW, np.int64),
+        np.empty(MAX_REDRAW, np.int64),
+        np.ones(1, np.bool_),
     )
 
 
-@compiled
+@inner
 def normal_at(z: float) -> tuple[float, float]:
     """Give the standard normal distribution function and density at z, within 3e-11.
 
@@ -196,7 +206,7 @@ def normal_at(z: float) -> tuple[float, float]:
     )
 
 
-@compiled
+@inner
 def axis_shape(
     position: float, sigma: float, first: int, size: int, shape: Array, slope: Array
 ) -> None:
@@ -211,7 +221,7 @@ def axis_shape(
         lower_density = upper_density
 
 
-@compiled
+@inner
 def log_photon_prior(photons: float, model: Model) -> float:
     """Give ln p(N), the density by N itself (not by ln N); -inf outside the table."""
     if photons <= 0.0:
@@ -226,7 +236,7 @@ def log_photon_prior(photons: float, model: Model) -> float:
     return float(log_density - log_photons)
 
 
-@compiled
+@inner
 def log_emitter_prior(emitter: Array, model: Model) -> float:
     """Give ln of an emitter's (x, y, N) prior, over the density: its place's and its photons'."""
     of_place = 0.0
@@ -238,7 +248,7 @@ def log_emitter_prior(emitter: Array, model: Model) -> float:
     return float(of_place + log_photon_prior(emitter[2], model))
 
 
-@compiled
+@inner
 def draw_photons(model: Model, rng: np.random.Generator) -> float:
     """Draw N from the table by inverting its distribution function (linear inside a cell).
 
@@ -253,7 +263,7 @@ def draw_photons(model: Model, rng: np.random.Generator) -> float:
     return math.exp(model.log_photons_low + (right - 1 + part) * model.log_photons_step)
 
 
-@compiled
+@inner
 def draw_log_density(photons: float, model: Model) -> float:
     """Give the log-density, by N, of what `draw_photons` draws."""
     if photons <= 0.0:
@@ -269,7 +279,7 @@ def draw_log_density(photons: float, model: Model) -> float:
     return math.log(share / model.log_photons_step) - log_photons
 
 
-@compiled
+@inner
 def patch_bounds(
     x_low: float, x_high: float, y_low: float, y_high: float, reach: float, rows: int, columns: int
 ) -> tuple[int, int, int, int]:
@@ -286,7 +296,21 @@ def patch_bounds(
     )
 
 
-@compiled
+@inner
+def patch_round(
+    some: Array, m: int, others: Array, m_others: int, reach: float, rows: int, columns: int
+) -> tuple[int, int, int, int]:
+    """Give the patch of the pixels within reach of some emitters and some others."""
+    x_low, x_high = some[0, 0], some[0, 0]
+    y_low, y_high = some[0, 1], some[0, 1]
+    for j in range(m + m_others):
+        x, y = (some[j, 0], some[j, 1]) if j < m else (others[j - m, 0], others[j - m, 1])
+        x_low, x_high = min(x_low, x), max(x_high, x)
+        y_low, y_high = min(y_low, y), max(y_high, y)
+    return patch_bounds(x_low, x_high, y_low, y_high, reach, rows, columns)
+
+
+@inner
 def fill_shapes(
     emitters: Array, m: int, patch: tuple[int, int, int, int], model: Model, work: Scratch
 ) -> None:
@@ -300,7 +324,7 @@ def fill_shapes(
         )
 
 
-@compiled
+@spliced
 def row_of(image: Array, patch: tuple[int, int, int, int], row: int) -> Array:
     """Give one row of a patch, counted from the patch's first, as a view.
 
@@ -310,7 +334,7 @@ def row_of(image: Array, patch: tuple[int, int, int, int], row: int) -> Array:
     return image[patch[0] + row, patch[2] : patch[2] + patch[3]]
 
 
-@compiled
+@inner
 def add_emitters(
     emitters: Array,
     m: int,
@@ -329,7 +353,7 @@ def add_emitters(
                 row[c] += amplitude * shape[c]
 
 
-@compiled
+@inner
 def copy_patch(patch: tuple[int, int, int, int], source: Array, target: Array) -> None:
     """Copy the pixels of a patch, given as first row, rows, first column, columns."""
     for r in range(patch[1]):
@@ -338,7 +362,7 @@ def copy_patch(patch: tuple[int, int, int, int], source: Array, target: Array) -
             there[c] = here[c]
 
 
-@compiled
+@inner
 def log_likelihood_change(
     frame: Frame, patch: tuple[int, int, int, int], old: Array, new: Array
 ) -> float:
@@ -355,12 +379,11 @@ def log_likelihood_change(
     return change if impossible == 0.0 else -np.inf
 
 
-@compiled
+@inner
 def fill_quadratic(
     emitters: Array,
     m: int,
     patch: tuple[int, int, int, int],
-    near: tuple[int, int, int, int],
     frame: Frame,
     rate: Array,
     model: Model,
@@ -368,14 +391,12 @@ def fill_quadratic(
 ) -> None:
     """Fill gradient and Fisher matrix of the log-likelihood by the m emitters' (x, y, N).
 
-    Shapes are those of `patch`; of its pixels those of `near`, which lies inside, are summed.
+    The pixels of the patch, on which shapes are filled, are summed.
 
     An emitter's image is a product of shapes along x and y, so are the derivatives: each row's
     pixels are summed over x for every pair of shape and slope, and the sums serve all elements.
     """
-    size, columns = 3 * m, near[3]
-    top, left = near[0] - patch[0], near[2] - patch[2]
-    across = slice(left, left + columns)
+    size, columns = 3 * m, patch[3]
     photon_precision = 1.0 / (2.0 * model.photons_sd) ** 2
     for a in range(size):
         work.gradient[a] = 0.0
@@ -384,9 +405,9 @@ def fill_quadratic(
         work.fisher[a, a] = photon_precision if a % 3 == 2 else POSITION_PRECISION
     pair = 0
     for j in range(m):
-        shape_first, slope_first = work.shape_x[j, across], work.slope_x[j, across]
+        shape_first, slope_first = work.shape_x[j], work.slope_x[j]
         for k in range(j + 1):
-            shape_second, slope_second = work.shape_x[k, across], work.slope_x[k, across]
+            shape_second, slope_second = work.shape_x[k], work.slope_x[k]
             shapes, slope_one = work.pairs[pair], work.pairs[pair + 1]
             slope_other, slopes = work.pairs[pair + 2], work.pairs[pair + 3]
             for c in range(columns):
@@ -396,17 +417,17 @@ def fill_quadratic(
                 slopes[c] = slope_first[c] * slope_second[c]
             pair += 4
     row_weight, row_score = work.row_weight, work.row_score
-    for r in range(near[1]):
-        weight, counts = row_of(frame.weight, near, r), row_of(frame.counts, near, r)
-        here = row_of(rate, near, r)
+    for r in range(patch[1]):
+        weight, counts = row_of(frame.weight, patch, r), row_of(frame.counts, patch, r)
+        here = row_of(rate, patch, r)
         for c in range(columns):
             row_weight[c] = weight[c] / here[c]
             row_score[c] = row_weight[c] * (counts[c] - here[c])
         pair = 0
         for j in range(m):
             n_j = emitters[j, 2]
-            shape_j, slope_j = work.shape_y[j, top + r], work.slope_y[j, top + r]
-            shape_x, slope_x = work.shape_x[j, across], work.slope_x[j, across]
+            shape_j, slope_j = work.shape_y[j, r], work.slope_y[j, r]
+            shape_x, slope_x = work.shape_x[j], work.slope_x[j]
             score_shape, score_slope = 0.0, 0.0
             for c in range(columns):
                 score_shape += row_score[c] * shape_x[c]
@@ -425,7 +446,7 @@ def fill_quadratic(
                     sum_slopes += row_weight[c] * slopes[c]
                 pair += 4
                 n_k = emitters[k, 2]
-                shape_k, slope_k = work.shape_y[k, top + r], work.slope_y[k, top + r]
+                shape_k, slope_k = work.shape_y[k, r], work.slope_y[k, r]
                 fisher = work.fisher[3 * j : 3 * j + 3, 3 * k : 3 * k + 3]
                 fisher[0, 0] += n_j * n_k * sum_slopes * shape_j * shape_k
                 fisher[1, 0] += n_j * n_k * sum_other * slope_j * shape_k
@@ -439,7 +460,7 @@ def fill_quadratic(
                     fisher[1, 2] += n_j * sum_shapes * slope_j * shape_k
 
 
-@compiled
+@inner
 def factorize(matrix: Array, size: int) -> bool:
     """Overwrite the lower triangle by its Cholesky factor; False if it is not positive definite."""
     for a in range(size):
@@ -456,7 +477,7 @@ def factorize(matrix: Array, size: int) -> bool:
     return True
 
 
-@compiled
+@inner
 def solve_lower(factor: Array, size: int, right: Array, out: Array) -> None:
     """Solve L out = right."""
     for a in range(size):
@@ -466,7 +487,7 @@ def solve_lower(factor: Array, size: int, right: Array, out: Array) -> None:
         out[a] = total / factor[a, a]
 
 
-@compiled
+@inner
 def solve_upper(factor: Array, size: int, right: Array, out: Array) -> None:
     """Solve L^T out = right."""
     for a in range(size - 1, -1, -1):
@@ -476,7 +497,7 @@ def solve_upper(factor: Array, size: int, right: Array, out: Array) -> None:
         out[a] = total / factor[a, a]
 
 
-@compiled
+@inner
 def log_determinant(factor: Array, size: int) -> float:
     """Give ln det L."""
     total = 0.0
@@ -485,13 +506,24 @@ def log_determinant(factor: Array, size: int) -> float:
     return total
 
 
-@compiled
+@inner
 def inside(x: float, y: float, model: Model) -> bool:
     """Tell whether the prior allows an emitter at (x, y)."""
     return model.x_low <= x <= model.x_high and model.y_low <= y <= model.y_high
 
 
-@compiled
+@inner
+def centred_here(x: float, y: float, model: Model, work: Scratch) -> bool:
+    """Tell whether a move centred at (x, y) is made; asked alike of a move and its reverse."""
+    if work.everywhere[0]:
+        return True
+    rows, columns = model.active.shape
+    r = min(max(math.floor(y + 0.5), 0), rows - 1)
+    c = min(max(math.floor(x + 0.5), 0), columns - 1)
+    return bool(model.active[r, c])
+
+
+@inner
 def find_block(x: float, y: float, radius: float, state: State, work: Scratch) -> int:
     """Collect the emitters within radius of (x, y); give their number, or MAX_BLOCK + 1 if more."""
     m = 0

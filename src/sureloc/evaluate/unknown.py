@@ -20,6 +20,7 @@ from sureloc.camera import Camera
 from sureloc.errors import InputError
 from sureloc.evaluate.compare import RADIUS_NM, matched
 from sureloc.evaluate.trials import InMemory, Simulated, simulate
+from sureloc.localize.doubles import Doubles
 from sureloc.localize.images import ImageSums, counting_window
 from sureloc.localize.movie import Options, localize, prepare
 from sureloc.localize.verdict import (
@@ -248,10 +249,12 @@ def judged(movie: InMemory, camera: Camera, options: Options, networks: Networks
     shape = movie.shape[1], movie.shape[2]
     sums = ImageSums(shape, 1, options.pixel_nm, counting_window(sigma))
     tables = []
+    doubles = Doubles(math.sqrt(sigma[0] * sigma[1]) * options.pixel_nm)
     for rows in localize(movie, assumptions, options, networks):
         sums.count_emitters(rows.draws, options.draws)
         sums.chi2 += rows.chi2
         tables.append(rows.table)
+        doubles.add_frames(rows.table, [rows.frame])
     mean_chi2 = sums.chi2 / movie.shape[0]
     doubts = region_doubts(mean_chi2, sums.doubt, movie.shape[0], sigma)
     table, _ = mark_regions(pd.concat(tables, ignore_index=True), doubts, options.pixel_nm)
@@ -262,6 +265,7 @@ def judged(movie: InMemory, camera: Camera, options: Options, networks: Networks
         1.0 - float(table["p_exists"].mean()) if len(table) else 0.0,
         float(mean_chi2.mean()),
         doubts,
+        doubles.excess,
         assumptions.learned.prior.density_per_px2,
         assumptions.warnings,
     )

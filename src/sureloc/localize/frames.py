@@ -7,18 +7,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
+from scipy.spatial import KDTree
 
-from sureloc.physics.consensus import Consensus, consensus
+from sureloc.physics.consensus import Consensus, consensus, join_rows
 from sureloc.physics.priors import ScenePrior, hat_functions
 from sureloc.physics.referee import ChainLength, ChainTarget, FrameData, PosteriorDraws
 from sureloc.seeds import numpy_generator
 
 Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.int64]
 
 GATE_SIGMAS = 1.0  # a draw's emitter farther than this from a row is another emitter
 SUPPORT_SIGMAS = 4.5  # 7e-6 of the flux per axis lies outside
 SPARE_EMITTERS = 40
-LAGGING_SHARE, LIKELY = 0.1, 0.9  # of the rows; p_exists of the rows that count for it
+LIKELY = 0.9  # p_exists of the rows that are worth more draws
+NEAR_SIGMAS = 1.5  # rows so near to one that lags are drawn anew with it
+ACTIVE_SIGMAS = 3.5  # from rows that lag; what lies farther tells hardly anything about them
 
 
 @dataclass(frozen=True)
@@ -30,9 +35,8 @@ class Effort:
         sweeps: moves per emitter, and `counting` besides, before the first state is kept.
         states: states kept of each chain.
         sweeps_between: the same between kept states.
-        rounds: chains grow to twice their length, up to so many times less one, while
-        least_effective: more than `LAGGING_SHARE` of the likely rows, and more than one, have fewer
-            effective draws.
+        rounds: chains grow to twice their length, up to so many times less one, round rows
+        least_effective: that are likely and have fewer effective draws.
         counting: births or deaths a sweep, however few emitters there are: whether there is one
             more is asked of the whole frame.
     """
@@ -52,7 +56,7 @@ class FramePosterior:
 
     Attributes:
         rows: the emitters on which the draws agree, with intervals.
-        draws: all states kept, of all chains, chain after chain.
+        draws: `states` of each chain, chain after chain.
         background_e: posterior mean background, photo-electrons, (rows, columns).
         disagreement: share of variance of the emitter count that lies between the chains; near 0
             where the chains agree.
@@ -109,9 +113,14 @@ def frame_posterior(
 
     counting = effort.counting / sweep
     target = ChainTarget.of(data, prior, sigma_px, guide, guide_margin_px, SUPPORT_SIGMAS, counting)
+    width = float(np.sqrt(sigma_px[0] * sigma_px[1]))
 
     def run(
-        k: int, length: ChainLength, start: Array | None, knots: Array | None = None
+        k: int,
+        target: ChainTarget,
+        length: ChainLength,
+        start: Array | None,
+        knots: Array | None = None,
     ) -> PosteriorDraws:
         pause()
         return target.run(
@@ -122,34 +131,123 @@ def frame_posterior(
             max_emitters=2 * largest + SPARE_EMITTERS,
         )
 
-    chains = [
-        run(k, length, starts[k % len(starts)] if starts else None) for k in range(effort.chains)
-    ]
-    for turn in range(effort.rounds):
-        if turn > 0:
-            further = replace(length, burn_in=0, draws=chains[0].counts.size)
-            more = [run(k, further, chain.last, chain.knots[-1]) for k, chain in enumerate(chains)]
-            chains = [join_draws(pair) for pair in zip(chains, more, strict=True)]
-        draws = join_draws(chains)
-        rows = consensus(
+    def summed_up(draws: PosteriorDraws) -> Consensus:
+        return consensus(
             draws.x_px,
             draws.y_px,
             draws.photons,
             draws.counts,
-            GATE_SIGMAS * float(np.sqrt(sigma_px[0] * sigma_px[1])),
+            GATE_SIGMAS * width,
             least_probability,
             effort.chains,
         )
-        likely = rows.effective_draws[rows.p_exists >= LIKELY]
-        lagging = likely < effort.least_effective
-        if lagging.sum() <= max(LAGGING_SHARE * likely.size, 1):
+
+    chains = [
+        run(k, target, length, starts[k % len(starts)] if starts else None)
+        for k in range(effort.chains)
+    ]
+    rows = summed_up(join_draws(chains))
+    told_by = np.full(len(rows), effort.states)
+    going = _going_on(rows, effort.least_effective, NEAR_SIGMAS * width)
+    for _ in range(effort.rounds - 1):
+        if not going.any():
             break
+        active = _around(rows.places[going], data.electrons.shape, ACTIVE_SIGMAS * width)
+        there = target.only_in(active)
+        further = replace(length, burn_in=0, draws=chains[0].counts.size)
+        more = [run(k, there, further, c.last, c.knots[-1]) for k, c in enumerate(chains)]
+        chains = [join_draws(pair) for pair in zip(chains, more, strict=True)]
+        fresh = summed_up(_inside(join_draws(chains), active))
+        fresh = fresh.of_rows(going[KDTree(rows.places).query(fresh.places)[1]])
+        told_by = np.append(told_by[~going], np.full(len(fresh), chains[0].counts.size))
+        rows = join_rows(rows.of_rows(~going), fresh)
+        settled = np.zeros(len(rows) - len(fresh), bool)
+        going = np.append(settled, _going_on(fresh, effort.least_effective, NEAR_SIGMAS * width))
+    draws = _of_one_length(chains, rows.places, told_by, effort.states)
     return FramePosterior(
         rows,
         draws,
         background_image(draws.knots.mean(0), data.electrons.shape),
-        _disagreement(chains),
+        _disagreement(draws.counts.reshape(effort.chains, -1)),
     )
+
+
+def _going_on(rows: Consensus, least_effective: float, near_px: float) -> npt.NDArray[np.bool_]:
+    """Tell which rows want more draws: likely ones with few effective draws, and those near."""
+    lagging = (rows.p_exists >= LIKELY) & (rows.effective_draws < least_effective)
+    if not lagging.any():
+        return lagging
+    apart, _ = KDTree(rows.places[lagging]).query(rows.places)
+    return np.asarray(apart <= near_px)
+
+
+def _around(places: Array, shape: tuple[int, ...], reach_px: float) -> npt.NDArray[np.bool_]:
+    """Give the pixels within reach of some places, (n, 2) x and y."""
+    away = np.ones(shape, bool)
+    away[_pixels(places[:, 0], places[:, 1], shape)] = False
+    return np.asarray(ndimage.distance_transform_edt(away) <= reach_px)
+
+
+def _pixels(x_px: Array, y_px: Array, shape: tuple[int, ...]) -> tuple[Index, Index]:
+    """Give the row and column of the pixel that holds a place, or is nearest to it."""
+    row, column = (
+        np.clip(np.floor(at + 0.5).astype(np.int64), 0, size - 1)
+        for at, size in zip((y_px, x_px), shape, strict=True)
+    )
+    return row, column
+
+
+def _inside(draws: PosteriorDraws, active: npt.NDArray[np.bool_]) -> PosteriorDraws:
+    """Leave out the emitters that lie in other pixels."""
+    draw, column = np.nonzero(draws.present)
+    x, y = draws.x_px[draw, column], draws.y_px[draw, column]
+    kept = active[_pixels(x, y, active.shape)]
+    return _with_emitters(draws, draw[kept], x[kept], y[kept], draws.photons[draw, column][kept])
+
+
+def _with_emitters(
+    draws: PosteriorDraws, draw: Index, x_px: Array, y_px: Array, photons: Array
+) -> PosteriorDraws:
+    """Put other emitters, (n,), into draws; `draw` says which, in ascending order."""
+    counts = np.bincount(draw, minlength=draws.counts.size)
+    column = np.arange(draw.size) - (np.cumsum(counts) - counts)[draw]
+    padded = np.zeros((3, counts.size, max(int(counts.max()), 1)))
+    padded[:, draw, column] = x_px, y_px, photons
+    return replace(draws, x_px=padded[0], y_px=padded[1], photons=padded[2], counts=counts)
+
+
+def _of_one_length(
+    chains: Sequence[PosteriorDraws], places: Array, told_by: Index, number: int
+) -> PosteriorDraws:
+    """Give `number` draws of each chain, spread evenly over the stretch in which it moved.
+
+    Chains went on round some rows only: what else they hold stood nearly still, and is taken from
+    before. So a draw is put together, the surroundings of every row from its own stretch.
+
+    Args:
+        chains: all draws.
+        places: of the rows, (n, 2) x and y, px.
+        told_by: for each row, how many draws of a chain tell of it.
+        number: how many draws of each chain are wanted.
+    """
+    whole = join_draws(chains)
+    length = chains[0].counts.size
+    if length == number:
+        return whole
+    tree = KDTree(places)
+    first = length * np.arange(len(chains))[:, None]
+    parts = []
+    for stretch in np.unique(told_by):
+        state = (first + (np.arange(number) + 0.5) * stretch // number).ravel().astype(np.int64)
+        draw, column = np.nonzero(whole.present[state])
+        found = np.stack([a[state[draw], column] for a in (whole.x_px, whole.y_px, whole.photons)])
+        mine = told_by[tree.query(found[:2].T)[1]] == stretch
+        parts.append((draw[mine], found[:, mine]))
+    draw = np.concatenate([part[0] for part in parts])
+    order = np.argsort(draw, kind="stable")
+    x_px, y_px, photons = np.concatenate([part[1] for part in parts], axis=1)[:, order]
+    last = replace(whole, counts=whole.counts[state], knots=whole.knots[state])
+    return _with_emitters(last, draw[order], x_px, y_px, photons)
 
 
 def background_image(knots: Array, shape: tuple[int, ...]) -> Array:
@@ -179,10 +277,11 @@ def join_draws(parts: Sequence[PosteriorDraws]) -> PosteriorDraws:
     )
 
 
-def _disagreement(chains: list[PosteriorDraws]) -> float:
-    if len(chains) < 2:
+def _disagreement(counts: Index) -> float:
+    """Give the share of variance between chains, of the counts of their draws, (chains, draws)."""
+    if len(counts) < 2:
         return 0.0
-    means = np.array([c.counts.mean() for c in chains])
-    within = float(np.mean([c.counts.var() for c in chains]))
+    means = counts.mean(1)
+    within = float(counts.var(1).mean())
     between = float(means.var(ddof=1))
     return between / (between + within) if between > 0 else 0.0

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sureloc.localize.doubles import Doubles
+
 Array = npt.NDArray[np.float64]
 
 WINDOW_PX = 256  # a frame to look at is cut down to this, so that large cameras cost no memory
@@ -178,6 +180,7 @@ class Tally:
         frames: number of frames that will come.
         read_variance_e2: of the camera, electrons^2, (rows, columns).
         excess_noise: F^2 of the camera.
+        doubles: rows that stand beside one another.
         rows_per_frame, trusted_per_frame: one number for each frame so far.
         precision, bound: stated standard deviation and Cramer-Rao bound of x and y, nm.
         ratio: the one over the other.
@@ -191,6 +194,7 @@ class Tally:
     frames: int
     read_variance_e2: Array
     excess_noise: float
+    doubles: Doubles
     rows_per_frame: list[int] = field(default_factory=list)
     trusted_per_frame: list[int] = field(default_factory=list)
     precision: Histogram = field(default_factory=lambda: Histogram.empty(PRECISION_EDGES_NM))
@@ -236,6 +240,7 @@ class Tally:
             (self.trusted_per_frame, index[trusted]),
         ):
             counts.extend(np.bincount(chosen, minlength=len(saturated_pixels)).tolist())
+        self.doubles.add_frames(table, range(first, first + len(saturated_pixels)))
         for axis in "xy":
             sigma = table[f"sigma_{axis}_nm"].to_numpy(float)
             bound = table[f"crlb_{axis}_nm"].to_numpy(float)

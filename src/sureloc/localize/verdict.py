@@ -19,12 +19,16 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import ndimage
 
+from sureloc.localize.doubles import Excess
+
 Array = npt.NDArray[np.float64]
 
 ROW_SIGMAS = 4.5  # a row's chi2 may lie this many standard deviations above its expectation
 MAP_HIGH, MAP_LOW = 1.35, 0.6  # bounds of the chi2 map averaged over the movie
 CARE_SHARE, REFUSE_SHARE = 0.05, 0.30  # shares of untrusted rows
 CARE_CHI2, REFUSE_CHI2 = (0.85, 1.15), (0.6, 1.6)  # bounds of the movie's mean chi2
+CARE_PAIRS, REFUSE_PAIRS = 0.05, 0.15  # pairs more than by chance, over the rows
+CARE_RATIO, REFUSE_RATIO = 1.2, 1.4  # of pairs to those by chance, from which on that counts
 CARE_ABSENT = 0.2  # share of the rows that are expected not to exist
 OPEN_SIGMAS = 0.45  # of the PSF; evenly spread over what counts as one row gives 0.5
 LIKELIER_THAN_NOT = 0.5
@@ -61,6 +65,11 @@ class Doubt(Enum):
     NOT_EXISTING = (
         "about {share} of the rows are expected not to exist (each says how likely it does; "
         "--min-probability asks for more)"
+    )
+    PAIRS = (
+        "{share:.0f} rows in 100 stand beside another one of their frame, in {ratio:.1f} times as "
+        "many pairs as independent molecules make: spots have another shape than the model's, or "
+        "molecules move"
     )
     DENSE = (
         "emitters are very dense ({density:.3f} per square pixel), so that some overlap without "
@@ -235,6 +244,7 @@ def judge(
     absent: float,
     mean_chi2: float,
     doubts: Mapping[str, npt.NDArray[np.bool_]],
+    excess: Excess,
     density_per_px2: float,
     warnings: Sequence[str],
 ) -> Verdict:
@@ -246,6 +256,7 @@ def judge(
         absent: share of the rows that are expected not to exist: 1 - mean of p_exists.
         mean_chi2: mean squared residual of the whole movie over its expectation.
         doubts: where not to trust, by the reason (`region_doubts`).
+        excess: pairs of rows more than by chance.
         density_per_px2: emitters per square pixel that the movie taught.
         warnings: clauses (of `Doubt`) about what was guessed or is out of range; each alone asks
             for care, or refuses trust where it begins with `WRONG`.
@@ -287,6 +298,11 @@ def judge(
         asks=absent > CARE_ABSENT,
     )
     add(
+        Doubt.PAIRS.clause(share=100 * excess.share, ratio=excess.ratio),
+        asks=excess.share > CARE_PAIRS and excess.ratio > CARE_RATIO,
+        refuses=excess.share > REFUSE_PAIRS and excess.ratio > REFUSE_RATIO,
+    )
+    add(
         Doubt.DENSE.clause(density=density_per_px2),
         asks=density_per_px2 > CARE_DENSITY_PX2,
     )
@@ -306,9 +322,16 @@ def judge(
         _over(mean, REFUSE_CHI2)
         + (misfit + doubted) / REFUSE_SHARE
         + absent / CARE_ABSENT
+        + _doubt_of_pairs(excess)
         + WARNING_DOUBT * len(warned)
         + wrong,
     )
+
+
+def _doubt_of_pairs(excess: Excess) -> float:
+    """Give 0 up to the ratio that asks for care, 1 at both bounds that refuse."""
+    over = (excess.ratio - CARE_RATIO) / (REFUSE_RATIO - CARE_RATIO)
+    return excess.share / REFUSE_PAIRS * min(max(over, 0.0), 1.0)
 
 
 def _over(chi2: float, bounds: tuple[float, float]) -> float:

@@ -16,7 +16,7 @@ of a Gaussian of unknown mean and variance.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,24 @@ class Consensus:
     y_quantiles: Array
     p_exists: Array
     effective_draws: Array
+
+    def __len__(self) -> int:
+        return self.x_px.size
+
+    @property
+    def places(self) -> Array:
+        """Posterior mean x and y, px, shape (rows, 2)."""
+        return np.stack([self.x_px, self.y_px], axis=1)
+
+    def of_rows(self, chosen: npt.NDArray[np.bool_]) -> Consensus:
+        """Give some of the rows."""
+        return Consensus(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+
+def join_rows(some: Consensus, others: Consensus) -> Consensus:
+    """Put rows behind others."""
+    pairs = ((getattr(some, f.name), getattr(others, f.name)) for f in fields(some))
+    return Consensus(*(np.concatenate(pair) for pair in pairs))
 
 
 def consensus(

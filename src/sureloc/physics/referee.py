@@ -8,7 +8,7 @@ Green 1997).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -177,6 +177,7 @@ def _model(
         margin,
         *_log_map(prior.relative_density, shape),
         np.cumsum((1 - counting) * _MOVE_SHARES + counting * _BIRTHS_AND_DEATHS)[:-1],
+        np.empty((0, 0), bool),
     )
 
 
@@ -256,6 +257,14 @@ class ChainTarget:
         shape = data.electrons.shape
         model = _model(shape, prior, sigma_px, guide, guide_margin_px, support_sigmas, counting)
         return cls(shifted(data), model, prior.photons.within)
+
+    def only_in(self, active: npt.NDArray[np.bool_]) -> ChainTarget:
+        """Give the same posterior, of which chains move little but what lies in some pixels.
+
+        Args:
+            active: pixels where most moves are centred, (rows, columns).
+        """
+        return replace(self, model=self.model._replace(active=active))
 
     def run(
         self,

@@ -35,6 +35,7 @@ from sureloc.io.results import (
     write_run,
 )
 from sureloc.io.tables import read_table
+from sureloc.localize.doubles import Doubles
 from sureloc.localize.frames import go_on
 from sureloc.localize.images import ImageSums
 from sureloc.localize.movie import Assumptions, Options, prepare
@@ -335,7 +336,9 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
         options.pixel_nm, *movie.full_shape[::-1], movie.frame_range.stop, psf_nm, *noise
     )
     provenance = {**run.provenance, "geometry": asdict(geometry)}
-    tally = Tally(options.pixel_nm, movie.frames, read_variance, camera.excess_noise)
+    tally = Tally(
+        options.pixel_nm, movie.frames, read_variance, camera.excess_noise, Doubles(psf_nm)
+    )
     sums = gather_sums(job)
     images = sums.images
     mean_chi2 = images.chi2 / max(images.frames, 1)
@@ -349,6 +352,7 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
         tally.absent,
         float(mean_chi2.mean()),
         doubts,
+        tally.doubles.excess,
         assumptions.learned.prior.density_per_px2,
         assumptions.warnings,
     )
