@@ -36,6 +36,7 @@ from sureloc.camera import Camera
 from sureloc.evaluate.compare import Comparison, compare, matched
 from sureloc.io.cameras import read_camera
 from sureloc.io.movies import open_movie
+from sureloc.localize.doubles import Doubles
 from sureloc.localize.movie import Assumptions, Options, localize, prepare
 from sureloc.localize.rows import FrameRows
 from sureloc.localize.verdict import Verdict, judge, region_doubts
@@ -157,6 +158,8 @@ def run(stack: Path, pixel_nm: float, camera: Camera | None, options: argparse.N
         rows: list[FrameRows] = list(localize(movie, assumptions, choice, networks))
         shape = movie.shape
     table = pd.concat([r.table for r in rows], ignore_index=True)
+    doubles = Doubles(pixel_nm * float(np.mean(assumptions.sigma_px)))
+    doubles.add_frames(table, range(len(rows)))
     chi2 = [r.chi2 for r in rows]
     mean_chi2 = np.mean(chi2, axis=0)
     verdict = judge(
@@ -165,6 +168,7 @@ def run(stack: Path, pixel_nm: float, camera: Camera | None, options: argparse.N
         1 - float(table["p_exists"].mean()),
         float(mean_chi2.mean()),
         region_doubts(mean_chi2, np.zeros(shape[1:]), len(chi2), assumptions.sigma_px),
+        doubles.excess,
         assumptions.learned.prior.density_per_px2,
         assumptions.warnings,
     )

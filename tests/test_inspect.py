@@ -172,6 +172,20 @@ def test_a_given_camera_is_used_and_a_table_is_printed(simulated, tmp_path):
     assert "2.2" in done.output
 
 
+def test_the_inverse_of_the_gain_is_said_and_not_taken_for_another_kind_of_movie(
+    simulated, tmp_path
+):
+    path, _ = simulated
+    write_camera(Camera(100.0, 1 / 2.2, 12.0), tmp_path / "camera.yaml")
+    done = CliRunner().invoke(
+        cli.app, ["inspect", str(path), "--camera", str(tmp_path / "camera.yaml")]
+    )
+    said = " ".join(done.output.split())
+    assert done.exit_code == 0, said
+    assert "says 0.455 (electrons per ADU would be 2.2)" in said
+    assert "sureloc adapt" not in said
+
+
 def test_too_few_spots_are_said_and_not_guessed():
     rng = np.random.default_rng(7)
     adu = rng.poisson(20.0, (12, 48, 48)).astype(float)

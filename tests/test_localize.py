@@ -30,6 +30,7 @@ from sureloc.localize.verdict import (
     REGION,
     SATURATED,
     UNSURE,
+    WRONG,
     Trust,
     chi2_limit,
     judge,
@@ -213,6 +214,18 @@ def test_a_wrong_offset_is_corrected_and_said():
     assumptions = prepare(movie, wrong, OPTIONS)
     assert assumptions.camera.offset_adu == pytest.approx(100, abs=5)
     assert any("offset is +" in warning for warning in assumptions.warnings)
+
+
+def test_the_inverse_of_the_gain_is_seen():
+    movie = movie_of(scattered(20, 25, (48, 48)), (48, 48))
+    inverse = 1 / CAMERA.gain_adu_per_e
+    wrong = prepare(movie, replace(CAMERA, gain_adu_per_e=inverse), OPTIONS)
+    (said,) = [w for w in wrong.warnings if w.startswith(WRONG)]
+    assert f"the camera file says {inverse:.3g}" in said
+    assert f"(electrons per ADU would be {CAMERA.gain_adu_per_e:.3g})" in said
+    # A gain that is right is not suspected, although the offset is off.
+    shifted = prepare(movie, replace(CAMERA, offset_adu=80.0), OPTIONS)
+    assert not any(w.startswith(WRONG) for w in shifted.warnings)
 
 
 def test_saturated_pixels_are_ignored_and_marked():

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from typer.testing import CliRunner
 
 import sureloc
 from conftest import ROOT
@@ -323,3 +324,18 @@ def test_a_place_on_one_machine_would_be_found():
     place = "/".join(["", "home", "ada", "movies"])
     assert machine_paths(f'open("{place}")') == [place.removesuffix("/movies")]
     assert machine_paths("docs/home/index.md, https://example.org/home/x, ../work/x") == []
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [
+        (["adapt"], "train"),
+        (["train", "phi"], "train"),
+        (["train", "psi"], "train"),
+        (["weights", "export"], "onnx"),
+    ],
+    ids=" ".join,
+)
+def test_help_names_the_extra_that_is_needed(command, extra):
+    shown = CliRunner().invoke(cli.app, [*command, "--help"], env={"COLUMNS": "100"}).output
+    assert f"pip install 'sureloc[{extra}]'" in " ".join(shown.split())

@@ -23,12 +23,13 @@ import torch
 from sureloc.calibrate.on_time import FrameSpots, OnTime, estimate_on_time
 from sureloc.camera import Camera
 from sureloc.errors import InputError, WeightsError
-from sureloc.localize.camera_estimate import estimate_camera, estimate_offset_shift
+from sureloc.localize.camera_estimate import check_camera, estimate_camera
 from sureloc.localize.detect import Spots, detect_spots
 from sureloc.localize.movie import Frames, read_frames, spread_frames
 from sureloc.localize.proposals import trained_ranges
 from sureloc.localize.psf_estimate import PSFEstimate, estimate_psf
 from sureloc.localize.saturation import cut_off_adu, telling_frames
+from sureloc.localize.verdict import Doubt
 from sureloc.networks.weights import Networks
 from sureloc.physics.image import render_frames
 from sureloc.physics.noise import sample_electrons
@@ -101,6 +102,8 @@ class Inspection:
         spot_photons: detected photo-electrons of every spot.
         background_e: background of every frame's and region's middle, photo-electrons.
         notes: what a user should know, a sentence each.
+        gain_contradicted: the camera file's gain is not the movie's; until it is mended, numbers
+            in photo-electrons mean nothing.
     """
 
     quantities: dict[str, Quantity]
@@ -117,6 +120,7 @@ class Inspection:
     spot_photons: Array
     background_e: Array
     notes: tuple[str, ...]
+    gain_contradicted: bool = False
 
     @property
     def covered(self) -> bool:
@@ -230,12 +234,17 @@ def inspect_movie(
         spots.photons,
         spots.background_e[:, ::16, ::16].ravel(),
         tuple(notes),
+        own.gain_contradicted,
     )
 
 
 def _middle(length: int) -> slice:
     side = min(length, SIDE_PX)
     return slice((length - side) // 2, (length - side) // 2 + side)
+
+
+_FROM_MOVIE, _FROM_FILE = "the movie", "the camera file"
+_MOVED = "the camera file, moved by the movie's noise"
 
 
 @dataclass(frozen=True)
@@ -245,7 +254,13 @@ class _CameraErrors:
     gain: float
     offset_e: float
     read_noise_e: float
-    estimated: bool
+    source: str
+    offset_source: str
+    gain_contradicted: bool = False
+
+    @property
+    def estimated(self) -> bool:
+        return self.source == _FROM_MOVIE
 
 
 def _camera_of(
@@ -267,23 +282,25 @@ def _camera_of(
             guess.gain_error / gain,
             guess.offset_error_adu / gain,
             guess.read_noise_error_e,
-            True,
+            _FROM_MOVIE,
+            _FROM_MOVIE,
         )
         return guess.camera, errors, [guess.sentence]
     camera.check_shape((movie.shape[1], movie.shape[2]))
-    part = camera.crop(rows, columns)
-    shape = (adu.shape[1], adu.shape[2])
-    shift = estimate_offset_shift(
-        part.electrons(adu),
-        part.read_variance_e2(shape),
-        numpy_generator(seed, "offset"),
-        part.excess_noise,
-    )
-    errors = _CameraErrors(0.0, shift.error_e, 0.0, False)
-    if abs(shift.shift_e) <= max(4 * shift.error_e, 0.7):
+    part = replace(camera.crop(rows, columns), saturation_adu=top or camera.saturation_adu)
+    checked = check_camera(part, adu, seed)
+    shift = checked.shift
+    errors = _CameraErrors(0.0, shift.error_e, 0.0, _FROM_FILE, _FROM_FILE)
+    if not checked.moved:
         return part, errors, ["The camera was given, and the movie's noise agrees with it."]
     moved = replace(part, offset_adu=part.offset_adu + shift.shift_e * part.gain_adu_per_e)
-    return moved, errors, [f"The camera was given. {shift.sentence} The offset was moved by it."]
+    notes = [f"The camera was given. {shift.sentence} The offset was moved by as much."]
+    if checked.gain_seen is not None:
+        given = float(np.median(part.gain_adu_per_e))
+        said = Doubt.GAIN.clause(seen=checked.gain_seen, given=given, inverse=1 / given)
+        notes.insert(0, f"Something is wrong: {said}. Mend the camera file first.")
+    contradicted = checked.gain_seen is not None
+    return moved, replace(errors, offset_source=_MOVED, gain_contradicted=contradicted), notes
 
 
 @dataclass(frozen=True)
@@ -453,7 +470,6 @@ def _quantities(
     on_time: OnTime | None,
     variance: Array,
 ) -> dict[str, Quantity]:
-    source = "the movie" if own.estimated else "the camera file"
     gain = float(np.median(np.asarray(camera.gain_adu_per_e)))
     noise = math.sqrt(float(np.median(variance)))
     assumed = "usual, not measured" if own.estimated else ""
@@ -469,13 +485,13 @@ def _quantities(
         ),
         "offset_adu": Quantity(
             "offset", float(np.median(np.asarray(camera.offset_adu))), own.offset_e * gain, "ADU",
-            source,
+            own.offset_source,
         ),
         "gain_adu_per_e": Quantity(
-            "gain", gain, own.gain * gain if own.estimated else None, "ADU/e-", source
+            "gain", gain, own.gain * gain if own.estimated else None, "ADU/e-", own.source
         ),
         "read_noise_e": Quantity(
-            "read noise", noise, own.read_noise_e if own.estimated else None, "e- rms", source,
+            "read noise", noise, own.read_noise_e if own.estimated else None, "e- rms", own.source,
             note=assumed,
         ),
         "sigma_px": Quantity(

@@ -61,6 +61,7 @@ def _build() -> typer.Typer:
     application = typer.Typer(
         name="sureloc",
         no_args_is_help=True,
+        rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )

@@ -112,7 +112,9 @@ def show(inspection: Inspection, name: str, *, as_json: bool) -> None:
     console.print(table)
     for note in inspection.notes:
         console.print(Text(note))
-    if inspection.covered:
+    if inspection.gain_contradicted:
+        said = "Whether the weights were trained for such movies cannot be said until it is mended."
+    elif inspection.covered:
         said = f"The weights {inspection.weights} were trained for such movies."
     else:
         said = (

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 train = typer.Typer(
     help="Train phi and Psi, and make weights of them.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 weights = typer.Typer(
     help="List, explain and export weights.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

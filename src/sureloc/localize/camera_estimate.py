@@ -39,6 +39,7 @@ from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
 from sureloc.errors import CameraError, InputError
 from sureloc.localize.detect import detect_spots
 from sureloc.localize.psf_estimate import estimate_psf
+from sureloc.seeds import numpy_generator
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -62,6 +63,8 @@ _LEAST_EXCESS = 1.15  # of a pixel's variance over what white noise would have; 
 _HOT_VARIANCE_E2 = 1e6
 _MOST_BACKGROUND_E = 2000.0
 _DARK_PERCENTILE = 1.0
+_OFFSET_SLACK_E, _OFFSET_SLACK = 0.7, 0.1  # electrons, share of the level: smaller shifts are left
+_WRONG_GAIN = 1.5  # times, or part
 
 
 @dataclass(frozen=True)
@@ -204,8 +207,9 @@ class OffsetShift:
     def sentence(self) -> str:
         """Say it to people."""
         return (
-            f"By its noise, the movie's level lies {self.shift_e:.1f} ± {self.error_e:.2g} "
-            "electrons above what the camera file's offset says."
+            f"By its noise, the movie's level lies {abs(self.shift_e):.1f} ± {self.error_e:.2g} "
+            f"electrons {'above' if self.shift_e > 0 else 'below'} what the camera file's offset "
+            "says."
         )
 
 
@@ -247,6 +251,57 @@ def estimate_offset_shift(
     again = rng.integers(0, len(sums), (_RESAMPLES, len(sums)))
     draws = np.array([_ratio(sums[chosen]) for chosen in again])
     return OffsetShift(_ratio(sums), _robust_sd(draws))
+
+
+@dataclass(frozen=True)
+class CheckedCamera:
+    """What a movie says of a camera that was given.
+
+    Attributes:
+        shift: of its offset.
+        moved: whether the shift is sure and large enough to be corrected.
+        gain_seen: ADU per electron that the movie suggests where the file's gain contradicts it.
+    """
+
+    shift: OffsetShift
+    moved: bool
+    gain_seen: float | None = None
+
+
+def check_camera(
+    camera: Camera, adu: Num[np.ndarray, "frames height width"], seed: int
+) -> CheckedCamera:
+    """Hold a given camera against a movie's noise.
+
+    A wrong gain, of which its inverse is the usual one, shows as an impossible offset; so where the
+    offset does not fit, the gain is measured too.
+
+    Args:
+        camera: of these pixels.
+        adu: frames as the camera wrote them.
+        seed: of the bootstrap.
+
+    Raises:
+        CameraError: there are too few pixels.
+    """
+    electrons = camera.electrons(adu)
+    variance = camera.read_variance_e2((adu.shape[1], adu.shape[2]))
+    shift = estimate_offset_shift(
+        electrons, variance, numpy_generator(seed, "offset"), camera.excess_noise
+    )
+    level = abs(float(np.median(electrons)))
+    if abs(shift.shift_e) <= max(4 * shift.error_e, _OFFSET_SLACK_E, _OFFSET_SLACK * level):
+        return CheckedCamera(shift, moved=False)
+    try:
+        seen = estimate_camera(
+            adu, numpy_generator(seed, "camera"), camera.em_gain, camera.saturation_adu
+        )
+    except CameraError:  # too little contrast to tell
+        return CheckedCamera(shift, moved=True)
+    gain = float(seen.camera.gain_adu_per_e)
+    off = abs(math.log(gain / float(np.median(camera.gain_adu_per_e))))
+    wrong = off > max(math.log(_WRONG_GAIN), 4 * seen.gain_error / gain)
+    return CheckedCamera(shift, moved=True, gain_seen=gain if wrong else None)
 
 
 def _ratio(sums: FloatArray) -> float:

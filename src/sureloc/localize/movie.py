@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from sureloc.camera import Camera
 from sureloc.errors import InputError
 from sureloc.localize.bands import bands_of, spots_of_band, spots_of_frames
-from sureloc.localize.camera_estimate import estimate_camera, estimate_offset_shift
+from sureloc.localize.camera_estimate import check_camera, estimate_camera
 from sureloc.localize.crowding import Crowding, crowding_of
 from sureloc.localize.detect import Spots
 from sureloc.localize.evidence import Width
@@ -65,7 +65,6 @@ LEAST_LEARNING_FRAMES = 8
 MEASURING_PX = 512  # side of the part of large frames in which camera and PSF are measured
 LEARNING_EMITTERS = 600
 LEARNING_EFFORT = Effort(chains=1, sweeps=50.0, states=20, sweeps_between=2.0, rounds=1)
-OFFSET_SLACK_E, OFFSET_SLACK = 0.7, 0.1  # electrons, share of the level: smaller shifts are left
 CROWDING_FRAMES = 400  # in so many, spots are looked for
 DETECTED_PX = 65536  # in so many pixels at once: small frames one by one cost twice as much
 LARGEST_SPREAD = 0.08  # of spots' widths; crowded movies of one PSF stay below it
@@ -442,17 +441,18 @@ def _with_right_offset(
     camera: Camera, of_piece: Camera, piece: npt.NDArray[Any], seed: int
 ) -> tuple[Camera, list[str], list[str]]:
     """Correct a given camera's offset where the noise of a piece of the movie contradicts it."""
-    electrons = of_piece.electrons(piece)
-    variance = of_piece.read_variance_e2((piece.shape[1], piece.shape[2]))
-    shift = estimate_offset_shift(
-        electrons, variance, numpy_generator(seed, "offset"), camera.excess_noise
-    )
-    level = abs(float(np.median(electrons)))
-    if abs(shift.shift_e) <= max(4 * shift.error_e, OFFSET_SLACK_E, OFFSET_SLACK * level):
+    checked = check_camera(of_piece, piece, seed)
+    shift = checked.shift
+    if not checked.moved:
         return camera, ["The camera was given, and the movie's noise agrees with it."], []
     moved = replace(camera, offset_adu=camera.offset_adu + shift.shift_e * camera.gain_adu_per_e)
     note = f"The camera was given. {shift.sentence} The offset was moved by as much."
-    return moved, [note], [Doubt.OFFSET.clause(shift=shift.shift_e)]
+    warnings = [Doubt.OFFSET.clause(shift=shift.shift_e)]
+    if checked.gain_seen is not None:
+        given = float(np.median(camera.gain_adu_per_e))
+        said = Doubt.GAIN.clause(seen=checked.gain_seen, given=given, inverse=1 / given)
+        warnings.insert(0, f"{WRONG}: {said}")
+    return moved, [note], warnings
 
 
 def choose_crops(spots: Spots, seed: int) -> list[Crop]:

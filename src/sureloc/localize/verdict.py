@@ -77,6 +77,10 @@ class Doubt(Enum):
     )
     CAMERA_ESTIMATED = "the camera was not given but estimated from the movie"
     CORRELATED_NOISE = "the noise of neighbouring pixels goes together"
+    GAIN = (
+        "the movie's noise is that of a gain of {seen:.3g} ADU per electron, the camera file says "
+        "{given:.3g} (electrons per ADU would be {inverse:.3g})"
+    )
     OFFSET = "the camera file's offset is {shift:+.1f} electrons off"
     SATURATED_FRAMES = "{saturated:,} of {frames:,} frames hold saturated pixels"
     PIXEL_SIZE = "the file says that pixels are {stated:g} nm, not {given:g} nm"
