@@ -27,7 +27,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from sureloc.compiled.jit import compiled, inner
+from sureloc.compiled.jit import filling, inner
 from sureloc.compiled.moves import (
     change_count,
     merge,
@@ -76,50 +76,66 @@ def refresh_rate(frame: Frame, model: Model, state: State, work: Scratch) -> Non
         add_emitters(work.new, 1, 1.0, patch, state.rate, work)
 
 
-@inner
-def one_move(
-    kind: int, frame: Frame, model: Model, state: State, work: Scratch, rng: np.random.Generator
-) -> bool:
-    """Propose one move of a kind; tell whether it was accepted."""
-    if kind == BLOCK:
-        return move_block(frame, model, state, work, rng)
-    if kind == BIRTH:
-        return change_count(True, frame, model, state, work, rng)
-    if kind == DEATH:
-        return change_count(False, frame, model, state, work, rng)
-    if kind == SPLIT:
-        return split(frame, model, state, work, rng)
-    if kind == MERGE:
-        return merge(frame, model, state, work, rng)
-    if kind == RESPLIT:
-        return resplit(frame, model, state, work, rng)
-    if kind == BACKGROUND:
-        return move_background(frame, model, state, work, rng)
-    return redraw(frame, model, state, work, rng)
-
-
-@inner
-def walk(
-    steps: int,
+@filling
+def fill_states(
     frame: Frame,
     model: Model,
     state: State,
     work: Scratch,
+    burn_in: int,
+    steps_per_sample: int,
+    emitters: Array,
+    counts: npt.NDArray[np.int64],
+    knots: Array,
+    mean: Array,
+    square: Array,
     tally: npt.NDArray[np.int64],
     rng: np.random.Generator,
 ) -> None:
-    """Make so many moves and count them in `tally`, (8, 2): tried and accepted."""
-    for _ in range(steps):
-        kind = int(np.searchsorted(model.moves, rng.random()))
-        tally[kind, 0] += 1
-        if model.active.size > 0:
-            work.everywhere[0] = rng.random() < ROAMING
-        if one_move(kind, frame, model, state, work, rng):
-            tally[kind, 1] += 1
+    """Move `state` on, and fill what `run_chain` gives."""
+    rows, columns = frame.counts.shape
+    samples = counts.size
     refresh_rate(frame, model, state, work)
+    for sample in range(-1, samples):
+        for _ in range(burn_in if sample < 0 else steps_per_sample):
+            kind = int(np.searchsorted(model.moves, rng.random()))
+            tally[kind, 0] += 1
+            if model.active.size > 0:
+                work.everywhere[0] = rng.random() < ROAMING
+            # Here and not in a function of its own: it would be compiled three times over.
+            if kind == BLOCK:
+                accepted = move_block(frame, model, state, work, rng)
+            elif kind in (BIRTH, DEATH):
+                accepted = change_count(kind == BIRTH, frame, model, state, work, rng)
+            elif kind == SPLIT:
+                accepted = split(frame, model, state, work, rng)
+            elif kind == MERGE:
+                accepted = merge(frame, model, state, work, rng)
+            elif kind == RESPLIT:
+                accepted = resplit(frame, model, state, work, rng)
+            elif kind == BACKGROUND:
+                accepted = move_background(frame, model, state, work, rng)
+            else:
+                accepted = redraw(frame, model, state, work, rng)
+            if accepted:
+                tally[kind, 1] += 1
+        refresh_rate(frame, model, state, work)
+        if sample >= 0:
+            n = state.number[0]
+            counts[sample] = n
+            for j in range(n):
+                for a in range(3):
+                    emitters[sample, j, a] = state.emitters[j, a]
+            for i in range(knots.shape[1]):
+                for k in range(knots.shape[2]):
+                    knots[sample, i, k] = state.knots[i, k]
+            for r in range(rows):
+                for c in range(columns):
+                    here = state.rate[r, c] - frame.shift[r, c]
+                    mean[r, c] += here / samples
+                    square[r, c] += here * here / samples
 
 
-@compiled
 def run_chain(
     frame: Frame,
     model: Model,
@@ -137,36 +153,19 @@ def run_chain(
     knots_y, knots_x), the mean expected image and the mean of its square (rows, columns), and per
     kind of move how often it was tried and accepted (8, 2).
     """
-    rows, columns = frame.counts.shape
-    work = make_scratch(rows, columns)
-    state = State(
-        np.zeros((max_emitters, 3)),
-        np.zeros(1, np.int64),
-        np.empty((rows, columns)),
-        start_knots.copy(),
+    shape = frame.counts.shape
+    number = min(start.shape[0], max_emitters)
+    begin = np.zeros((max_emitters, 3))
+    begin[:number] = start[:number]
+    state = State(begin, np.array([number]), np.empty(shape), start_knots.copy())
+    filled = (
+        np.zeros((samples, max_emitters, 3)),
+        np.zeros(samples, np.int64),
+        np.zeros((samples, *start_knots.shape)),
+        np.zeros(shape),
+        np.zeros(shape),
+        np.zeros((8, 2), np.int64),
     )
-    state.number[0] = min(start.shape[0], max_emitters)
-    for j in range(state.number[0]):
-        for a in range(3):
-            state.emitters[j, a] = start[j, a]
-    refresh_rate(frame, model, state, work)
-    emitters = np.zeros((samples, max_emitters, 3))
-    counts = np.zeros(samples, np.int64)
-    knots = np.zeros((samples, start_knots.shape[0], start_knots.shape[1]))
-    mean = np.zeros((rows, columns))
-    square = np.zeros((rows, columns))
-    tally = np.zeros((8, 2), np.int64)
-    for sample in range(-1, samples):
-        steps = burn_in if sample < 0 else steps_per_sample
-        walk(steps, frame, model, state, work, tally, rng)
-        if sample >= 0:
-            n = state.number[0]
-            emitters[sample, :n] = state.emitters[:n]
-            counts[sample] = n
-            knots[sample] = state.knots
-            for r in range(rows):
-                for c in range(columns):
-                    here = state.rate[r, c] - frame.shift[r, c]
-                    mean[r, c] += here / samples
-                    square[r, c] += here * here / samples
-    return emitters, counts, knots, mean, square, tally
+    work = make_scratch(*shape)
+    fill_states(frame, model, state, work, burn_in, steps_per_sample, *filled, rng)
+    return filled

@@ -36,6 +36,8 @@ _OPTIONS: dict[str, Any] = {
     "fastmath": {"reassoc", "contract", "nsz", "arcp"},
 }
 _WITHOUT_COUNTING: dict[str, Any] = {**_OPTIONS, "_nrt": False}
+# Ways to be called from Python would hold all of a function's code once more each.
+_UNREACHED: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 def compiled(function: F) -> F:
@@ -47,13 +49,23 @@ def compiled(function: F) -> F:
     return cast(F, numba.njit(**_OPTIONS)(_named(function)))
 
 
-def inner(function: F) -> F:
-    """Compile `function` likewise, into the compiled functions that call it.
+def filling(function: F) -> F:
+    """Compile `function` likewise; it fills arrays that it is given and can make none.
 
-    It cannot make arrays. For that, Numba counts no references to those that it is given, which
-    takes longer than the arithmetic of a small patch.
+    For that, Numba counts no references to arrays, which takes longer than the arithmetic of a
+    small patch.
     """
-    return cast(F, numba.njit(**_WITHOUT_COUNTING, forceinline=True)(_named(function)))
+    return cast(F, numba.njit(**_WITHOUT_COUNTING)(_named(function)))
+
+
+def inner(function: F) -> F:
+    """Compile `function` into a `filling` one that calls it, under the same restriction.
+
+    Python itself cannot call it.
+    """
+    return cast(
+        F, numba.njit(**_WITHOUT_COUNTING, **_UNREACHED, forceinline=True)(_named(function))
+    )
 
 
 def spliced(function: F) -> F:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from sureloc.compiled.jit import compiled, inner, spliced
+from sureloc.compiled.jit import inner, spliced
 from sureloc.compiled.logarithm import quick_log
 
 Array = npt.NDArray[np.float64]
@@ -141,7 +141,6 @@ class Scratch(NamedTuple):
     everywhere: npt.NDArray[np.bool_]
 
 
-@compiled
 def make_scratch(rows: int, columns: int) -> Scratch:
     """Allocate the work space of a chain on a frame of rows x columns."""
     size = 3 * MAX_BLOCK
