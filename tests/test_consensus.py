@@ -83,6 +83,24 @@ def test_draws_of_one_widely_scattered_emitter_are_not_divided_between_rows(rng)
     assert sorted(consensus(*padded(some), 1.0, 0.02).p_exists) == pytest.approx([0.25, 1.0])
 
 
+def test_how_well_it_is_known_that_a_row_exists_is_told_apart_from_where_it_is(rng):
+    # The first emitter comes and goes from draw to draw, the second is in two chains of four.
+    chains, length = 4, 100
+    draws = chains * length
+    here = np.stack([rng.random(draws) < 0.5, np.arange(draws) < draws // 2])
+    x, y = np.array([[5.0], [15.0]]), 5.0 + rng.normal(0, 0.1, (2, draws))
+    counts = here.sum(0)
+    order = np.argsort(~here, axis=0, kind="stable")
+    x, y = (np.take_along_axis(a + np.zeros((2, draws)), order, 0).T for a in (x, y))
+    rows = consensus(x, y, np.full((draws, 2), 500.0), counts, 1.0, 0.2, chains)
+    coming, divided = rows.of_rows(rows.x_px < 10), rows.of_rows(rows.x_px > 10)
+    assert coming.p_exists[0] == pytest.approx(0.5, abs=0.08)
+    assert coming.existence_draws[0] > 0.5 * draws
+    assert divided.p_exists[0] == 0.5
+    assert divided.existence_draws[0] < 3 * chains
+    assert min(coming.effective_draws[0], divided.effective_draws[0]) > 0.3 * draws / 2
+
+
 def test_no_emitters_give_no_rows():
     rows = consensus(*padded([[], [], []]), gate_px=1.0, least_probability=0.2)
     assert rows.x_px.size == 0

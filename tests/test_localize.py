@@ -336,7 +336,7 @@ def test_hard_frames_get_more_moves_than_easy_ones(rng):
     shape = (14, 14)
     # Nine emitters 1.2 PSF widths apart: with 12 other seeds all three rounds were needed.
     hard = [(4 + 1.4 * i, 4 + 1.4 * j, 800) for i in range(3) for j in range(3)]
-    easy = [(6.0, 6.5, 1600)]
+    easy = [(6.0, 6.5, 800)]
     prior = ScenePrior(0.02, PhotonPrior.log_normal(800.0, 0.3), BACKGROUND, 0.5, 2.0)
     effort = Effort(chains=2, sweeps=40.0, states=20, sweeps_between=1.0, rounds=3)
     drawn = {}

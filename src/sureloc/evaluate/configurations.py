@@ -291,6 +291,7 @@ def gaussian_rows(
         y[:, None] + np.sqrt(var_y)[:, None] * reach,
         np.ones(len(x)) if p_exists is None else p_exists,
         np.full(len(x), np.inf),
+        np.full(len(x), np.inf),
     )
 
 

@@ -21,7 +21,8 @@ Index = npt.NDArray[np.int64]
 GATE_SIGMAS = 1.0  # a draw's emitter farther than this from a row is another emitter
 SUPPORT_SIGMAS = 4.5  # 7e-6 of the flux per axis lies outside
 SPARE_EMITTERS = 40
-LIKELY = 0.9  # p_exists of the rows that are worth more draws
+LIKELY = 0.9  # p_exists of rows whose position matters more than whether they exist
+EXISTENCE = 2.0  # times as many effective draws are wanted where it is open whether a row exists
 NEAR_SIGMAS = 1.5  # rows so near to one that lags are drawn anew with it
 ACTIVE_SIGMAS = 3.5  # from rows that lag; what lies farther tells hardly anything about them
 
@@ -36,7 +37,8 @@ class Effort:
         states: states kept of each chain.
         sweeps_between: the same between kept states.
         rounds: chains grow to twice their length, up to so many times less one, round rows
-        least_effective: that are likely and have fewer effective draws.
+        least_effective: whose position has fewer effective draws, or whose existence is open and
+            has fewer than `EXISTENCE` times as many.
         counting: births or deaths a sweep, however few emitters there are: whether there is one
             more is asked of the whole frame.
     """
@@ -173,8 +175,15 @@ def frame_posterior(
 
 
 def _going_on(rows: Consensus, least_effective: float, near_px: float) -> npt.NDArray[np.bool_]:
-    """Tell which rows want more draws: likely ones with few effective draws, and those near."""
-    lagging = (rows.p_exists >= LIKELY) & (rows.effective_draws < least_effective)
+    """Tell which rows want more draws: those with few effective ones, and those near these.
+
+    What counts is the position of rows that surely exist, and whether others do.
+    """
+    lagging = np.where(
+        rows.p_exists >= LIKELY,
+        rows.effective_draws < least_effective,
+        rows.existence_draws < EXISTENCE * least_effective,
+    )
     if not lagging.any():
         return lagging
     apart, _ = KDTree(rows.places[lagging]).query(rows.places)

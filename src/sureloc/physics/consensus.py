@@ -41,6 +41,7 @@ class Consensus:
         x_quantiles, y_quantiles: `QUANTILES` of the draws, shape (rows, 4).
         p_exists: share of draws that hold the emitter.
         effective_draws: how many independent draws tell as much of the position.
+        existence_draws: how many tell as much of `p_exists`.
     """
 
     x_px: Array
@@ -54,6 +55,7 @@ class Consensus:
     y_quantiles: Array
     p_exists: Array
     effective_draws: Array
+    existence_draws: Array
 
     def __len__(self) -> int:
         return self.x_px.size
@@ -233,6 +235,7 @@ def _summarise(
         quantiles[1],
         of_size / draws,
         effective,
+        effective_number(held - held.mean(1)[:, None], np.ones_like(held), chains),
     )
 
 
