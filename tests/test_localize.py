@@ -380,6 +380,23 @@ def test_chains_go_on_only_round_rows_that_want_more_draws(rng):
     assert np.mean(ratios) == pytest.approx(1.0, abs=0.25)
 
 
+def test_rows_that_vanish_while_chains_go_on_leave_whole_draws():
+    # Nothing to see but noise: what exists in a few draws is open, and then is no row any more.
+    prior = ScenePrior(0.01, PhotonPrior.log_normal(60.0, 0.3), 10.0, 0.5, 2.0)
+    effort = Effort(chains=2, sweeps=5.0, states=10, sweeps_between=0.2, rounds=4)
+    vanished = 0
+    for frame in range(30):
+        rng = np.random.default_rng(frame)
+        data = FrameData(rng.poisson(10.0, (16, 16)).astype(float), np.full((16, 16), 0.01))
+        start = [np.array([[8.0, 8.0, 60.0]])]
+        posterior = frame_posterior(data, prior, (SIGMA, SIGMA), start, effort, 0, frame, 0.2)
+        assert len(posterior.draws.counts) == len(posterior.draws.knots) == 2 * 10
+        assert posterior.draws.present.sum() == posterior.draws.counts.sum()
+        further = posterior.draws.tried.sum() > 2 * round(5 * (4 + 8) + 10 * round(0.2 * 12))
+        vanished += further and len(posterior.rows) == 0
+    assert vanished > 0
+
+
 def test_chains_find_a_clear_emitter_with_which_none_of_them_began(rng):
     # 10 deviations bright, so that it surely exists. Six places are proposed, one of them right.
     # With no more births than one move in ten, chains had found it on average to 0.67 here.
