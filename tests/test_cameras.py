@@ -98,6 +98,7 @@ def test_whole_numbers_will_do(tmp_path):
     ("text", "match"),
     [
         (GOOD + "ofset: 3\n", r"unknown ofset \(did you mean offset_adu\?\); it must hold"),
+        (GOOD.replace("gain_adu_per_e", "gain"), r"gain \(did you mean gain_adu_per_e\?\)"),
         ("offset_adu: 100\n", "lacks gain_adu_per_e, variance_adu2; it must hold"),
         (GOOD.replace("2.0", "0"), "gain_adu_per_e is 0"),
         (GOOD.replace("2.0", "-2.0"), "gain_adu_per_e is -2"),

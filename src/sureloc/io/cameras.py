@@ -193,7 +193,9 @@ def _check_keys(path: Path, keys: Iterable[object]) -> None:
 
 
 def _did_you_mean(name: str) -> str:
-    near = get_close_matches(name, (*_MAPS, *_SCALARS), n=1, cutoff=0.5)
+    known = (*_MAPS, *_SCALARS)
+    begin_so = [one for one in known if one.startswith(f"{name}_")]
+    near = begin_so or get_close_matches(name, known, n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
