@@ -66,7 +66,10 @@ def _argument(argument: Any) -> str:
 
 def _option(option: Any, hint: Any) -> str:
     names = ", ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
-    return names if option.is_flag else f"{names} `{option.metavar or _word(hint)}`"
+    if option.is_flag:
+        return names
+    value = option.metavar.replace("|", "\\|") if option.metavar else _word(hint)
+    return f"{names} `{value}`"
 
 
 def _word(hint: Any) -> str:

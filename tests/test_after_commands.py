@@ -249,7 +249,7 @@ def test_columns_that_sureloc_does_not_know_are_kept(sureloc, tmp_path):
         (("drift", "RUN", "--method", "fiducials", "--out", "OUT"), "No spot is seen"),
         (("drift", "RUN", "--segments", "3", "--out", "OUT"), "must lie in 5 to 200"),
         (("drift", "RUN", "--fiducial", "3;4", "--out", "OUT"), "no place"),
-        (("drift", "RUN", "--pixel-nm", "-3", "--out", "OUT"), "larger than 0"),
+        (("drift", "RUN", "--pixel-nm", "0.16", "--out", "OUT"), "between 1 and 10000"),
         (("drift", "RUN", "--out", "EMPTY/../OLD.parquet"), "is a file"),
     ],
 )
@@ -281,11 +281,14 @@ def test_nothing_is_left_when_writing_fails(run, sureloc, tmp_path, monkeypatch)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_table_without_rows_can_be_filtered_and_linked(sureloc, tmp_path):
-    write_table(localizations().iloc[:0], tmp_path / "t.parquet", LOCALIZATION_COLUMNS, {})
-    for command in (("link",), ("filter", "trusted")):
-        out = tmp_path / f"{command[0]}.parquet"
-        code, said, _ = sureloc(command[0], tmp_path / "t.parquet", *command[1:], "--out", out)
-        assert code == 0
-        assert "0 " in said
-        assert pq.read_table(out).num_rows == 0
+def test_a_table_without_rows_is_told_of(run, sureloc, tmp_path):
+    out = tmp_path / "none.parquet"
+    code, said, error = sureloc("filter", run, "sigma_x_nm < 0", "--out", out)
+    assert (code, pq.read_table(out).num_rows) == (0, 0)
+    assert "0 of " in said
+    assert "no row satisfies 'sigma_x_nm < 0'" in error
+    for command, name in (("link", "a.parquet"), ("render", "a.png"), ("drift", "a")):
+        code, said, error = sureloc(command, out, "--out", tmp_path / name)
+        assert (code, said) == (2, "")
+        assert "The table has no rows; there is nothing to" in error
+    assert list(tmp_path.iterdir()) == [out]

@@ -97,12 +97,13 @@ def test_whole_numbers_will_do(tmp_path):
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        (GOOD + "ofset: 3\n", "ofset"),
-        ("offset_adu: 100\n", "gain_adu_per_e"),
+        (GOOD + "ofset: 3\n", r"unknown ofset \(did you mean offset_adu\?\); it must hold"),
+        (GOOD.replace("gain_adu_per_e", "gain"), r"gain \(did you mean gain_adu_per_e\?\)"),
+        ("offset_adu: 100\n", "lacks gain_adu_per_e, variance_adu2; it must hold"),
         (GOOD.replace("2.0", "0"), "gain_adu_per_e is 0"),
         (GOOD.replace("2.0", "-2.0"), "gain_adu_per_e is -2"),
         (GOOD.replace("2.0", ".nan"), "finite"),
-        (GOOD.replace("100", "true"), "offset_adu"),
+        (GOOD.replace("100", "true"), "offset_adu is True, a number or the path of a map"),
         (GOOD.replace("100", "absent.npy"), "does not exist"),
         (GOOD.replace("100", "camera.yaml"), r"maps are \.npy"),
         (GOOD + "saturation_adu: 12.5\n", "saturation_adu"),

@@ -11,9 +11,17 @@ from pathlib import Path
 
 import pexpect
 import pytest
+import typer
+from typer.main import get_command
 
+from sureloc.analysis.drift import Method, Reference
 from sureloc.cli import completion
+from sureloc.cli.app import app
+from sureloc.io.exchange.formats import FORMATS
+from sureloc.report.rendered import COLOURS, KINDS
+from sureloc.runs.execution import PROCESSES, THREADS
 from sureloc.shipped import recipe_names, shipped_weights, training_recipe_names
+from test_packaging import leaf_commands
 
 PROMPT = "ready> "
 FISH = shutil.which("fish")
@@ -22,6 +30,7 @@ TYPED_AND_COMPLETED = [
     ("sureloc train sea", "sureloc train search"),
     ("sureloc localize --min", "sureloc localize --min-probability"),
     ("sureloc localize movie.tif --weights fa", "sureloc localize movie.tif --weights fast"),
+    ("sureloc render run --colour pre", "sureloc render run --colour precision"),
     ("sureloc simulate latt", "sureloc simulate lattice"),
     ("sureloc localize rec", "sureloc localize recording.tif"),
 ]
@@ -125,6 +134,29 @@ def test_fish_completes_the_same(home):
     for typed, completed in TYPED_AND_COMPLETED:
         offered = [line.split("\t")[0] for line in fish(f"complete -C '{typed}'").splitlines()]
         assert completed.split()[-1] in offered, (typed, offered)
+
+
+def test_choices_are_those_that_there_are():
+    """What commands offer without loading what knows it."""
+    commands = dict(leaf_commands(get_command(app)))
+
+    def offered(command, name):
+        option = next(one for one in commands[f"sureloc {command}"].params if one.name == name)
+        context = typer.Context(commands[f"sureloc {command}"])
+        return tuple(item.value for item in option.shell_complete(context, "")), option.metavar
+
+    for command, name, there_are in (
+        ("drift", "method", list(Method)),
+        ("drift", "reference", list(Reference)),
+        ("render", "kind", KINDS),
+        ("render", "colour", COLOURS),
+        ("convert", "source_format", FORMATS),
+        ("convert", "target_format", FORMATS),
+        ("localize", "scheduler", (THREADS, PROCESSES)),
+    ):
+        values, shown = offered(command, name)
+        assert values == tuple(there_are)
+        assert shown.removesuffix("|ADDRESS") in ("|".join(there_are), "FORMAT")
 
 
 def test_names_are_those_that_are_shipped():

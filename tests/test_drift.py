@@ -1,5 +1,7 @@
 """Drift: known drifts come back, the stated uncertainty holds, and rows carry it."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -178,7 +180,7 @@ def test_too_few_rows_or_frames_are_refused(rng):
     table = blinking(rng, np.zeros((FRAMES, 2)))
     for bad, words in (
         (table.iloc[:200], "rows that can be used"),
-        (table.assign(frame=table["frame"] // 300), "make 4 at most"),
+        (table.assign(frame=table["frame"] // 300), r"make \d stretches"),
         (table.iloc[:0], "no rows"),
         (table.drop(columns="sigma_x_nm"), "lacks sigma_x_nm"),
         (table.assign(trusted=False), "has 0 rows"),
@@ -193,6 +195,17 @@ def test_too_few_rows_or_frames_are_refused(rng):
         estimate_drift(table, fiducials_nm=np.zeros((1, 2)))
     with pytest.raises(InputError, match="is for --method rcc"):
         estimate_drift(table, Method.FIDUCIALS, segments=6)
+
+
+def test_segments_are_chosen_and_refused_by_one_limit(rng):
+    table = blinking(rng, np.zeros((FRAMES, 2)), molecules=300)
+    few = table.assign(frame=(12 * (table["frame"] / FRAMES) ** 1.15).astype(int))
+    with pytest.raises(InputError, match=r"usable rows in 12 frames make \d+ at most") as refused:
+        estimate_drift(few, segments=12)
+    most = int(re.search(r"make (\d+) at most", str(refused.value))[1])
+    assert 5 <= most < 12
+    assert estimate_drift(few).facts["segments"] == most
+    assert estimate_drift(few, segments=most).facts["segments"] == most
 
 
 # --- Fiducials ----------------------------------------------------------------------------------

@@ -631,7 +631,8 @@ def test_the_command_converts_and_says_what_it_did(tmp_path, monkeypatch, capsys
     ("options", "match"),
     [
         ((), "--pixel-nm"),
-        (("--pixel-nm", "-3"), "larger than 0"),
+        (("--pixel-nm", "-3"), "between 1 and 10000"),
+        (("--pixel-nm", "0.16"), "0.16 nm; it must lie between 1 and 10000.*micrometres, give 160"),
         (("--pixel-nm", "100", "--shift-nm", "5"), "x,y in nm"),
         (("--pixel-nm", "100", "--shift-nm", "nan,0"), "finite"),
         (("--pixel-nm", "100", "--to", "picasso"), "does not end in .hdf5"),

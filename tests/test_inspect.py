@@ -186,6 +186,13 @@ def test_the_inverse_of_the_gain_is_said_and_not_taken_for_another_kind_of_movie
     assert "sureloc adapt" not in said
 
 
+def test_a_pixel_size_in_micrometres_is_refused_as_everywhere(simulated):
+    done = CliRunner().invoke(cli.app, ["inspect", str(simulated[0]), "--pixel-nm", "0.16"])
+    assert isinstance(done.exception, InputError)
+    assert "0.16 nm; it must lie between 1 and 10000 nm" in str(done.exception)
+    assert "give 160" in str(done.exception)
+
+
 def test_too_few_spots_are_said_and_not_guessed():
     rng = np.random.default_rng(7)
     adu = rng.poisson(20.0, (12, 48, 48)).astype(float)

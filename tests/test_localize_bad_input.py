@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from importlib import resources
 
 import numpy as np
@@ -118,6 +120,36 @@ def test_one_line_names_value_range_and_next_step(make, options, words, tmp_path
     for word in words:
         assert word.lower() in said.err.lower()
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_wrong_paths_are_told_before_libraries_are_loaded(tmp_path):
+    tiff(tmp_path)
+    calls = [
+        ("localize", "none.tif", "--out", "out"),
+        ("localize", "m.tif", "--camera", "none.yaml", "--out", "out"),
+        ("inspect", "none.tif"),
+        ("audit", "none", "--movie", "m.tif"),
+        ("audit", "m.tif", "--movie", "none.tif"),
+    ]
+    program = (
+        "import sys\nfrom sureloc.cli import main\n"
+        f"for call in {calls!r}:\n"
+        "    sys.argv = ['sureloc', *call]\n"
+        "    try:\n        main()\n"
+        "    except SystemExit as leaving:\n"
+        "        print(leaving.code, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["2 False"] * len(calls)
+    assert [line.split(" at ")[0] for line in done.stderr.splitlines()] == [
+        "sureloc: There is no movie",
+        "sureloc: There is no camera file",
+        "sureloc: There is no movie",
+        "sureloc: There is no run or table",
+        "sureloc: There is no movie",
+    ]
 
 
 def weights(folder, content=None, card=None, name="w.safetensors"):

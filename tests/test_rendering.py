@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import sys
 
@@ -507,8 +506,12 @@ def test_wrong_input_is_refused_and_leaves_nothing(
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_a_table_without_rows_makes_an_empty_picture(tmp_path, rng):
-    write_table(localizations(rng).head(0), tmp_path / "a.parquet", LOCALIZATION_COLUMNS)
-    render_file(tmp_path / "a.parquet", tmp_path / "a.png", pixel_nm=0.5, colour="precision")
-    assert (tmp_path / "a.png").stat().st_size > 1000
-    assert math.isclose(read_found(tmp_path / "a.parquet").frames, 0)
+def test_what_was_drawn_is_told_as_it_is(run, tmp_path):
+    """A PNG is averaged down where it would be too large; rows are whole numbers."""
+    asked = {"kind": "gaussian", "pixel_nm": 1.25}
+    said = render_file(run, tmp_path / "a.png", **asked)
+    assert "800 x 1,200 px of 2.5 nm, averaged down from 1,600 x 2,400 px of 1.25 nm" in said
+    assert "a .tif has them all" in said
+    assert re.search(r" nm \(.*\), \d+ of 400 localizations$", said)
+    said = render_file(run, tmp_path / "a.tif", **asked)
+    assert ": 1,600 x 2,400 px of 1.25 nm, " in said

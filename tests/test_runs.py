@@ -23,6 +23,7 @@ import tiny_run
 from sureloc.errors import InputError, OutputError
 from sureloc.io.assumptions import read_assumptions, write_assumptions
 from sureloc.io.movies import open_movie
+from sureloc.io.output import partial_folder
 from sureloc.localize import bands, images, movie
 from sureloc.localize.movie import FrameWorker, localize, prepare
 from sureloc.localize.regions import regions_of
@@ -30,7 +31,6 @@ from sureloc.localize.units import units_of
 from sureloc.networks.weights import load_weights
 from sureloc.runs import job, localization, parts
 from sureloc.runs.execution import check_scheduler
-from sureloc.runs.partial import partial_folder
 from test_localize_command import run as command
 from tiny_run import CAMERA, OPTIONS, run
 
@@ -244,6 +244,9 @@ def test_the_command_explains_itself_and_goes_on(tmp_path, monkeypatch, capsys):
     assert "2 of 3 parts were there already" in capsys.readouterr().err
     assert command(*call, "--resume") == 0
     assert "was finished before" in capsys.readouterr().out
+    assert command(*call, "--resume", "--draws", "8") == 2
+    assert "finished in" in (said := capsys.readouterr().err)
+    assert "was another one: options: draws is 8, was 16." in said
     assert command(*call) == 2
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert "--resume" not in record["command"]  # it tells how the run was started

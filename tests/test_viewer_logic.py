@@ -17,12 +17,11 @@ from hypothesis import strategies as st
 
 from sureloc.camera import Camera
 from sureloc.errors import InputError, OutputError
-from sureloc.io.output import new_folder
+from sureloc.io.output import new_folder, partial_folder
 from sureloc.localize import movie as movie_module
 from sureloc.physics.referee import ChainTarget
 from sureloc.runs import localization
 from sureloc.runs import results as results_module
-from sureloc.runs.partial import partial_folder
 from sureloc.viewer.brushing import chosen_rows, histogram, quantities
 from sureloc.viewer.choices import (
     Choices,

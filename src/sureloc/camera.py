@@ -18,11 +18,26 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from sureloc.errors import CameraError
+from sureloc.errors import CameraError, InputError
 
 FloatMap = float | npt.NDArray[np.float64]
 ROUNDING_VARIANCE_ADU2 = 1.0 / 12.0
 _MAPS = ("offset_adu", "gain_adu_per_e", "variance_adu2")
+PIXEL_NM = 1.0, 10_000.0  # camera pixels in the sample lie between
+
+
+def check_pixel_nm(pixel_nm: float) -> None:
+    """Raise `InputError` unless a camera's pixel can be so large in the sample, nm."""
+    low, high = PIXEL_NM
+    if low <= pixel_nm <= high:
+        return
+    meant = ""
+    if low <= 1000 * pixel_nm <= high:
+        meant = f" If {pixel_nm:g} is in micrometres, give {1000 * pixel_nm:g}."
+    raise InputError(
+        f"The pixel size is {pixel_nm} nm; it must lie between {low:g} and {high:g} nm (65 to 160 "
+        f"is usual). It is the camera's pixel divided by the magnification.{meant}"
+    )
 
 
 def _number_or_map(name: str, value: npt.ArrayLike) -> FloatMap:

@@ -6,6 +6,7 @@
     ├── InputError          a value, file or option from the user cannot be used (exit code 2)
     │   ├── CameraError     a camera map or number is impossible
     │   ├── RecipeError     a recipe holds an unknown key or an impossible value
+    │   ├── FinishedError   the run to go on with was finished before
     │   ├── MovieError      a movie cannot be read or is no movie
     │   ├── PixelSizeError  nothing tells how large pixels are, and it is needed
     │   └── WeightsError    a weights file or its card cannot be used
@@ -29,6 +30,10 @@ class CameraError(InputError):
 
 class RecipeError(InputError):
     """A recipe holds an unknown key or an impossible value."""
+
+
+class FinishedError(InputError):
+    """The run to go on with was finished before, from the same input."""
 
 
 class MovieError(InputError):

@@ -8,6 +8,12 @@ frames counted from 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sureloc.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -93,3 +99,9 @@ LINK_COLUMNS: tuple[Column, ...] = (
         "variance; 1 is good, NaN for a single row.",
     ),
 )
+
+
+def check_rows(table: pd.DataFrame, purpose: str) -> None:
+    """Raise `InputError` unless a table has a row to serve the purpose, such as "to draw"."""
+    if table.empty:
+        raise InputError(f"The table has no rows; there is nothing {purpose}.")

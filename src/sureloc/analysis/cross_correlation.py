@@ -82,7 +82,8 @@ def redundant_cross_correlation(
     Args:
         table: rows with `frame`, `x_nm`, `y_nm`, `sigma_x_nm` and `sigma_y_nm`; rows that are not
             `trusted`, or less precise than twice the median, are not used.
-        segments: number of stretches, `FEWEST_SEGMENTS` or more; None chooses up to 20.
+        segments: number of stretches, `FEWEST_SEGMENTS` or more; None chooses up to 20, as many
+            as the frames allow.
         reference: see `drift_path`.
 
     Returns:
@@ -180,29 +181,39 @@ def _useful(table: pd.DataFrame) -> tuple[pd.DataFrame, float]:
 
 
 def _cut(frame: Index, segments: int | None) -> tuple[Index, int]:
-    """Give the stretch of every row (frames ascending), cut between frames."""
-    frames = np.unique(frame)
-    if segments is None:
-        segments = int(np.clip(len(frame) // _AUTO_ROWS, FEWEST_SEGMENTS, _AUTO_SEGMENTS))
-    if not FEWEST_SEGMENTS <= segments <= MOST_SEGMENTS:
+    """Give the stretch of every row (frames ascending), cut between frames, and how many."""
+    wanted = segments
+    if wanted is None:
+        wanted = int(np.clip(len(frame) // _AUTO_ROWS, FEWEST_SEGMENTS, _AUTO_SEGMENTS))
+    if not FEWEST_SEGMENTS <= wanted <= MOST_SEGMENTS:
         raise InputError(
-            f"segments is {segments}; it must lie in {FEWEST_SEGMENTS} to {MOST_SEGMENTS}."
+            f"segments is {wanted}; it must lie in {FEWEST_SEGMENTS} to {MOST_SEGMENTS}."
         )
-    most = min(len(frame) // FEWEST_ROWS, len(frames))
-    if segments > most:
+    if (segment := _stretches(frame, wanted)) is not None:
+        return segment, wanted
+    most = next((n for n in range(wanted - 1, 0, -1) if _stretches(frame, n) is not None), 0)
+    have = f"{len(frame):,} usable rows in {len(np.unique(frame)):,} frames"
+    if most < FEWEST_SEGMENTS:
         raise InputError(
-            f"segments is {segments}, but {len(frame):,} usable rows in {len(frames):,} frames "
-            f"make {most} at most, of {FEWEST_ROWS} rows or more each."
+            f"The {have} make {most} stretches of {FEWEST_ROWS} rows or so; cross-correlation "
+            f"needs {FEWEST_SEGMENTS} or more. Take more frames, or --method fiducials."
         )
-    wanted = np.arange(1, segments) * len(frame) // segments
-    ends = np.unique(frame[wanted])
+    if segments is not None:
+        raise InputError(
+            f"segments is {segments}, but {have} make {most} at most, of {FEWEST_ROWS} rows or so "
+            f"each; frames are not cut. Give {most}, or leave --segments out."
+        )
+    return _cut(frame, most)
+
+
+def _stretches(frame: Index, number: int) -> Index | None:
+    """Give the stretch of every row, None where frames cannot be shared out so evenly."""
+    if number > len(frame) // FEWEST_ROWS:
+        return None
+    ends = np.unique(frame[np.arange(1, number) * len(frame) // number])
     segment = np.searchsorted(ends, frame, side="right")
-    counts = np.bincount(segment, minlength=segments)
-    if len(ends) < segments - 1 or counts.min() < FEWEST_ROWS // 2:
-        raise InputError(
-            f"The rows lie in too few frames to make {segments} stretches; ask for fewer segments."
-        )
-    return segment, segments
+    counts = np.bincount(segment, minlength=number)
+    return segment if counts.min() >= FEWEST_ROWS // 2 else None
 
 
 def _coarse(

@@ -20,7 +20,7 @@ from sureloc.analysis.drift_path import Averages, DriftPath
 from sureloc.analysis.fiducials import track_fiducials
 from sureloc.errors import InputError
 from sureloc.seeds import numpy_generator
-from sureloc.table import DRIFT_COLUMNS
+from sureloc.table import DRIFT_COLUMNS, check_rows
 
 Array = npt.NDArray[np.float64]
 
@@ -88,8 +88,7 @@ def estimate_drift(
             "The table was corrected for drift before (it has drift_x_nm). Take the table that it "
             "was made from."
         )
-    if len(table) == 0:
-        raise InputError("The table has no rows; there is nothing to tell drift from.")
+    check_rows(table, "to tell drift from")
     weights = None
     if reference is Reference.MEAN:
         frame = table["frame"].to_numpy(np.int64)

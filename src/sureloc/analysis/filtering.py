@@ -30,6 +30,7 @@ from sureloc.errors import InputError
 
 MOST_CHARACTERS = 2000
 MOST_LEVELS = 150
+SHOWN_CHARACTERS = 20  # of an expression, where it cannot be read
 Values = npt.NDArray[Any]
 
 _COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
@@ -118,12 +119,20 @@ def _parsed(expression: str) -> ast.expr:
             return ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         hint = " Write '==' to compare." if re.search(r"[^=!<>:]=(?!=)", text) else ""
-        if "&&" in text or "||" in text or "!" in text.replace("!=", ""):
+        if re.search(r"&&|\|\||!(?!=)|\b(AND|OR|NOT|And|Or|Not)\b", text):
             hint = " Write 'and', 'or' and 'not'."
         raise InputError(
-            f"The expression {text!r} cannot be read ({getattr(error, 'msg', error)}).{hint} An "
-            "example: sigma_x_nm < 20 and p_exists > 0.9"
+            f"The expression {text!r} cannot be read ({getattr(error, 'msg', error)}"
+            f"{_near(text, error)}).{hint} An example: sigma_x_nm < 20 and p_exists > 0.9"
         ) from error
+
+
+def _near(text: str, error: Exception) -> str:
+    """Say where an expression cannot be read, as far as Python tells."""
+    if not isinstance(error, SyntaxError) or error.offset is None:
+        return ""
+    rest = text[error.offset - 1 :] if error.offset else ""  # 0 where something is missing
+    return f" near {rest[:SHOWN_CHARACTERS]!r}" if rest else " at the end"
 
 
 def _is_deep(tree: ast.expr) -> bool:

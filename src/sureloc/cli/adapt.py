@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sureloc.cli import completion
+from sureloc.cli.inputs import check_inputs
+from sureloc.cli.stopping import stopping
+from sureloc.cli.train import Device, DeviceOption
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -51,7 +54,7 @@ def adapt(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a training that was broken off.")
     ] = False,
-    device: Annotated[str, typer.Option(help="What to train on: auto, cpu or gpu.")] = "auto",
+    device: DeviceOption = Device.AUTO,
     seed: Annotated[int, typer.Option(min=0, help="Of training and held-out tiles.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
@@ -64,7 +67,6 @@ def adapt(
     """
     from sureloc.errors import InputError, OutputError, SurelocError
     from sureloc.io.output import check_new_folder
-    from sureloc.networks.weights import load_weights
     from sureloc.train import extra
 
     extra.check_installed()
@@ -72,14 +74,18 @@ def adapt(
         weights = _started(out)
     else:
         check_new_folder(out)
+        check_inputs(movie, camera)
+    from sureloc.networks.weights import load_weights
+
     networks = load_weights(weights)
     try:
-        if not resume and not _begin(
-            movie, out, minutes, camera, networks, weights, seed, device, force=force
-        ):
-            return
-        plan = _plan(out / TRAINING)
-        comparison = _train_and_compare(networks, plan, out, minutes, device, seed, quiet)
+        with stopping(out, "go on by the same command with --resume"):
+            if not resume and not _begin(
+                movie, out, minutes, camera, networks, weights, seed, device.value, force=force
+            ):
+                return
+            plan = _plan(out / TRAINING)
+            comparison = _train_and_compare(networks, plan, out, minutes, device.value, seed, quiet)
     except OSError as error:
         if isinstance(error, SurelocError):
             raise
@@ -90,7 +96,7 @@ def adapt(
     except RuntimeError as error:
         if "device" not in str(error).lower():
             raise
-        raise InputError(f"The device {device!r} cannot be used: {error}.") from error
+        raise InputError(f"The device {device.value!r} cannot be used: {error}.") from error
     _show(comparison)
     if comparison.worse:
         typer.echo(

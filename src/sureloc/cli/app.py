@@ -6,7 +6,7 @@ inside the function, so that `sureloc --help` need not wait for torch.
 
 Exit codes: 0 done; 1 a result could not be written; 2 the input cannot be used; 3 `localize`
 finished, but its verdict is "do not trust", `audit` did, but the run failed it, or `adapt` did, but
-its weights got worse.
+its weights got worse; 130 somebody pressed Ctrl-C.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import logging
 import sys
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from sureloc import __version__
+from sureloc.cli.stopping import stopping
 from sureloc.errors import InputError, SurelocError
 
 COMMANDS = (
@@ -56,10 +58,18 @@ def _sureloc(
     """Localize single molecules with intervals that hold, also where molecules overlap."""
 
 
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; those that keep something say so themselves when they are stopped."""
+        with stopping():
+            return super().invoke(ctx)
+
+
 def _build() -> typer.Typer:
     # Unexpected errors keep Python's own traceback: it can be searched for and pasted whole.
     application = typer.Typer(
         name="sureloc",
+        cls=_Commands,
         no_args_is_help=True,
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,

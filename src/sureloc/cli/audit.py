@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from sureloc.cli.inputs import check_inputs
+from sureloc.io.output import check_new_folder
+
 FAILED = 3  # exit code of an audit that was made, but that the run failed
 
 
@@ -44,12 +47,12 @@ def audit(
 
     Exit code 3 means that the audit was made and that the run failed it.
     """
-    from sureloc.analysis.audit import Outcome
-    from sureloc.io.output import check_new_folder
-    from sureloc.report.audit import audit_run, write_audit
-
     folder = source.with_name(f"{source.stem}_audit") if out is None else out
     check_new_folder(folder)
+    check_inputs(movie, camera, source)
+    from sureloc.analysis.audit import Outcome
+    from sureloc.report.audit import audit_run, write_audit
+
     result = audit_run(
         source,
         movie=movie,

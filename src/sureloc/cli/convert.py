@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sureloc.cli import completion
+
 if TYPE_CHECKING:
     from sureloc.io.movies import Movie
+
+
+FORMATS = (
+    *("sureloc", "thunderstorm", "smap-csv", "challenge", "decode-csv"),
+    *("picasso", "decode", "smap"),
+)
 
 
 def convert(
@@ -25,13 +33,19 @@ def convert(
         str | None,
         typer.Option(
             "--from",
-            help="Format of a table IN, if it is not recognised: sureloc, thunderstorm, smap-csv, "
-            "challenge, decode-csv, picasso, decode, smap.",
+            metavar="FORMAT",
+            help=f"Format of a table IN, if it is not recognised: {', '.join(FORMATS)}.",
+            autocompletion=completion.offer(lambda: FORMATS),
         ),
     ] = None,
     target_format: Annotated[
         str | None,
-        typer.Option("--to", help="Format of a table OUT, one of the same; by default by suffix."),
+        typer.Option(
+            "--to",
+            metavar="FORMAT",
+            help="Format of a table OUT, one of the same; by default by suffix.",
+            autocompletion=completion.offer(lambda: FORMATS),
+        ),
     ] = None,
     pixel_nm: Annotated[
         float | None,
@@ -73,10 +87,13 @@ def convert(
     Positions are moved to each format's origin, frames to its first number. What OUT cannot hold is
     counted and said.
     """
+    from sureloc.camera import check_pixel_nm
     from sureloc.io.convert import Changes, convert_table
     from sureloc.io.exchange.localizations import Geometry, Reading
     from sureloc.io.movie_writing import is_movie_name
 
+    if pixel_nm is not None:
+        check_pixel_nm(pixel_nm)
     if is_movie_name(target):
         _convert_movie(source, target, pixel_nm, roi, frames, quiet)
         return

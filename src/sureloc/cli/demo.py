@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sureloc.cli.stopping import stopping
+
 if TYPE_CHECKING:
     from sureloc.evaluate.compare import Comparison
 
@@ -35,24 +37,25 @@ def demo(
 
     check_new_folder(out)
     simulated, result = out / "movie", out / "result"
-    simulate("crowded_filaments", frames=frames, out=simulated, seed=seed, quiet=quiet)
-    truth = read_table(simulated / "truth.parquet", TRUTH_COLUMNS)
-    with open_movie(simulated / "movie.ome.tif") as movie:
-        pixel_nm = movie.pixel_nm or 100.0
-        inside = (truth["x_nm"].between(-0.5 * pixel_nm, (movie.width - 0.5) * pixel_nm)) & (
-            truth["y_nm"].between(-0.5 * pixel_nm, (movie.height - 0.5) * pixel_nm)
-        )
-        with bar_of_frames(movie.frames, quiet=quiet) as advance:
-            outcome = localize_movie(
-                movie,
-                read_camera(simulated / "camera.npz"),
-                Options(pixel_nm=pixel_nm, seed=seed, workers=workers),
-                result,
-                {"command": f"sureloc demo --frames {frames} --seed {seed}"},
-                load_weights("fast"),
-                truth=truth[inside],
-                progress=advance,
+    with stopping(out, "remove that folder before you start again"):
+        simulate("crowded_filaments", frames=frames, out=simulated, seed=seed, quiet=quiet)
+        truth = read_table(simulated / "truth.parquet", TRUTH_COLUMNS)
+        with open_movie(simulated / "movie.ome.tif") as movie:
+            pixel_nm = movie.pixel_nm or 100.0
+            inside = (truth["x_nm"].between(-0.5 * pixel_nm, (movie.width - 0.5) * pixel_nm)) & (
+                truth["y_nm"].between(-0.5 * pixel_nm, (movie.height - 0.5) * pixel_nm)
             )
+            with bar_of_frames(movie.frames, quiet=quiet) as advance:
+                outcome = localize_movie(
+                    movie,
+                    read_camera(simulated / "camera.npz"),
+                    Options(pixel_nm=pixel_nm, seed=seed, workers=workers),
+                    result,
+                    {"command": f"sureloc demo --frames {frames} --seed {seed}"},
+                    load_weights("fast"),
+                    truth=truth[inside],
+                    progress=advance,
+                )
     typer.echo(outcome.verdict.sentence)
     found = outcome.comparison
     if found is not None:

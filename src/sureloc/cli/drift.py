@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sureloc.cli import completion
+
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -28,7 +30,8 @@ def drift(
         str,
         typer.Option(
             help="rcc: cross-correlation of the structure with itself; fiducials: bright spots "
-            "that are there in nearly all frames."
+            "that are there in nearly all frames.",
+            **completion.choice("rcc", "fiducials"),
         ),
     ] = "rcc",
     segments: Annotated[
@@ -40,7 +43,11 @@ def drift(
         typer.Option(metavar="X,Y", help="Place of a fiducial, nm; repeatable; found without it."),
     ] = None,
     reference: Annotated[
-        str, typer.Option(help="Where the drift is zero: first (frame), or mean (of all rows).")
+        str,
+        typer.Option(
+            help="Where the drift is zero: first (frame), or mean (of all rows).",
+            **completion.choice("first", "mean"),
+        ),
     ] = "first",
     pixel_nm: Annotated[
         float | None, typer.Option(help="Pixel size, nm, where the table does not say it.")

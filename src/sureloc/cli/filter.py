@@ -57,3 +57,5 @@ def filter(
         typer.echo(note)
     share = f" ({100 * len(table) / len(kept):.1f} %)" if len(kept) else ""
     typer.echo(f"{out}: {len(table):,} of {len(kept):,} rows{share} are left")
+    if table.empty:
+        typer.echo(f"Warning: no row satisfies {expression!r}; {out} is empty.", err=True)

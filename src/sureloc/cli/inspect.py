@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sureloc.cli import completion
+from sureloc.cli.inputs import check_inputs
 
 if TYPE_CHECKING:
     from sureloc.calibrate.inspection import Inspection
@@ -26,7 +27,7 @@ def inspect(
     ] = None,
     pixel_nm: Annotated[
         float | None,
-        typer.Option(min=1.0, help="Pixel size in the sample, nm; by default what the file says."),
+        typer.Option(help="Pixel size in the sample, nm; by default what the file says."),
     ] = None,
     exposure_ms: Annotated[
         float | None,
@@ -50,6 +51,7 @@ def inspect(
     Pixel size, camera and exposure from the file; offset, gain, read noise, PSF width, molecules,
     photons, background and on-time from the movie. Takes about half a minute.
     """
+    check_inputs(movie, camera)
     from sureloc.networks.weights import load_weights
     from sureloc.report.inspection import draw_inspection
 
@@ -74,9 +76,12 @@ def inspect_file(
 ) -> Inspection:
     """Open a movie and its camera, and look at it."""
     from sureloc.calibrate.inspection import Stated, inspect_movie
+    from sureloc.camera import check_pixel_nm
     from sureloc.io.cameras import read_camera
     from sureloc.io.movies import open_movie
 
+    if pixel_nm is not None:
+        check_pixel_nm(pixel_nm)
     used = None if camera is None else read_camera(camera)
     with open_movie(movie) as opened:
         stated = Stated(

@@ -46,10 +46,12 @@ def link(
     from sureloc import __version__
     from sureloc.analysis.linking import GATE_QUANTILE, link_rows, merged
     from sureloc.io.sources import check_step_output, read_source, write_step
+    from sureloc.table import check_rows
 
     radius = _radius(radius_nm)
     source = read_source(run_or_table, pixel_nm)
     check_step_output(out)
+    check_rows(source.table, "to link")
     links = link_rows(source.table, gap, radius)
     table = merged(source.table, links)
     step = {

@@ -12,9 +12,12 @@ from typing import Annotated
 import typer
 
 from sureloc.cli import completion
+from sureloc.cli.inputs import check_inputs
+from sureloc.cli.stopping import stopping
+from sureloc.errors import FinishedError
+from sureloc.io.output import check_new_folder, partial_folder
 
 RATE_FRAMES = 30  # over which the speed is averaged
-STOPPED = 130  # exit code after Ctrl-C, as shells have it
 REFUSED = 3  # exit code of a run that finished, but must not be trusted
 
 
@@ -61,7 +64,12 @@ def localize(
             autocompletion=completion.weights,
         ),
     ] = "fast",
-    device: Annotated[str, typer.Option(help="For the networks: auto, cpu or cuda.")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            help="For the networks; auto prefers a GPU.", **completion.choice("auto", "cpu", "cuda")
+        ),
+    ] = "auto",
     workers: Annotated[
         int, typer.Option(help="Threads or processes; results do not depend on them.")
     ] = 2,
@@ -69,7 +77,8 @@ def localize(
         str,
         typer.Option(
             help="Who works: threads, processes, or a dask cluster's address such as "
-            "tcp://10.0.0.1:8786."
+            "tcp://10.0.0.1:8786.",
+            **completion.choice("threads", "processes", other="ADDRESS"),
         ),
     ] = "threads",
     resume: Annotated[
@@ -86,49 +95,42 @@ def localize(
     report.html and run.json. Exit code 3 means that it finished with the verdict "do not trust".
     What a stopped run had done is kept in OUT.partial; the same command with --resume goes on.
     """
-    from functools import partial
+    with stopping(partial_folder(out), "go on by the same command with --resume"):
+        check_inputs(movie, camera)
+        if not resume:
+            check_new_folder(out)
+        from functools import partial
 
-    from sureloc.localize.verdict import Trust
-    from sureloc.runs.localization import localize_file
-    from sureloc.runs.partial import partial_folder
+        from sureloc.localize.verdict import Trust
+        from sureloc.runs.localization import localize_file
 
-    if resume and _was_finished(out):
-        return
-    work = partial(
-        localize_file,
-        movie,
-        out,
-        camera=camera,
-        pixel_nm=pixel_nm,
-        sigma_px=_width(sigma_px),
-        density_per_um2=density,
-        mean_photons=photons,
-        background_photons=background,
-        draws=draws,
-        seed=seed,
-        roi=roi,
-        frames=frames,
-        weights=weights,
-        device=device,
-        workers=workers,
-        min_probability=min_probability,
-        resume=resume,
-        scheduler=scheduler,
-        say=partial(typer.echo, err=True),
-        command=shlex.join(["sureloc", *sys.argv[1:]]),
-        bar=partial(bar_of_frames, quiet=quiet),
-    )
-    try:
-        outcome = work()
-    except KeyboardInterrupt:
-        kept = partial_folder(out)
-        if kept.exists():
-            typer.echo(
-                f"Stopped. What was done is kept in {kept}: go on by the same command with "
-                "--resume.",
-                err=True,
+        try:
+            outcome = localize_file(
+                movie,
+                out,
+                camera=camera,
+                pixel_nm=pixel_nm,
+                sigma_px=_width(sigma_px),
+                density_per_um2=density,
+                mean_photons=photons,
+                background_photons=background,
+                draws=draws,
+                seed=seed,
+                roi=roi,
+                frames=frames,
+                weights=weights,
+                device=device,
+                workers=workers,
+                min_probability=min_probability,
+                resume=resume,
+                scheduler=scheduler,
+                say=partial(typer.echo, err=True),
+                command=shlex.join(["sureloc", *sys.argv[1:]]),
+                bar=partial(bar_of_frames, quiet=quiet),
             )
-        raise typer.Exit(STOPPED) from None
+        except FinishedError:
+            _tell_finished(out)
+            return
     for note in outcome.notes:
         typer.echo(note)
     typer.echo(
@@ -139,24 +141,16 @@ def localize(
         raise typer.Exit(REFUSED)
 
 
-def _was_finished(out: Path) -> bool:
-    """Tell whether a run to be resumed was finished before, and leave as it did."""
+def _tell_finished(out: Path) -> None:
+    """Say what a run that was finished before had said, and leave as it did."""
     import json
-    import shutil
 
     from sureloc.io.results import RUN
-    from sureloc.runs.partial import partial_folder
 
-    try:
-        verdict = json.loads((out / RUN).read_text(encoding="utf-8"))["verdict"]
-    except (OSError, ValueError, KeyError):
-        return False
-    # Left there if the run was killed after its last step but one.
-    shutil.rmtree(partial_folder(out), ignore_errors=True)
+    verdict = json.loads((out / RUN).read_text(encoding="utf-8"))["verdict"]
     typer.echo(f"{out}: was finished before\n{verdict['sentence']}")
     if verdict["trust"] == "do not trust":
         raise typer.Exit(REFUSED)
-    return True
 
 
 def _width(text: str) -> float | None:
@@ -200,8 +194,9 @@ def bar_of_frames(
         MofNCompleteColumn(),
         TextColumn(unit + " {task.fields[rate]}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("elapsed,"),
         TimeRemainingColumn(),
+        TextColumn("left"),
         console=Console(stderr=True),
         transient=True,
         disable=quiet,

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sureloc.cli import completion
+
 
 def render(
     source: Annotated[
@@ -21,7 +23,8 @@ def render(
         str,
         typer.Option(
             help="histogram; gaussian, as wide as each row is uncertain; or posterior, the mean "
-            "over the draws, with its standard deviation as a second image."
+            "over the draws, with its standard deviation as a second image.",
+            **completion.choice("histogram", "gaussian", "posterior"),
         ),
     ] = "gaussian",
     zoom: Annotated[
@@ -32,7 +35,10 @@ def render(
     ] = None,
     colour: Annotated[
         str,
-        typer.Option(help="What colours show: intensity, time, precision or trust."),
+        typer.Option(
+            help="What colours show.",
+            **completion.choice("intensity", "time", "precision", "trust"),
+        ),
     ] = "intensity",
     roi: Annotated[
         str | None,
@@ -42,7 +48,11 @@ def render(
         float | None, typer.Option(help="Camera pixel size, nm, where the table does not say it.")
     ] = None,
     bits: Annotated[
-        int, typer.Option(help="Of a TIFF: 32 (exact values) or 16 (whole numbers).")
+        int,
+        typer.Option(
+            help="Of a TIFF: 32 (exact values) or 16 (whole numbers).",
+            **completion.choice("32", "16"),
+        ),
     ] = 32,
 ) -> None:
     """Draw a run or a table as a super-resolution image, with any pixel size.

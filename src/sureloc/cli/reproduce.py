@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from sureloc.cli.stopping import stopping
+
 
 def reproduce(
     what: Annotated[
@@ -41,14 +43,15 @@ def reproduce(
     # Nobody shall mistake the one for the other.
     folder = out / "quick" if quick else out
     networks, version = load_weights("fast"), code_version()
-    for study in STUDIES:
-        if what and study.name not in what:
-            continue
-        number = len(study.conditions(quick))
-        with bar_of_frames(
-            number, quiet=quiet, unit="conditions", before=study.name, what=study.name
-        ) as advance:
-            for _ in run_study(study, folder, networks, quick=quick, seed=seed, commit=version):
-                advance()
-        write_index(STUDIES, folder, quick=quick, seed=seed)
-        typer.echo(f"{folder / study.name}.md")
+    with stopping(folder, "go on by the same command"):
+        for study in STUDIES:
+            if what and study.name not in what:
+                continue
+            number = len(study.conditions(quick))
+            with bar_of_frames(
+                number, quiet=quiet, unit="conditions", before=study.name, what=study.name
+            ) as advance:
+                for _ in run_study(study, folder, networks, quick=quick, seed=seed, commit=version):
+                    advance()
+            write_index(STUDIES, folder, quick=quick, seed=seed)
+            typer.echo(f"{folder / study.name}.md")

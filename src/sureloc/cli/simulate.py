@@ -117,6 +117,7 @@ def _with_progress(movie: Iterator[MovieChunk], frames: int, quiet: bool) -> Ite
         MofNCompleteColumn(),
         TextColumn("frames"),
         TimeRemainingColumn(),
+        TextColumn("left"),
         console=Console(stderr=True),
         transient=True,
         disable=quiet,

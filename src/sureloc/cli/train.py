@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sureloc.cli import completion
+from sureloc.cli.stopping import stopping
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -226,10 +227,11 @@ def _training_folder(out: Path, recipe: str, resume: bool) -> Iterator[None]:
     if begins:
         check_new_folder(out)
     try:
-        if begins:
-            out.mkdir(parents=True, exist_ok=True)
-            (out / RECIPE).write_text(recipe, encoding="utf-8")
-        yield
+        with stopping(out, "go on by the same command with --resume"):
+            if begins:
+                out.mkdir(parents=True, exist_ok=True)
+                (out / RECIPE).write_text(recipe, encoding="utf-8")
+            yield
     except OSError as error:
         if isinstance(error, SurelocError):
             raise

@@ -21,6 +21,7 @@ class TrainingBar(pl.Callback):
             MofNCompleteColumn(),
             TextColumn("steps"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             TextColumn("{task.fields[numbers]}"),
             console=Console(stderr=True),
             disable=quiet,

@@ -7,7 +7,8 @@ frames, (rows, columns). Nothing in a file is executed: YAML is loaded safely, p
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,15 @@ class CameraFile(BaseModel):
     saturation_adu: int | None = 65535
 
 
+def check_camera_exists(path: Path) -> None:
+    """Raise `CameraError` unless there is a file at a camera's path: before long work."""
+    if not path.is_file():
+        raise CameraError(
+            f"There is no camera file at {path} (seen from {Path.cwd()}). Check the spelling, or "
+            "leave the camera out to have it estimated from the movie."
+        )
+
+
 def read_camera(path: str | Path) -> Camera:
     """Read a camera file.
 
@@ -56,11 +66,7 @@ def read_camera(path: str | Path) -> Camera:
             unknown one, or a value is impossible.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CameraError(
-            f"There is no camera file at {path} (seen from {Path.cwd()}). Check the spelling, or "
-            "leave the camera out to have it estimated from the movie."
-        )
+    check_camera_exists(path)
     suffix = path.suffix.lower()
     if suffix in (".yaml", ".yml"):
         return _read_yaml(path)
@@ -156,22 +162,47 @@ def _read_yaml(path: Path) -> Camera:
             f"The camera file {path} holds a {type(content).__name__}; it must hold keys and "
             f"values: {', '.join((*_MAPS, *_SCALARS))}."
         )
+    _check_keys(path, content)
     try:
         parsed = CameraFile.model_validate(content)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'][:1])}: {problem['msg']}"
-            for problem in error.errors()
+        names = dict.fromkeys(str(problem["loc"][0]) for problem in error.errors())
+        problems = (f"{name} is {content[name]!r}, {_wanted(name)} is needed" for name in names)
+        raise CameraError(f"The camera file {path} cannot be used: {'; '.join(problems)}.") from (
+            error
         )
-        raise CameraError(
-            f"The camera file {path} cannot be used: {problems}. Its keys are "
-            f"{', '.join((*_MAPS, *_SCALARS))}."
-        ) from error
     values = parsed.model_dump()
     for name in _MAPS:
         if isinstance(values[name], str):
             values[name] = _read_map(path.parent / values[name], name)
     return Camera(**values)
+
+
+def _check_keys(path: Path, keys: Iterable[object]) -> None:
+    known = (*_MAPS, *_SCALARS)
+    names = [str(key) for key in keys]
+    unknown = [f"{name}{_did_you_mean(name)}" for name in sorted(set(names) - set(known))]
+    missing = [name for name in _MAPS if name not in names]
+    if unknown or missing:
+        parts = [f"lacks {', '.join(missing)}"] * bool(missing)
+        parts += [f"holds the unknown {', '.join(unknown)}"] * bool(unknown)
+        raise CameraError(
+            f"The camera file {path} {' and '.join(parts)}; it must hold {', '.join(_MAPS)} and "
+            f"may hold {', '.join(_SCALARS)}."
+        )
+
+
+def _did_you_mean(name: str) -> str:
+    known = (*_MAPS, *_SCALARS)
+    begin_so = [one for one in known if one.startswith(f"{name}_")]
+    near = begin_so or get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _wanted(name: str) -> str:
+    if name == "saturation_adu":
+        return "a whole number or null"
+    return "a number or the path of a map" if name in _MAPS else "a number"
 
 
 def _read_map(path: Path, name: str) -> npt.NDArray[np.float64]:
@@ -237,15 +268,7 @@ def _load_npz(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 def _read_npz(path: Path) -> Camera:
     arrays = _load_npz(path)
-    unknown = sorted(set(arrays) - {*_MAPS, *_SCALARS})
-    missing = [name for name in _MAPS if name not in arrays]
-    if unknown or missing:
-        parts = [f"lacks {', '.join(missing)}"] * bool(missing)
-        parts += [f"holds the unknown {', '.join(unknown)}"] * bool(unknown)
-        raise CameraError(
-            f"The camera file {path} {' and '.join(parts)}; it must hold {', '.join(_MAPS)} and "
-            f"may hold {', '.join(_SCALARS)}."
-        )
+    _check_keys(path, arrays)
     values: dict[str, Any] = {name: _real(arrays[name], name, path) for name in _MAPS}
     for name in _SCALARS:
         if name in arrays:

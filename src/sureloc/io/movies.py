@@ -183,6 +183,14 @@ class Movie:
         self.close()
 
 
+def check_movie_exists(path: Path) -> None:
+    """Raise `MovieError` unless there is something at a movie's path: before long work."""
+    if not path.exists():
+        raise MovieError(
+            f"There is no movie at {path} (seen from {Path.cwd()}). Check the spelling of the path."
+        )
+
+
 def open_movie(path: str | Path) -> Movie:
     """Open a movie without reading its frames.
 
@@ -200,10 +208,7 @@ def open_movie(path: str | Path) -> Movie:
             channels or planes, or frames of fewer than 8 rows or columns.
     """
     path = Path(path)
-    if not path.exists():
-        raise MovieError(
-            f"There is no movie at {path} (seen from {Path.cwd()}). Check the spelling of the path."
-        )
+    check_movie_exists(path)
     source = _open_source(path)
     movie = Movie(
         path, slice(0, source.height), slice(0, source.width), slice(0, source.frames), source

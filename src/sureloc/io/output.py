@@ -68,6 +68,11 @@ def check_new_folder(path: str | Path) -> None:
         )
 
 
+def partial_folder(out: Path) -> Path:
+    """Give where a run that is to write the folder `out` keeps what it has, to be gone on with."""
+    return out.with_name(f"{out.name}.partial")
+
+
 @contextmanager
 def _whole_or_nothing(place: Path) -> Iterator[Path]:
     # The suffix stays last, as writers look at it.

@@ -48,6 +48,12 @@ class Source:
         return self.data.geometry.pixel_nm
 
 
+def check_source_exists(path: Path) -> None:
+    """Raise `InputError` unless there is something at the path of a run or table."""
+    if not path.exists():
+        raise InputError(f"There is no run or table at {path} (seen from {Path.cwd()}).")
+
+
 def read_source(
     path: str | Path, pixel_nm: float | None = None, pixel_option: str = "--pixel-nm"
 ) -> Source:
@@ -64,8 +70,7 @@ def read_source(
         PixelSizeError: the pixel size is needed and not known.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"There is no run or table at {path} (seen from {Path.cwd()}).")
+    check_source_exists(path)
     reading = Reading(Geometry(pixel_nm), pixel_option=pixel_option)
     if path.is_dir():
         return _read_run(path, reading)

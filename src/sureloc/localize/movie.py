@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from sureloc.camera import Camera
+from sureloc.camera import Camera, check_pixel_nm
 from sureloc.errors import InputError
 from sureloc.localize.bands import bands_of, spots_of_band, spots_of_frames
 from sureloc.localize.camera_estimate import check_camera, estimate_camera
@@ -116,11 +116,7 @@ class Options:
     background_photons: float | None = None
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.pixel_nm) and 1.0 <= self.pixel_nm <= 10000.0):
-            raise InputError(
-                f"The pixel size is {self.pixel_nm} nm; it must lie between 1 and 10000 nm "
-                "(65 to 160 is usual). It is the camera's pixel divided by the magnification."
-            )
+        check_pixel_nm(self.pixel_nm)
         if self.sigma_px is not None and not 0.3 <= self.sigma_px <= 10.0:
             raise InputError(
                 f"The PSF width is {self.sigma_px} px; it must lie between 0.3 and 10 px (0.8 to "

@@ -36,6 +36,7 @@ from sureloc.report.pictures import (
     averaged_down,
     draw_picture,
 )
+from sureloc.table import check_rows
 
 Array = npt.NDArray[np.float64]
 
@@ -168,6 +169,7 @@ def render_file(
             "away, or draw the rows with --kind gaussian."
         )
     found = read_found(source, camera_pixel_nm, say)
+    check_rows(found.table, "to draw")
     size = _pixel_size(found, zoom, pixel_nm)
     canvas = Canvas.between(*parse_roi(roi, found), size)
     if kind == "posterior":
@@ -188,7 +190,19 @@ def render_file(
             else:
                 write_tiff(partial, one.channels, canvas, bits, about)
     names = ", ".join(str(one.path) for one in renderings)
-    return f"{names}: {canvas.rows:,} x {canvas.columns:,} px of {canvas.pixel_nm:.3g} nm, {said}"
+    return f"{names}: {_size(renderings[0], canvas)}, {said}"
+
+
+def _size(one: Rendering, canvas: Canvas) -> str:
+    whole = f"{canvas.rows:,} x {canvas.columns:,} px of {canvas.pixel_nm:.3g} nm"
+    picture = one.picture
+    if one.path.suffix.lower() != ".png" or picture.pixel_nm <= canvas.pixel_nm:
+        return whole
+    rows, columns = picture.image.shape[:2]
+    return (
+        f"{rows:,} x {columns:,} px of {picture.pixel_nm:.3g} nm, averaged down from {whole} (a "
+        ".tif has them all)"
+    )
 
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -255,7 +269,7 @@ def _rows(
             "image", title, unit, image, weighted, canvas.pixel_nm, limits, colours
         )
         channels[unit] = mean_value(image, weighted)
-    said = f"{image.sum():,.1f} of {len(table):,} localizations{left_out}"
+    said = f"{image.sum():,.0f} of {len(table):,} localizations{left_out}"
     return [Rendering(out, picture, channels)], said
 
 

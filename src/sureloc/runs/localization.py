@@ -48,7 +48,7 @@ from sureloc.report.page import ReportContent, write_report
 from sureloc.report.pictures import Picture, draw_picture, pictures_of
 from sureloc.runs.execution import THREADS, check_scheduler, do_units
 from sureloc.runs.job import ASSUMPTIONS, Job, identity_of, keep_assumptions, write_job
-from sureloc.runs.partial import PartialRun, check_place, open_partial
+from sureloc.runs.partial import PartialRun, check_finished, check_place, open_partial
 from sureloc.runs.parts import sound_parts
 from sureloc.runs.results import gather_sums, write_fine_images, write_tables
 from sureloc.shipped import shipped_weights
@@ -145,6 +145,7 @@ def localize_file(
 
     Raises:
         InputError: movie, camera, weights, options or folder cannot be used.
+        FinishedError: `resume`, and the same run was finished before.
         OutputError: a file could not be written; what was done is kept, to be resumed.
     """
     check_place(Path(out), resume=resume)
@@ -265,6 +266,7 @@ def localize_movie(
 
     Raises:
         InputError: movie, camera or folder cannot be used.
+        FinishedError: `resume`, and the same run was finished before.
         OutputError: a file could not be written; what was done is kept, to be resumed.
     """
     clock = _Clock()
@@ -276,6 +278,8 @@ def localize_movie(
         **_chosen(options),
     }
     identity = identity_of(movie, camera, options, networks)
+    if resume:
+        check_finished(out, identity)
     with open_partial(out, identity, provenance, resume=resume) as run:
         assumptions = _assumptions(run, movie, camera, options, networks, notes, warnings, pause)
         clock.prepared = clock.since()
@@ -366,7 +370,7 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
         comparison = compare(read_table(folder / LOCALIZATIONS, LOCALIZATION_COLUMNS), truth)
     record = _record(movie, options, assumptions, verdict, tally, comparison, clock)
     record["weights"] = job.networks.card.model_dump(mode="json")
-    write_run(folder / RUN, {**provenance, **record})
+    write_run(folder / RUN, {**provenance, **record, "identity": dict(run.identity)})
     molecules = Molecules(
         read_rows(folder / LOCALIZATIONS, tally.rows),
         tally.rows,

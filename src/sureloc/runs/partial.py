@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sureloc.errors import InputError, OutputError
-from sureloc.io.output import check_new_folder
+from sureloc.errors import FinishedError, InputError, OutputError
+from sureloc.io.output import check_new_folder, partial_folder
+from sureloc.io.results import RUN
 from sureloc.runs.job import ASSUMPTIONS, PARTS, differences
 from sureloc.runs.parts import force, to_disk
 
 IDENTITY, RESULT = "identity.json", "result"
-SUFFIX = ".partial"
 FORMAT = 1
 
 
@@ -31,11 +31,13 @@ class PartialRun:
     Attributes:
         folder: the folder.
         out: what it becomes.
+        identity: what results depend on (`sureloc.runs.job.identity_of`).
         provenance: what is remembered in the files; that of the first start, if it is resumed.
     """
 
     folder: Path
     out: Path
+    identity: Mapping[str, Any]
     provenance: Mapping[str, Any]
 
     def new_result(self) -> Path:
@@ -57,15 +59,14 @@ class PartialRun:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def partial_folder(out: Path) -> Path:
-    """Give where a run that is to write `out` keeps what it has."""
-    return out.with_name(out.name + SUFFIX)
-
-
 def check_place(out: Path, *, resume: bool) -> None:
-    """Raise `InputError` unless a run may write `out`, or go on doing so."""
+    """Raise `InputError` unless a run may write `out`, or go on doing so.
+
+    With `resume` a run may be finished already; `check_finished` looks at that.
+    """
     place = out.resolve()
-    check_new_folder(out)
+    if not (resume and (out / RUN).is_file()):
+        check_new_folder(out)
     folder = partial_folder(place)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file and in the way. Give another name for {out}.")
@@ -74,6 +75,40 @@ def check_place(out: Path, *, resume: bool) -> None:
             f"A run that was to write {out} was stopped; what it had done is kept in {folder}. Go "
             "on with it by the same command with --resume, or remove that folder to start anew."
         )
+
+
+def check_finished(out: Path, identity: Mapping[str, Any]) -> None:
+    """Look at what a run to be resumed may have left: its results, if it was finished.
+
+    Args:
+        out: the folder of results.
+        identity: what results depend on (`sureloc.runs.job.identity_of`). Versions may differ, as
+            nothing is computed any more.
+
+    Raises:
+        FinishedError: this run was finished before.
+        InputError: another run was.
+    """
+    if not (out / RUN).is_file():
+        return
+    try:
+        before = dict(json.loads((out / RUN).read_text(encoding="utf-8"))["identity"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{out / RUN} does not say which run was finished there ({error!r}). Give another "
+            "folder."
+        ) from error
+    now = json.loads(json.dumps(identity))
+    before["versions"] = now["versions"]
+    different = differences(now, before)
+    if different:
+        raise InputError(
+            f"The run that was finished in {out} was another one: {'; '.join(different)}. Give "
+            "what it was started with, or another folder."
+        )
+    # Left there if the run was killed after its last step but one.
+    shutil.rmtree(partial_folder(out), ignore_errors=True)
+    raise FinishedError(f"The run in {out} was finished before.")
 
 
 @contextmanager
@@ -104,7 +139,7 @@ def open_partial(
             created = [p for p in (folder, *place.parents) if not p.exists()]
             (folder / PARTS).mkdir(parents=True, exist_ok=True)
             _write_identity(folder, identity, provenance)
-        yield PartialRun(folder, place, provenance)
+        yield PartialRun(folder, place, identity, provenance)
     except OSError as error:
         kept = _clean(folder, created, begun, error)
         if isinstance(error, InputError | OutputError):

@@ -166,7 +166,7 @@ class Job:
 
     def _discard(self) -> None:
         """Remove what a stopped run keeps to be resumed: who cancels here wants nothing of it."""
-        from sureloc.runs.partial import partial_folder
+        from sureloc.io.output import partial_folder
 
         if "out" in self._arguments:
             shutil.rmtree(

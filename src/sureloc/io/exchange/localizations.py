@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sureloc.camera import check_pixel_nm
 from sureloc.errors import InputError, PixelSizeError
 from sureloc.table import (
     DRAW_COLUMNS,
@@ -349,6 +350,10 @@ class Reading:
     geometry: Geometry = Geometry()
     first_frame: int | None = None
     pixel_option: str = "--pixel-nm"
+
+    def __post_init__(self) -> None:
+        if self.geometry.pixel_nm is not None:
+            check_pixel_nm(self.geometry.pixel_nm)
 
     def base(self, of_format: int) -> int:
         """Give the number of the first frame."""
