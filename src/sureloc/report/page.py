@@ -132,8 +132,8 @@ def _circles_key(tally: Tally) -> str:
         return ""
     return (
         '<p class="muted">Circles: two stated standard deviations, dotted where enlarged to '
-        f"{LEAST_RADIUS_PX:g} px to be seen; those with a cross (red) are not trusted. The frame "
-        "in the part that is magnified shows where that lies.</p>"
+        f"{LEAST_RADIUS_PX:g} px to be seen; those with a cross (red) are not trusted. Of large "
+        "frames, the part in the yellow square is magnified.</p>"
     )
 
 
