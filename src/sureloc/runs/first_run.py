@@ -6,17 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sureloc.compiled.chain import run_chain
+from sureloc.compiled.chain import fill_states
 
 NOTICE = (
-    "This is the first run of this version here: its inner loops are compiled, which takes about "
-    "two minutes and is kept for the next runs."
+    "This is the first run of this version here: its inner loops are compiled, which takes a "
+    "minute or two and is kept for the next runs."
 )
 
 
 def say_if_compiling(say: Callable[[str], None]) -> None:
     """Say `NOTICE` where the chains have not been compiled before."""
-    if not kept_on_disk(run_chain):
+    if not kept_on_disk(fill_states):
         say(NOTICE)
 
 
