@@ -194,6 +194,8 @@ def test_wide_intervals_pass_and_are_called_wide():
 
 def test_few_pairs_cannot_tell():
     assert verdict(honest(1, molecules=5)).outcome is Outcome.OPEN
+    few = verdict(honest(1, molecules=5))
+    assert "at least 20 molecules are needed" in few.sentence
     some = verdict(honest(8, molecules=30, narrow=1.25))
     assert some.outcome is Outcome.OPEN
     assert "too few pairs to tell" in some.sentence
@@ -208,8 +210,21 @@ def test_chi2_is_judged_on_both_sides(mean, outcome):
     item = chi2_item(table, np.random.default_rng(0))
     assert item.outcome is outcome
     assert item.value == pytest.approx(mean, rel=0.05)
+    assert ("noise and no more" in item.sentence) == (mean == 1.0)
     assert chi2_item(table.head(3), np.random.default_rng(0)).outcome is Outcome.OPEN
     assert chi2_item(table[["frame"]], np.random.default_rng(0)).outcome is Outcome.OPEN
+
+
+@pytest.mark.parametrize(
+    ("mean", "said"), [(1.09, "9 % more than noise"), (0.92, "8 % less than noise")]
+)
+def test_chi2_that_is_surely_not_1_is_not_called_noise_where_it_is_allowed(mean, said):
+    table = honest(3, molecules=500)
+    table["chi2"] = mean + 0.01 * (table["chi2"] - 1)
+    item = chi2_item(table, np.random.default_rng(0))
+    assert item.outcome is Outcome.PASS
+    assert f"{said}, within what is allowed" in item.sentence
+    assert "no more" not in item.sentence
 
 
 # --- Halves of the light ------------------------------------------------------------------------
@@ -337,6 +352,31 @@ def sparse(tmp_path_factory):
     movie = {"shape": list(adu.shape)}
     written(folder / "run", honest(1, molecules=60), movie=movie, **record)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [(11, "the movie has 11 frames, at least 20 are needed"), (30, "12 frames were to be halved")],
+)
+def test_too_few_frames_are_said_before_anything_is_localized(
+    frames, said, sparse, tmp_path, monkeypatch
+):
+    adu = np.full((frames, 16, 16), 110, np.uint16)
+    tifffile.imwrite(tmp_path / "m.tif", adu, photometric="minisblack")
+    camera = {"camera": str(sparse / "camera.yaml"), "movie": {"shape": list(adu.shape)}}
+    run = written(tmp_path / "run", honest(1, molecules=40), **camera)
+
+    def localized(*_):
+        raise AssertionError("nothing should be localized")
+
+    monkeypatch.setattr("sureloc.report.audit.split_movie", localized)
+    split = audit_run(run, movie=tmp_path / "m.tif", frames=12).items[2]
+    assert split.outcome is Outcome.OPEN
+    assert said in split.sentence
+    one, two = (honest(seed, molecules=10).assign(frame=7) for seed in (1, 2))
+    pairs = split_pairs(one, pd.concat([one, two]))
+    sentence = ratio_item("name", "question", pairs, np.random.default_rng(0)).sentence
+    assert "come from 1 frames; at least 20 frames are needed" in sentence
 
 
 def test_both_halves_of_a_movies_light_are_localized_and_agree(sparse, tmp_path, monkeypatch):

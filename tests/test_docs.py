@@ -20,6 +20,7 @@ import sureloc
 from conftest import ROOT
 from doc_blocks import Block, PageRun, blocks_of, check_printed
 from simulated_runs import recipe_truth, write_run
+from sureloc.camera import Camera
 from sureloc.io.convert import Changes, convert_table
 from sureloc.io.exchange.localizations import Reading
 from sureloc.localize import verdict
@@ -304,6 +305,18 @@ def test_every_reason_of_a_row_is_documented(reason, clause):
     words = words_of("verdict.md")
     assert f"| `{reason}` |" in words
     assert re.search(f'\\*\\*"\\d+ % {re.escape(clause)}"\\*\\*', words)
+
+
+@pytest.mark.parametrize(("factor", "word", "part"), [(1.3, "large", 1), (0.7, "small", 0)])
+def test_the_gain_that_makes_chi2_small_or_large_is_documented(factor, word, part):
+    mean = 100.0 + 2.0 * np.full((40, 50, 50), 30.0)
+    adu = 100.0 + 2.0 * np.random.default_rng(4).poisson(30.0, mean.shape)
+    camera = Camera(offset_adu=100.0, gain_adu_per_e=2.0 * factor, variance_adu2=0.0)
+    expected = camera.electrons(mean)
+    chi2 = ((camera.electrons(adu) - expected) ** 2 / expected).mean()
+    assert chi2 == pytest.approx(1 / factor, rel=0.03)
+    above, below = words_of("verdict.md").split("Below 1,")
+    assert f"gain is too {word}" in (above, below)[part]
 
 
 def test_every_verdict_is_documented():

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import chi2, ncx2
 
+from sureloc.analysis.audit import repeat_ratio
 from sureloc.analysis.linking import GATE, GATE_QUANTILE, link_rows, merged
 from sureloc.errors import InputError
 from sureloc.table import LOCALIZATION_COLUMNS
@@ -63,7 +64,9 @@ def test_links_are_chi2_and_merged_intervals_hold(rng, correlation):
     # One true link in a thousand is broken; 4500 links of 2 degrees of freedom: mean to 1.5 %.
     broken = links.molecules - 1500
     assert broken == pytest.approx(4500 * (1 - GATE_QUANTILE), abs=3.5 * np.sqrt(4.5))
-    assert links.ratio == pytest.approx(1.0, abs=0.025)
+    # What the gate cuts from the mean of D2, which is 2.
+    lost = GATE * (1 - GATE_QUANTILE) / GATE_QUANTILE
+    assert links.squared.mean() == pytest.approx(2 - lost, rel=0.05)
     assert chi2.cdf(np.median(links.squared), 2) == pytest.approx(0.5, abs=0.03)
     out = merged(table, links)
     near = np.rint(out[["x_nm", "y_nm"]].to_numpy() / 1000) * 1000
@@ -205,7 +208,8 @@ def test_an_error_that_rows_share_is_not_averaged_away(rng):
             shared[f"{axis}_hi{level}_nm"] = shared[f"{axis}_nm"] + half
     shared["cov_xy_nm2"] += 5.0
     links = link_rows(shared)
-    assert links.ratio == pytest.approx(link_rows(table).ratio)
+    np.testing.assert_allclose(links.squared, link_rows(table).squared)
+    assert repeat_ratio(shared) == pytest.approx(repeat_ratio(table))
     out = merged(shared, links)
     np.testing.assert_allclose(out["x_nm"], plain["x_nm"])
     np.testing.assert_allclose(out["sigma_x_nm"], np.hypot(plain["sigma_x_nm"], 6.0))
@@ -216,12 +220,24 @@ def test_an_error_that_rows_share_is_not_averaged_away(rng):
     np.testing.assert_allclose(out["sigma_drift_x_nm"], 6.0)
 
 
-@pytest.mark.parametrize("scale", [0.5, 2.0])
-def test_precisions_that_are_wrong_show(rng, scale):
-    table, *_ = blinking(800, 3, rng)
+@pytest.mark.parametrize("scale", [0.7, 1.0, 2.0])
+def test_precisions_that_are_wrong_show_also_where_others_light_up_beside(rng, scale):
+    table, *_ = blinking(1500, 3, rng)
+    table["p_exists"] = 1.0
+    # Of a second set of molecules, some lie within the gate by chance.
+    other, *_ = blinking(1500, 3, rng)
+    other[["x_nm", "y_nm"]] += rng.uniform(-60, 60, (1500, 2))[np.repeat(np.arange(1500), 3)]
+    table = pd.concat([table, other.assign(p_exists=1.0)], ignore_index=True)
     table[["sigma_x_nm", "sigma_y_nm"]] *= scale
     table["cov_xy_nm2"] *= scale**2
-    assert link_rows(table, radius_nm=300).ratio == pytest.approx(1 / scale, rel=0.06)
+    ratio, pairs = repeat_ratio(table)
+    assert ratio == pytest.approx(1 / scale, rel=0.06)
+    assert pairs > 2000
+    # Rows that say themselves that they are not sure are not asked.
+    table["p_exists"] = 0.5
+    ratio, pairs = repeat_ratio(table)
+    assert np.isnan(ratio)
+    assert pairs == 0
 
 
 def test_no_rows_and_one_row(rng):
@@ -230,7 +246,8 @@ def test_no_rows_and_one_row(rng):
     none = table.iloc[:0]
     links = link_rows(none)
     assert links.molecules == 0
-    assert np.isnan(links.ratio)
+    assert links.squared.size == 0
+    assert np.isnan(repeat_ratio(none)[0])
     assert len(merged(none, links)) == 0
 
 

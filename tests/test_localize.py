@@ -776,6 +776,20 @@ def test_the_verdict_says_why(change, trust, words):
     assert verdict.sentence.startswith(trust.value.capitalize())
 
 
+def test_the_verdict_names_what_is_grave_and_leaves_out_what_is_rare():
+    rare = {OPEN: 60, MISFIT: 9, UNSURE: 2}
+    warnings = ["the camera was guessed"]
+    values = (1000, rare, 0.02, 1.0, _doubts(10, 0), Excess(), 0.01, warnings)
+    assert judge(*values).sentence == (
+        "Trust with care: 10 % of the field of view does not fit the model; the camera was "
+        "guessed; 6 % of the rows have positions that the frame leaves open."
+    )
+    # All of them rare: the most frequent speaks for all.
+    many = dict.fromkeys((OPEN, MISFIT, UNSURE, SATURATED, ABSENT, REGION), 9)
+    values = (1000, many | {MISFIT: 10}, 0.02, 1.0, _doubts(0, 0), Excess(), 0.01, [])
+    assert judge(*values).sentence.count(" % of the rows") == 1
+
+
 def test_a_run_without_rows_is_judged_too():
     verdict = judge(0, {}, 0.0, 1.0, _doubts(0, 0), Excess(), 0.01, [])
     assert verdict.trusted_rows == 1.0

@@ -20,6 +20,8 @@ from matplotlib.image import imread
 
 from conftest import ROOT
 from sureloc.io.tables import write_table
+from sureloc.localize.tally import ExampleFrame
+from sureloc.report.frames import DOUBTED, TRUSTED, example_pngs
 from sureloc.report.molecules import COLOURS, file_stem
 from sureloc.report.packing import (
     PROBABILITY_EDGES,
@@ -221,3 +223,42 @@ def test_colour_maps_can_be_read_in_grey(name):
 def test_trust_can_be_read_in_grey():
     doubted, trusted = (lightness(to_rgb(colour)) for colour in TRUST_COLOURS)
     assert (doubted + 0.05) / (trusted + 0.05) > 3  # WCAG 2, graphical objects
+
+
+def example(side: int) -> ExampleFrame:
+    """A frame of noise with two rows in one corner, one of them not trusted."""
+    image = np.random.default_rng(1).poisson(20.0, (side, side)).astype(float)
+    rows = pd.DataFrame({"x_nm": [300.0, 700.0], "y_nm": 400.0, "trusted": [True, False]})
+    rows = rows.assign(sigma_x_nm=60.0, sigma_y_nm=60.0)
+    return ExampleFrame(3, "made up", 0, 0, image, np.full_like(image, 20.0), image, rows, 1.0)
+
+
+def test_frames_are_grey_with_red_crosses_and_large_ones_magnified():
+    small, large = (dict(example_pngs(example(side), 100.0)) for side in (60, 120))
+    assert "measured, magnified" not in small
+    assert list(large)[:3] == list(small)
+    shown = {name: imread(BytesIO(png))[..., :3] for name, png in large.items()}
+    for name in ("re-rendered from the emitters", "difference"):
+        assert np.ptp(shown[name], axis=2).max() == 0
+    measured, magnified = shown["measured"], shown["measured, magnified"]
+    bar = measured[:, int(0.82 * measured.shape[1]) :]
+    assert np.ptp(bar, axis=2).max() == 0
+    for name in ("measured", "measured, magnified"):
+        for colour in (TRUSTED, DOUBTED):
+            # As it stands in a line's middle; at its edges it mixes with the grey beneath.
+            assert np.abs(shown[name] - to_rgb(colour)).max(2).min() < 0.03, (name, colour)
+
+    def red(picture):
+        return int((picture[..., 0] - picture[..., 1] > 0.3).sum())
+
+    assert red(magnified) > 1.3 * red(measured)
+
+
+def test_circles_are_explained_once(tmp_path, table):
+    write_report(tmp_path / "r.html", made_up().content_of(table, "m.tif", 32, 12))
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert page.count("Circles: two stated standard deviations") == 1
+    for jargon in ("percentile", "ln N", "coordinates<", "1 pixels"):
+        assert jargon not in page
+    stated = re.search(r"<dt>median precision</dt><dd>(\S+) nm</dd>", page)[1]
+    assert float(stated) == pytest.approx(np.median(sigma_nm(table)), abs=0.06)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 
 import numpy as np
@@ -14,6 +15,7 @@ from sureloc.analysis.rendering import Canvas, row_gaussians
 from sureloc.analysis.resolution import (
     Rings,
     RingSums,
+    caution_of_blocks,
     correlation,
     crossing,
     curve_peak,
@@ -21,6 +23,7 @@ from sureloc.analysis.resolution import (
     frame_blocks,
     frc_of_draws,
     frc_resolution,
+    on_time_frames,
     ring_sums,
     smoothed,
     tiling_of,
@@ -223,6 +226,34 @@ def test_blocks_follow_time_and_hold_equally_many_rows(rng):
 def test_impossible_counts_are_refused(option):
     with pytest.raises(InputError, match=next(iter(option))):
         frc_resolution(noise(1), FIELD, np.random.default_rng(0), **option)
+
+
+def shining(on_time, frames, rng, molecules=400):
+    """Molecules on random sites, each on once, for a geometric number of frames."""
+    length = rng.geometric(1 - math.exp(-1 / on_time), molecules)
+    start = rng.integers(-int(3 * on_time), frames, molecules)
+    number = np.repeat(np.arange(molecules), length)
+    frame = np.concatenate([np.arange(s, s + n) for s, n in zip(start, length, strict=True)])
+    at = rng.uniform(0, SIDE_NM, (molecules, 2))[number] + rng.normal(0, 8, (number.size, 2))
+    table = pd.DataFrame({"frame": frame, "x_nm": at[:, 0], "y_nm": at[:, 1]})
+    table = table.assign(sigma_x_nm=8.0, sigma_y_nm=8.0)
+    return table[(frame >= 0) & (frame < frames)].reset_index(drop=True)
+
+
+@pytest.mark.parametrize("on_time", [1.5, 7.0])
+def test_the_on_time_is_read_from_a_table_and_short_blocks_are_warned_of(on_time):
+    rng = np.random.default_rng(3)
+    table = shining(on_time, 300, rng)
+    assert on_time_frames(table) == pytest.approx(on_time, rel=0.15)
+    long, short = (caution_of_blocks(table, blocks) for blocks in (4, 150))
+    assert long == ""
+    assert "blocks are 2.0 frames long" in short
+    advised = int(re.search(r"--blocks (\d+)", short)[1])
+    assert caution_of_blocks(table, advised) == ""
+    assert caution_of_blocks(table, advised + 1) != ""
+    assert "the movie is too short" in caution_of_blocks(shining(7.0, 11, rng), 20)
+    assert caution_of_blocks(table.drop(columns="sigma_x_nm"), 150) == ""
+    assert caution_of_blocks(table.head(5), 150) == ""
 
 
 def test_few_rows_have_no_resolution():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ from sureloc.localize.movie import FrameWorker, localize, prepare
 from sureloc.localize.regions import regions_of
 from sureloc.localize.units import units_of
 from sureloc.networks.weights import load_weights
-from sureloc.runs import job, localization, parts
+from sureloc.runs import first_run, job, localization, parts
 from sureloc.runs.execution import check_scheduler
 from test_localize_command import run as command
 from tiny_run import CAMERA, OPTIONS, run
@@ -451,3 +452,30 @@ def test_what_was_learned_comes_back_number_for_number(film, tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(InputError, match="cannot be read"):
         read_assumptions(path)
+
+
+def test_the_first_run_says_that_it_compiles(tmp_path, monkeypatch):
+    (tmp_path / "one.py").write_text(
+        "import numba\n\n@numba.njit(cache=True)\ndef twice(x):\n    return 2 * x\n"
+    )
+    function = function_in(tmp_path / "one.py")
+    assert hasattr(first_run.fill_states, "stats")  # else it would never be said
+    monkeypatch.setattr(first_run, "fill_states", function)
+    said = []
+    first_run.say_if_compiling(said.append)
+    assert said == [first_run.NOTICE]
+    assert function(2) == 4
+    first_run.say_if_compiling(said.append)
+    assert len(said) == 1
+    # Another version of the function is not taken for it; where nothing is compiled, nothing is.
+    function.py_func.__qualname__ = "twice_more"
+    assert not first_run.kept_on_disk(function)
+    assert first_run.kept_on_disk(function.py_func)
+
+
+def function_in(path):
+    """Import a module from a file and give its function."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.twice

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from typer.testing import CliRunner
 
@@ -23,6 +24,7 @@ from sureloc.io.cameras import read_camera
 from sureloc.io.movies import open_movie
 from sureloc.io.output import new_file, new_folder
 from sureloc.io.tables import read_provenance, read_table
+from sureloc.report.image_axes import add_scale_bar
 from sureloc.simulate.background import background_map, smooth_field
 from sureloc.simulate.cameras import make_camera
 from sureloc.simulate.generative_chain import generative_chain
@@ -652,3 +654,16 @@ def test_rows_pass_the_buffer_in_order_and_none_is_lost(monkeypatch):
         pd.concat(received, ignore_index=True), pd.concat(sent, ignore_index=True)
     )
     assert all(len(part) <= 7 for part in received)
+
+
+@pytest.mark.parametrize(("colour", "plate"), [("white", 0.0), ("black", 1.0)])
+def test_the_scale_bars_text_is_read_on_what_it_lies_on(colour, plate):
+    frame = small().frame
+    axes = Figure().subplots()
+    axes.scatter([0.0], [0.0])
+    add_scale_bar(axes, frame, colour)
+    (text,), (bar,) = axes.texts, axes.patches
+    red, green, blue, opacity = text.get_bbox_patch().get_facecolor()
+    assert (red, green, blue) == (plate, plate, plate)
+    assert 0.5 < opacity < 0.9
+    assert min(text.get_zorder(), bar.get_zorder()) > axes.collections[0].get_zorder()

@@ -23,6 +23,7 @@ import pandas as pd
 from scipy import sparse, spatial, special
 from scipy.sparse import csgraph
 
+from sureloc.analysis.linking import own_covariance
 from sureloc.errors import InputError
 from sureloc.localize.verdict import CARE_CHI2
 
@@ -87,10 +88,12 @@ class Pairs:
     Attributes:
         squared: squared difference in units of both stated covariances, (pairs,), below `GATE`^2.
         group: pairs of one group may depend on each other, those of different ones do not.
+        groups: what a group is, in the plural, for people: molecules or frames.
     """
 
     squared: Array
     group: Index
+    groups: str = "molecules"
 
 
 def clear_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -136,11 +139,13 @@ def following_pairs(table: pd.DataFrame) -> Pairs:
     """Pair rows of frames that follow each other; chains of pairs make one group.
 
     Args:
-        table: rows with `frame`, positions, sigmas and, if known, `cov_xy_nm2`.
+        table: rows with `frame`, positions, sigmas and, if known, `cov_xy_nm2` and
+            `sureloc.table.DRIFT_COLUMNS`, whose error both frames have in common.
     """
     by_frame = _rows_by_frame(table)
+    covariance = own_covariance(table)
     found = [
-        _near(table, rows, by_frame[frame + 1])
+        _near(table, covariance, rows, by_frame[frame + 1])
         for frame, rows in by_frame.items()
         if frame + 1 in by_frame
     ]
@@ -154,13 +159,14 @@ def split_pairs(first: pd.DataFrame, second: pd.DataFrame) -> Pairs:
     """Pair rows of two tables of the same frames; each frame is one group."""
     table = pd.concat([first, second], ignore_index=True)
     others = _rows_by_frame(second)
+    covariance = own_covariance(table)
     found = [
-        _near(table, rows, others[frame] + len(first))
+        _near(table, covariance, rows, others[frame] + len(first))
         for frame, rows in _rows_by_frame(first).items()
         if frame in others
     ]
     one, _, squared = _joined(found)
-    return Pairs(squared, table["frame"].to_numpy(np.int64)[one])
+    return Pairs(squared, table["frame"].to_numpy(np.int64)[one], "frames")
 
 
 def _rows_by_frame(table: pd.DataFrame) -> dict[int, Index]:
@@ -175,25 +181,40 @@ def _joined(found: list[tuple[Index, Index, Array]]) -> tuple[Index, Index, Arra
     return one, two, squared
 
 
-def _near(table: pd.DataFrame, one: Index, two: Index) -> tuple[Index, Index, Array]:
+def _near(
+    table: pd.DataFrame, covariance: Array, one: Index, two: Index
+) -> tuple[Index, Index, Array]:
     """Give pairs of rows inside the gate, and their squared difference over its variance."""
-    values = {
-        name: table[name].to_numpy(float) for name in ("x_nm", "y_nm", "sigma_x_nm", "sigma_y_nm")
-    }
-    cov = table["cov_xy_nm2"].to_numpy(float) if "cov_xy_nm2" in table else np.zeros(len(table))
-    dx = values["x_nm"][one][:, None] - values["x_nm"][two]
-    dy = values["y_nm"][one][:, None] - values["y_nm"][two]
-    vx, vy = (
-        values[name][one][:, None] ** 2 + values[name][two] ** 2
-        for name in ("sigma_x_nm", "sigma_y_nm")
+    x, y = (table[name].to_numpy(float) for name in ("x_nm", "y_nm"))
+    dx, dy = (at[one][:, None] - at[two] for at in (x, y))
+    vx, vy, vxy = (
+        covariance[one, i, j][:, None] + covariance[two, i, j] for i, j in ((0, 0), (1, 1), (0, 1))
     )
-    vxy = cov[one][:, None] + cov[two]
     squared = (vy * dx**2 - 2 * vxy * dx * dy + vx * dy**2) / (vx * vy - vxy**2)
     first, second = np.nonzero(squared < GATE**2)
     return one[first], two[second], squared[first, second]
 
 
 # --- How large differences are ------------------------------------------------------------------
+
+
+def repeat_ratio(table: pd.DataFrame) -> tuple[float, int]:
+    """Give by how much errors exceed what is stated, as the audit of all trusted rows finds it.
+
+    Args:
+        table: rows as for `following_pairs`, before they are linked.
+
+    Returns:
+        r (see `error_over_stated`), and how many pairs of rows it rests on; NaN where they come
+        from fewer than `LEAST_PAIRS` molecules.
+
+    Raises:
+        InputError: the table states no precision.
+    """
+    pairs = following_pairs(clear_rows(table))
+    if np.unique(pairs.group).size < LEAST_PAIRS:
+        return math.nan, pairs.squared.size
+    return error_over_stated(pairs.squared)[0], pairs.squared.size
 
 
 def error_over_stated(squared: Array) -> tuple[float, float]:
@@ -278,11 +299,7 @@ def ratio_item(
     number = pairs.squared.size
     groups = np.unique(pairs.group)
     if groups.size < LEAST_PAIRS:
-        sentence = (
-            f"Only {number:,} pairs of {groups.size:,} molecules were found; at least "
-            f"{LEAST_PAIRS} are needed. A longer movie, or one whose molecules shine longer, has "
-            "more."
-        )
+        sentence = _too_few(number, groups.size, pairs.groups)
         return Item(name, question, Outcome.OPEN, sentence, number=number)
     value, share = error_over_stated(pairs.squared)
     again = _ratios_of_resamples(pairs, value, share, rng, resamples)
@@ -310,11 +327,19 @@ def ratio_item(
     )
 
 
+def _too_few(pairs: int, groups: int, what: str) -> str:
+    longer = ", or one whose molecules shine longer," if what == "molecules" else ""
+    return (
+        f"The {pairs:,} pairs that were found come from {groups:,} {what}; at least {LEAST_PAIRS} "
+        f"{what} are needed. A longer movie{longer} has more."
+    )
+
+
 # --- Does the picture look as it should? --------------------------------------------------------
 
 
 def chi2_item(table: pd.DataFrame, rng: np.random.Generator, resamples: int = RESAMPLES) -> Item:
-    """Judge whether frames differ from what their rows predict as noise does.
+    """Judge whether frames differ round their rows from what these predict as noise does.
 
     Args:
         table: rows with `frame` and `chi2`, the posterior-predictive squared residual around each.
@@ -322,7 +347,9 @@ def chi2_item(table: pd.DataFrame, rng: np.random.Generator, resamples: int = RE
         resamples: how many.
     """
     name = "re-rendered frames"
-    question = "Drawn anew from its molecules, does every frame look as the camera saw it?"
+    question = (
+        "Drawn anew from its molecules, does every frame look round them as the camera saw it?"
+    )
     if "chi2" not in table:
         return Item(name, question, Outcome.OPEN, "The table has no column chi2.")
     known = table[np.isfinite(table["chi2"])]
@@ -343,14 +370,23 @@ def chi2_item(table: pd.DataFrame, rng: np.random.Generator, resamples: int = RE
     elif high - low > most - least:
         outcome, judged = Outcome.OPEN, "too few frames to tell"
     else:
-        outcome, judged = Outcome.PASS, "they differ by the camera's noise and no more"
+        outcome, judged = Outcome.PASS, _within(value, low, high)
     sentence = (
-        f"The squared difference is {value:.2f} times the noise (99 % sure: {low:.2f} to "
-        f"{high:.2f}; 1 is right, {least:g} to {most:g} is allowed): {judged}."
+        f"Round the molecules the squared difference is {value:.2f} times the noise (99 % sure: "
+        f"{low:.2f} to {high:.2f}; 1 is right, {least:g} to {most:g} is allowed): {judged}. The "
+        "verdict's chi2 also counts the pixels between them."
     )
     return Item(
         name, question, outcome, sentence, value, sd, low, high, (least, most), len(by_frame)
     )
+
+
+def _within(value: float, low: float, high: float) -> str:
+    """Say of an allowed chi2 whether it is that of noise, or how far from it."""
+    if low <= 1 <= high:
+        return "that is the camera's noise and no more"
+    than = "more" if value > 1 else "less"
+    return f"{100 * abs(value - 1):.0f} % {than} than noise, within what is allowed"
 
 
 # --- Two halves of the light --------------------------------------------------------------------

@@ -42,31 +42,16 @@ class Links:
     Attributes:
         molecule: number of each row's molecule, from 0 in order of its first row (by frame, then
             x and y), shape (rows,).
-        squared: D2 of every link, 2 on average where the stated precisions hold, shape (links,).
-        radius_nm: the largest distance of a link; None where `GATE` decided.
+        squared: D2 of every link, shape (links,).
     """
 
     molecule: Index
     squared: Array
-    radius_nm: float | None
 
     @property
     def molecules(self) -> int:
         """Number of molecules."""
         return int(self.molecule.max()) + 1 if self.molecule.size else 0
-
-    @property
-    def ratio(self) -> float:
-        """Root mean square displacement over stated precision, NaN without links.
-
-        1 where the stated precisions hold: what the gate cuts from the mean of D2 is made up for.
-        """
-        if self.squared.size == 0:
-            return float("nan")
-        expected = 2.0
-        if self.radius_nm is None:
-            expected -= GATE * (1 - GATE_QUANTILE) / GATE_QUANTILE
-        return float(np.sqrt(self.squared.mean() / expected))
 
 
 def link_rows(table: pd.DataFrame, gap: int = 1, radius_nm: float | None = None) -> Links:
@@ -90,7 +75,7 @@ def link_rows(table: pd.DataFrame, gap: int = 1, radius_nm: float | None = None)
     order = _in_order(table)
     frame = table["frame"].to_numpy(np.int64)[order]
     position = table[["x_nm", "y_nm"]].to_numpy(float)[order]
-    information = _inverse(_own_covariance(table)[order])
+    information = _inverse(own_covariance(table)[order])
     molecules = _Molecules(gap, radius_nm)
     numbers = np.empty(len(order), np.int64)
     squared: list[Array] = [np.empty(0)]
@@ -101,7 +86,7 @@ def link_rows(table: pd.DataFrame, gap: int = 1, radius_nm: float | None = None)
         squared.append(some)
     molecule = np.empty_like(numbers)
     molecule[order] = numbers
-    return Links(molecule, np.concatenate(squared), radius_nm)
+    return Links(molecule, np.concatenate(squared))
 
 
 class _Molecules:
@@ -229,7 +214,7 @@ class _Merger:
         self._molecule = molecule
         self._molecules = molecules
         self._number = np.bincount(molecule, minlength=molecules)
-        self._covariance = _own_covariance(rows)
+        self._covariance = own_covariance(rows)
         information = _inverse(self._covariance)
         summed = np.stack([self._sum(information[:, i, j]) for i, j in _CELLS], axis=1)
         self._combined = np.linalg.inv(summed.reshape(-1, 2, 2))
@@ -371,7 +356,7 @@ def _quadratic(matrix: Array, vector: Array) -> Array:
     return np.asarray(np.einsum("ni,nij,nj->n", vector, matrix, vector))
 
 
-def _own_covariance(table: pd.DataFrame) -> Array:
+def own_covariance(table: pd.DataFrame) -> Array:
     """Give the covariances of positions without what rows have in common, nm^2, (rows, 2, 2)."""
     return _matrices(table, "sigma_{}_nm", "cov_xy_nm2") - _drift_covariance(table)
 
@@ -408,7 +393,7 @@ def _check(table: pd.DataFrame, gap: int, radius_nm: float | None) -> None:
         raise InputError(f"gap is {gap}; it must be 0 or more frames.")
     if radius_nm is not None and not 0 < radius_nm < np.inf:
         raise InputError(f"radius_nm is {radius_nm:g}; it must be larger than 0, or auto.")
-    covariance = _own_covariance(table)
+    covariance = own_covariance(table)
     spread = np.diagonal(covariance, axis1=1, axis2=2)
     determinant = spread[:, 0] * spread[:, 1] - covariance[:, 0, 1] ** 2
     usable = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -41,9 +42,10 @@ def link(
     """Merge the rows of one molecule in successive frames into one row.
 
     Positions and precisions are those of all its light together, photons are summed. Says how far
-    linked rows lie apart over their stated precision, which should be 1.
+    rows of successive frames lie apart over their stated precision, which should be 1.
     """
     from sureloc import __version__
+    from sureloc.analysis.audit import repeat_ratio
     from sureloc.analysis.linking import GATE_QUANTILE, link_rows, merged
     from sureloc.io.sources import check_step_output, read_source, write_step
     from sureloc.table import check_rows
@@ -54,6 +56,7 @@ def link(
     check_rows(source.table, "to link")
     links = link_rows(source.table, gap, radius)
     table = merged(source.table, links)
+    ratio, pairs = repeat_ratio(source.table)
     step = {
         "step": "link",
         "sureloc": __version__,
@@ -63,7 +66,7 @@ def link(
         "gate_quantile": GATE_QUANTILE if radius is None else None,
         "rows_before": len(source.table),
         "molecules": links.molecules,
-        "displacement_over_precision": links.ratio if links.squared.size else None,
+        "displacement_over_precision": ratio if math.isfinite(ratio) else None,
     }
     for note in write_step(source, table, out, step):
         typer.echo(note)
@@ -71,21 +74,26 @@ def link(
     typer.echo(
         f"{out}: {len(source.table):,} rows of {links.molecules:,} molecules, {mean:.2f} rows each"
     )
-    if links.squared.size:
-        typer.echo(
-            f"{links.squared.size:,} links; displacement over stated precision {links.ratio:.2f} "
-            f"(should be 1){_remark(links.ratio)}"
-        )
+    said = f"{links.squared.size:,} links; "
+    if math.isnan(ratio):
+        typer.echo(f"{said}too few to tell whether stated precisions hold")
+        return
+    typer.echo(
+        f"{said}displacement over stated precision {ratio:.2f} (should be 1; {pairs:,} pairs of "
+        f"trusted rows, chance allowed for){_remark(ratio)}"
+    )
 
 
 def _remark(ratio: float) -> str:
-    if ratio > 1.2:
+    from sureloc.analysis.audit import ALLOWED_RATIO, NOTICED_RATIO
+
+    if ratio > ALLOWED_RATIO:
         return (
-            ": rows of one molecule lie further apart than their precisions say, or neighbours were"
-            " linked; look at drift, and at how crowded it is"
+            ": rows of one molecule lie further apart than their precisions say, or it moves; "
+            "look at the drift, and at what 'sureloc audit' says"
         )
-    if ratio < 0.8:
-        return ": precisions are stated larger than they are"
+    if ratio < 1 / NOTICED_RATIO:
+        return ": precisions are stated larger than they need be"
     return ""
 
 

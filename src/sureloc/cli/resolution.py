@@ -43,7 +43,7 @@ def resolution(
     there is no resolution, and it is said.
     """
     from sureloc.io.output import check_new_folder
-    from sureloc.report.resolution import measure_resolution, write_resolution
+    from sureloc.report.resolution import cautions, measure_resolution, write_resolution
 
     if out is not None:
         check_new_folder(out)
@@ -60,5 +60,7 @@ def resolution(
     )
     for result in results:
         typer.echo(result.sentence)
+    for caution in cautions(results):
+        typer.echo(caution)
     if out is not None:
         write_resolution(results, out, source.name)

@@ -58,7 +58,10 @@ class Width:
             f"{sigma:.3f} ± {sigma * error:.3f} px"
             for sigma, error in zip(self.sigma_px, self.log_error, strict=True)
         )
-        return f"All light together says {x} along columns and {y} along rows, which is used."
+        return (
+            f"All light together says {x} along columns and {y} along rows, which is used: it also "
+            "counts the many spots that are too dim or too near to others to be fitted alone."
+        )
 
 
 @dataclass(frozen=True)

@@ -212,7 +212,8 @@ def prepare(
     variance = camera.read_variance_e2((height, width))
     psf, said, warned = _settled_psf(electrons, variance, camera.excess_noise, part, options)
     notes.extend(said)
-    warnings.extend(warned)
+    # A camera's numbers were corrected; a PSF that is not one PSF is graver.
+    warnings = [*warned, *warnings]
     pause()
     sigma = psf.sigma_px
     bands = bands_of(regions_of((height, width), sigma))

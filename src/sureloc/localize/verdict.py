@@ -29,6 +29,7 @@ CARE_SHARE, REFUSE_SHARE = 0.05, 0.30  # shares of untrusted rows
 CARE_CHI2, REFUSE_CHI2 = (0.85, 1.15), (0.6, 1.6)  # bounds of the movie's mean chi2
 CARE_PAIRS, REFUSE_PAIRS = 0.05, 0.15  # pairs more than by chance, over the rows
 CARE_RATIO, REFUSE_RATIO = 1.2, 1.4  # of pairs to those by chance, from which on that counts
+LEAST_SHARE = 0.01  # of the rows, for a reason to be worth a clause
 CARE_ABSENT = 0.2  # share of the rows that are expected not to exist
 OPEN_SIGMAS = 0.45  # of the PSF; evenly spread over what counts as one row gives 0.5
 LIKELIER_THAN_NOT = 0.5
@@ -272,45 +273,51 @@ def judge(
     refusing = [clause for clause in warnings if clause.startswith(f"{WRONG}:")]
     warned = [clause for clause in warnings if clause not in refusing]
     wrong = len(refusing)
-    asking: list[str] = []
+    asking: list[tuple[float, str]] = []
 
-    def add(clause: str, *, asks: bool, refuses: bool = False) -> None:
-        if asks or refuses:
-            (refusing if refuses else asking).append(clause)
+    def add(clause: str, gravity: float, *, asks: bool, refuses: bool = False) -> None:
+        if refuses:
+            refusing.append(clause)
+        elif asks:
+            asking.append((gravity, clause))
 
     add(
         Doubt.IMAGES.clause(chi2=mean),
+        _over(mean, REFUSE_CHI2),
         asks=not CARE_CHI2[0] <= mean <= CARE_CHI2[1],
         refuses=not REFUSE_CHI2[0] <= mean <= REFUSE_CHI2[1],
     )
     add(
         Doubt.FIELD.clause(share=_percent(misfit)),
+        misfit / REFUSE_SHARE,
         asks=misfit > CARE_SHARE,
         refuses=misfit > REFUSE_SHARE,
     )
     add(
-        ", ".join(
-            f"{_percent(count / rows)} {ROWS_THAT[reason]}"
-            for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
-            if count
-        ),
+        _rows_doubted(rows, reasons),
+        doubted / REFUSE_SHARE,
         asks=doubted > CARE_SHARE,
         refuses=doubted > REFUSE_SHARE,
     )
     add(
         Doubt.NOT_EXISTING.clause(share=_percent(absent)),
+        absent / CARE_ABSENT,
         asks=absent > CARE_ABSENT,
     )
     add(
         Doubt.PAIRS.clause(share=100 * excess.share, ratio=excess.ratio),
+        _doubt_of_pairs(excess),
         asks=excess.share > CARE_PAIRS and excess.ratio > CARE_RATIO,
         refuses=excess.share > REFUSE_PAIRS and excess.ratio > REFUSE_RATIO,
     )
     add(
         Doubt.DENSE.clause(density=density_per_px2),
+        WARNING_DOUBT,
         asks=density_per_px2 > CARE_DENSITY_PX2,
     )
-    clauses = [*refusing, *asking, *warned]
+    asking.extend((WARNING_DOUBT, clause) for clause in warned)
+    asking.sort(key=lambda one: -one[0])
+    clauses = [*refusing, *(clause for _, clause in asking)]
     trust = Trust.REFUSE if refusing else Trust.CARE if clauses else Trust.TRUST
     why = "; ".join(clauses) or (
         "the re-rendered frames differ from the measured ones by camera noise and no more "
@@ -329,6 +336,16 @@ def judge(
         + _doubt_of_pairs(excess)
         + WARNING_DOUBT * len(warned)
         + wrong,
+    )
+
+
+def _rows_doubted(rows: int, reasons: Mapping[str, int]) -> str:
+    """Name the reasons that hold for at least `LEAST_SHARE` of the rows, and the most frequent."""
+    least = min(LEAST_SHARE * rows, max(reasons.values(), default=0))
+    return ", ".join(
+        f"{_percent(count / rows)} {ROWS_THAT[reason]}"
+        for reason, count in sorted(reasons.items(), key=lambda item: -item[1])
+        if count >= max(least, 1)
     )
 
 
@@ -354,4 +371,4 @@ def region_score(mean_chi2: Array, doubt: Array) -> Array:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.01 else "under 1 %"
+    return f"{100 * share:.0f} %"

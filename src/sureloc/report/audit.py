@@ -21,6 +21,7 @@ import pandas as pd
 
 from sureloc.analysis.audit import (
     CONFIDENCE,
+    LEAST_PAIRS,
     Item,
     Outcome,
     bright_and_alone,
@@ -196,6 +197,8 @@ def _split_item(
             )
             return Item(name, question, Outcome.OPEN, sentence)
         numbers = spread_frames(part.frames, frames)
+        if len(numbers) < LEAST_PAIRS:
+            return Item(name, question, Outcome.OPEN, _too_short(part.frames, frames))
         adu = np.concatenate([part.read(k, k + 1) for k in numbers])
     halves = split_movie(adu, used, numpy_generator(seed, "audit", "coins"))
     half_camera = camera_of_half(used)
@@ -205,6 +208,18 @@ def _split_item(
     )
     return ratio_item(
         name, question, split_pairs(first, second), numpy_generator(seed, "audit", "split")
+    )
+
+
+def _too_short(movie_frames: int, frames: int) -> str:
+    if movie_frames < LEAST_PAIRS:
+        return (
+            f"Not asked: the movie has {movie_frames} frames, at least {LEAST_PAIRS} are needed, "
+            "since pairs of one frame count as one. Nothing was halved."
+        )
+    return (
+        f"Not asked: {frames} frames were to be halved, at least {LEAST_PAIRS} are needed; ask for "
+        "more (--frames)."
     )
 
 

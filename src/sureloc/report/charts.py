@@ -32,7 +32,6 @@ def precision_chart(tally: Tally) -> str:
         (tally.bound, "Cramér-Rao bound", GREY, True),
         (tally.precision, "stated precision", BLUE, False),
     ):
-        median = histogram.median
         left.stairs(
             histogram.counts,
             edges,
@@ -40,11 +39,11 @@ def precision_chart(tally: Tally) -> str:
             color=colour,
             alpha=0.6 if filled else 1.0,
             linewidth=1.6,
-            label=f"{label}, median {median:.1f} nm" if np.isfinite(median) else label,
+            label=label,
         )
     _log_axis(left, _shown(tally.precision, tally.bound))
     left.set_xlabel("standard deviation along x or y (nm)")
-    left.set_ylabel("coordinates")
+    left.set_ylabel("x and y of the localizations")
     highest = max(tally.precision.counts.max(), tally.bound.counts.max(), 1)
     left.set_ylim(0, 1.3 * highest)  # room for the legend
     _legend(left)
@@ -53,7 +52,7 @@ def precision_chart(tally: Tally) -> str:
     low, high = _shown(tally.ratio)
     _log_axis(right, (min(low, 0.5), max(high, 2.0)))
     right.set_xlabel("stated precision / Cramér-Rao bound")
-    right.set_ylabel("coordinates")
+    right.set_ylabel("x and y of the localizations")
     return _side_by_side(
         _svg(first, "Histograms of stated precision and Cramér-Rao bound, nm"),
         _svg(second, "Histogram of stated precision over Cramér-Rao bound"),
@@ -130,7 +129,7 @@ def prior_chart(prior: PhotonPrior, quantum_efficiency: float) -> str:
     _log_axis(axes, (float(photons[shown[0]]), float(photons[shown[-1]])))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("photons per molecule and frame")
-    axes.set_ylabel("density by ln N")
+    axes.set_ylabel("relative frequency")
     return _svg(figure, "Photons per molecule and frame that the movie taught")
 
 

@@ -6,22 +6,28 @@ import io
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
-from sureloc.localize.tally import ExampleFrame
+from sureloc.localize.tally import ExampleFrame, busiest_window
+
+Array = npt.NDArray[np.float64]
 
 TRUSTED, DOUBTED = "#4cc9f0", "#ff5d5d"
 PERCENTILES = (1.0, 99.7)
-COLOURS = 64  # of a panel
+FRAMED = "#ffd166"
+GREYS = 128  # of a panel's 256 colours
+LARGE_PX, MAGNIFIED_PX = 100, 48  # in a frame larger than the one, a part of the other is magnified
 LEAST_RADIUS_PX = 0.35  # a precise emitter's circle would not be seen otherwise
 
 
 def example_pngs(example: ExampleFrame, pixel_nm: float) -> Iterator[tuple[str, bytes]]:
-    """Draw one frame as three panels; give title and PNG of each.
+    """Draw one frame as three panels, a large one's busiest part as a fourth; give title and PNG.
 
     The measured and the re-rendered frame share their grey values; the difference is in units of
     noise, dark where the frame is darker than expected. Circles have the radius of two stated
@@ -33,29 +39,75 @@ def example_pngs(example: ExampleFrame, pixel_nm: float) -> Iterator[tuple[str, 
     residual = (example.electrons - example.expected_e) / np.sqrt(
         np.maximum(example.variance_e2, 1e-9)
     )
+    part = _part_to_magnify(example, pixel_nm)
     for title, image, (least, most), unit in (
         ("measured", example.electrons, limits, "photo-electrons"),
         ("re-rendered from the emitters", example.expected_e, limits, "photo-electrons"),
         ("difference", residual, (-5.0, 5.0), "standard deviations of noise"),
     ):
-        figure = Figure(figsize=(4.4, 4.0), dpi=130, layout="constrained")
-        axes = figure.subplots()
-        shown = axes.imshow(image, cmap="gray", vmin=least, vmax=most)
-        axes.set_title(title, fontsize=10)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        figure.colorbar(shown, ax=axes, shrink=0.8, label=unit)
+        figure, axes = _panel(title, image, (least, most), unit)
         if image is example.electrons:
             _add_circles(axes, example.table, pixel_nm)
-        yield title, _png_of_few_colours(figure)
+            if part is not None:
+                axes.add_patch(_frame_of(part))
+        yield title, _png(figure)
+    if part is not None:
+        title = "measured, magnified"
+        figure, axes = _panel(title, example.electrons, limits, "photo-electrons")
+        _add_circles(axes, example.table, pixel_nm)
+        left, top = part
+        axes.set_xlim(left - 0.5, left + MAGNIFIED_PX - 0.5)
+        axes.set_ylim(top + MAGNIFIED_PX - 0.5, top - 0.5)
+        yield title, _png(figure)
 
 
-def _png_of_few_colours(figure: Figure) -> bytes:
-    """Give a figure as PNG with a palette: noise in full colours would fill the page."""
+def _part_to_magnify(example: ExampleFrame, pixel_nm: float) -> tuple[int, int] | None:
+    """Give first column and row of the part with most rows; None where the frame is small."""
+    shape = example.electrons.shape
+    if max(shape) <= LARGE_PX or min(shape) < MAGNIFIED_PX:
+        return None
+    x, y = (example.table[name].to_numpy(float) / pixel_nm for name in ("x_nm", "y_nm"))
+    top, left = busiest_window(x, y, shape, MAGNIFIED_PX)
+    return left, top
+
+
+def _frame_of(part: tuple[int, int]) -> Rectangle:
+    corner = (part[0] - 0.5, part[1] - 0.5)
+    return Rectangle(corner, MAGNIFIED_PX, MAGNIFIED_PX, fill=False, edgecolor=FRAMED, linewidth=1)
+
+
+def _panel(title: str, image: Array, limits: tuple[float, float], unit: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.4, 4.0), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    shown = axes.imshow(image, cmap="gray", vmin=limits[0], vmax=limits[1])
+    axes.set_title(title, fontsize=10)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    figure.colorbar(shown, ax=axes, shrink=0.8, label=unit)
+    return figure, axes
+
+
+def _png(figure: Figure) -> bytes:
+    """Give a figure as PNG of 256 colours: `GREYS` greys, and others where circles are drawn.
+
+    Noise in full colour would take three times the bytes. Colours that are not grey are those of
+    circles and crosses, at every step to what they lie on; they get what greys leave.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
+    image = np.asarray(Image.open(buffer).convert("RGB"))
+    coloured = np.ptp(image.astype(np.int16), axis=2) > 0
+    levels = np.rint(image[..., 0] * ((GREYS - 1) / 255)).astype(np.uint8)
+    palette = np.repeat(np.rint(np.arange(GREYS) * (255 / (GREYS - 1))).astype(np.uint8), 3)
+    if coloured.any():
+        left = 256 - GREYS
+        few = Image.fromarray(image[coloured][None]).quantize(left, Image.Quantize.MAXCOVERAGE)
+        levels[coloured] = GREYS + np.asarray(few)[0]
+        palette = np.concatenate([palette, np.array(few.getpalette(), np.uint8)])
+    indexed = Image.fromarray(levels)
+    indexed.putpalette(palette[: 3 * 256].tobytes())
     small = io.BytesIO()
-    Image.open(buffer).convert("RGB").quantize(COLOURS).save(small, "PNG", optimize=True)
+    indexed.save(small, "PNG", optimize=True)
     return small.getvalue()
 
 

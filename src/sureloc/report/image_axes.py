@@ -13,6 +13,8 @@ from matplotlib.patches import Rectangle
 from sureloc.simulate.recipe import FrameRecipe
 
 BAR_SHARE = 0.25
+ABOVE = 4.0  # what else is drawn, in matplotlib's order
+PLATE_OPACITY = 0.65
 
 
 def image_extent_nm(frame: FrameRecipe) -> tuple[float, float, float, float]:
@@ -63,26 +65,32 @@ def add_colour_bar(axes: Axes, shown: ScalarMappable, unit: str) -> None:
 
 
 def add_scale_bar(axes: Axes, frame: FrameRecipe, colour: str = "white") -> None:
-    """Add a bar of a round length, about a quarter of the frame, to the lower right corner."""
+    """Add a bar of a round length, about a quarter of the frame, to the lower right corner.
+
+    Its text stands on a plate that lets shine through what it lies on, and both lie above all else.
+    """
     width_nm = frame.width * frame.pixel_nm
     height_nm = frame.height * frame.pixel_nm
     length_nm = round_length(BAR_SHARE * width_nm)
     _, right, bottom, _ = image_extent_nm(frame)
     thickness = 0.015 * height_nm
     corner = right - 0.05 * width_nm - length_nm, bottom - 0.05 * height_nm - thickness
-    # A thin dark edge keeps the bar visible on bright pixels.
+    # A thin edge and a plate keep them visible on pixels and emitters of the same lightness.
     edge = "black" if colour == "white" else "white"
     bar = Rectangle(corner, length_nm, thickness, facecolor=colour, edgecolor=edge, linewidth=0.4)
+    bar.set_zorder(ABOVE)
     axes.add_patch(bar)
     text = f"{length_nm:g} nm" if length_nm < 1000 else f"{length_nm / 1000:g} µm"
     axes.text(
         corner[0] + length_nm / 2,
-        corner[1] - 0.01 * height_nm,
+        corner[1] - 0.02 * height_nm,
         text,
         color=colour,
         fontsize=7,
         ha="center",
         va="bottom",
+        bbox={"facecolor": edge, "alpha": PLATE_OPACITY, "pad": 1.0, "linewidth": 0},
+        zorder=ABOVE,
     )
 
 

@@ -28,6 +28,7 @@ from sureloc.report.charts import (
 )
 from sureloc.report.frames import LEAST_RADIUS_PX, example_pngs
 from sureloc.report.molecules import Molecules, molecules_section
+from sureloc.report.packing import sigma_nm
 from sureloc.report.pictures import Picture, indexed_png, scale_bar
 
 PAGE_PX = 900  # a side of the pictures in the page; the molecules are there for closer looks
@@ -114,7 +115,7 @@ def _sections(content: ReportContent) -> Iterable[str]:
         '<p class="muted">Squared difference between measured and re-rendered frames over camera '
         "noise: 1 is right, larger means that something is not described.</p></section>"
     )
-    yield "<section><h2>Frames to look at</h2>"
+    yield f"<section><h2>Frames to look at</h2>{_circles_key(tally)}"
     for example in tally.examples:
         yield _example(example, tally.pixel_nm)
     yield "</section>"
@@ -126,6 +127,16 @@ def _sections(content: ReportContent) -> Iterable[str]:
     yield f"<section><h2>How it came about</h2><table>{rows}</table></section>"
 
 
+def _circles_key(tally: Tally) -> str:
+    if not tally.examples:
+        return ""
+    return (
+        '<p class="muted">Circles: two stated standard deviations, dotted where enlarged to '
+        f"{LEAST_RADIUS_PX:g} px to be seen; those with a cross (red) are not trusted. Of large "
+        "frames, the part in the yellow square is magnified.</p>"
+    )
+
+
 def _example(example: ExampleFrame, pixel_nm: float) -> str:
     name = f"Frame {example.frame} ({example.why}); {len(example.table):,} localizations"
     panels = "".join(
@@ -134,9 +145,7 @@ def _example(example: ExampleFrame, pixel_nm: float) -> str:
         for title, png in example_pngs(example, pixel_nm)
     )
     return (
-        f"<figure><figcaption>{escape(name)}. Circles: two stated standard deviations, dotted "
-        f"where enlarged to {LEAST_RADIUS_PX:g} px to be seen; those with a cross (red) are not "
-        f'trusted.</figcaption><div class="row">{panels}</div></figure>'
+        f'<figure><figcaption>{escape(name)}.</figcaption><div class="row">{panels}</div></figure>'
     )
 
 
@@ -146,7 +155,7 @@ def _facts(content: ReportContent) -> str:
         "localizations": f"{tally.rows:,}",
         "trusted": f"{100 * verdict.trusted_rows:.1f} %",
         "frames": f"{content.images.frames:,}",
-        "median precision along an axis": f"{tally.precision.median:.1f} nm"
+        "median precision": f"{np.median(sigma_nm(content.molecules.table)):.1f} nm"
         if tally.rows
         else "none",
         "median precision / bound": f"{tally.ratio.median:.2f}" if tally.rows else "none",
@@ -239,8 +248,8 @@ def _camera(content: ReportContent) -> str:
         parts.append(f"saturation at {camera.saturation_adu:,} ADU")
     maps = " (medians of its maps)" if camera.shape else ""
     return (
-        f"Camera{maps}: {', '.join(parts)}; {noisy:,} pixels with more than {NOISY:g} times the "
-        f"usual read noise. Pixels are {tally.pixel_nm:g} nm."
+        f"Camera{maps}: {', '.join(parts)}; {noisy:,} {'pixel' if noisy == 1 else 'pixels'} with "
+        f"more than {NOISY:g} times the usual read noise. Pixels are {tally.pixel_nm:g} nm."
     )
 
 

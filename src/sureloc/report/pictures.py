@@ -27,6 +27,9 @@ Array = npt.NDArray[np.float64]
 
 DARK, INK = "#101318", "#e8eaed"
 PERCENTILE = 99.5
+BRIGHTEST_ALIKE = (
+    f"the brightest {100 - PERCENTILE:g} % of the pixels that are not empty all look alike"
+)
 EMPTY = 1e-3  # emitters per pixel below this are background
 LARGEST_PX = 1600  # a picture's side; larger images are averaged down
 SCREEN_PX = 800  # a side as people see it whole; single molecules must be bright there
@@ -146,7 +149,7 @@ def pictures_of(images: ImageSums, overview: Overview) -> Iterator[Picture]:
         "cividis",
         0.0,
         max(float(np.percentile(ratio[ratio > 0], 99.5)) if (ratio > 0).any() else 1.0, 1e-6),
-        f"0 to the {PERCENTILE:g}th percentile of pixels with a mean; empty pixels are 0",
+        f"the highest {100 - PERCENTILE:g} % of the pixels all look alike; empty pixels are 0",
     )
     trust, trust_nm = overview.trusted
     yield Picture(
@@ -171,7 +174,7 @@ def pictures_of(images: ImageSums, overview: Overview) -> Iterator[Picture]:
         "gray",
         low,
         max(high, low + 1e-9),
-        f"0.5th to {PERCENTILE:g}th percentile",
+        f"the darkest and brightest {100 - PERCENTILE:g} % of the pixels all look alike",
     )
 
 
@@ -183,7 +186,7 @@ def _bright(
     on_screen, _ = averaged_down(small, small_nm, SCREEN_PX)
     seen = on_screen[on_screen > EMPTY]
     high = float(np.percentile(seen, PERCENTILE)) if seen.size else 1.0
-    contrast = f"0 to the {PERCENTILE:g}th percentile of pixels above {EMPTY:g} at screen size"
+    contrast = BRIGHTEST_ALIKE
     if small_nm > pixel_nm:
         contrast += f"; averaged down to {small_nm:.3g} nm"
     return Picture(name, title, unit, small, small_nm, colours, 0.0, high, contrast)

@@ -30,6 +30,7 @@ from sureloc.io.found import Found, parse_roi, read_found
 from sureloc.io.output import new_file
 from sureloc.io.rendered import write_tiff
 from sureloc.report.pictures import (
+    BRIGHTEST_ALIKE,
     PERCENTILE,
     SCREEN_PX,
     Picture,
@@ -100,7 +101,7 @@ def _brightest(small: Array, small_nm: float, pixel_nm: float) -> tuple[float, s
     on_screen, _ = averaged_down(small, small_nm, SCREEN_PX)
     seen = on_screen[on_screen > _FAINT * max(float(on_screen.max()), 1e-300)]
     high = float(np.percentile(seen, PERCENTILE)) if seen.size else 1.0
-    contrast = f"0 to the {PERCENTILE:g}th percentile of pixels that are not empty, at screen size"
+    contrast = BRIGHTEST_ALIKE
     if small_nm > pixel_nm:
         contrast += f"; averaged down to {small_nm:.3g} nm"
     return high, contrast

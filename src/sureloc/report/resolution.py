@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from sureloc.analysis.resolution import (
     SPLITS,
     THRESHOLD,
     Resolution,
+    caution_of_blocks,
     decorrelation_resolution,
     frc_of_draws,
     frc_resolution,
@@ -90,8 +92,15 @@ def measure_resolution(
                 **counts,
             )
         )
+    caution = caution_of_blocks(table, blocks) if any(one.found for one in results) else ""
+    results = [replace(one, caution=caution) for one in results]
     results.append(_decorrelation(table, edges, rows, resamples, seed))
     return results
+
+
+def cautions(results: Sequence[Resolution]) -> list[str]:
+    """Give what results warn of, each once."""
+    return list(dict.fromkeys(f"Care: {one.caution}" for one in results if one.caution))
 
 
 def _decorrelation(
@@ -147,7 +156,10 @@ def draw_resolution(results: Sequence[Resolution], path: Path, name: str) -> Non
     """
     shown = [one for one in results if one.frequency_per_nm.size]
     figure = Figure(figsize=(5.2 * max(len(shown), 1), 4.2), dpi=120, layout="constrained")
-    figure.suptitle(f"{name}: resolution", x=0.01, ha="left", fontsize=12, color=INK)
+    lines = [f"{name}: resolution"]
+    for caution in cautions(results):
+        lines += wrap(caution, 50 * max(len(shown), 1))
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=12, color=INK)
     for axes, result in zip(
         figure.subplots(1, max(len(shown), 1), squeeze=False)[0], shown, strict=False
     ):

@@ -47,6 +47,7 @@ from sureloc.report.packing import read_rows
 from sureloc.report.page import ReportContent, write_report
 from sureloc.report.pictures import Picture, draw_picture, pictures_of
 from sureloc.runs.execution import THREADS, check_scheduler, do_units
+from sureloc.runs.first_run import say_if_compiling
 from sureloc.runs.job import ASSUMPTIONS, Job, identity_of, keep_assumptions, write_job
 from sureloc.runs.partial import PartialRun, check_finished, check_place, open_partial
 from sureloc.runs.parts import sound_parts
@@ -271,6 +272,7 @@ def localize_movie(
     """
     clock = _Clock()
     check_place(out, resume=resume)
+    say_if_compiling(say)
     provenance = {
         **provenance,
         "version": metadata.version("sureloc"),
