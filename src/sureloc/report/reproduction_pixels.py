@@ -141,6 +141,8 @@ def draw_pixels(table: pd.DataFrame, path: Path) -> None:
         axes.set_xlabel(label)
         axes.set_ylabel("spread-skill (below 1: overconfident)")
     panels[1].set_xscale("log")
+    panels[1].set_xticks([5, 10, 20, 40, 80], ["5", "10", "20", "40", "80"])
+    panels[1].minorticks_off()
     figure.savefig(path, metadata={"Software": None})
 
 

@@ -69,7 +69,8 @@ def draw_unknown(table: pd.DataFrame, path: Path) -> None:
     verdict.set_yticks(y, table["case"], fontsize=8)
     verdict.set_xlabel("movies (%)")
     verdict.set_title("verdict", fontsize=10)
-    verdict.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, -0.02), ncols=3)
+    verdict.set_ylim(-1.6, len(table) - 0.4)
+    verdict.legend(fontsize=7, loc="lower center", ncols=3)
     known = table["known"].to_numpy(bool)
     for axes_mark, column, colour in (
         ("o", "auroc_run", "#1f6f9f"),
