@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 _COLOURS = ("#9aa0a6", "#d9730d", "#1f6f9f", "#1b6e3c", "#202124")
 ALLOWED = {"held_68": (0.60, 0.76, 0.68), "held_95": (0.90, 0.98, 0.95)}
@@ -66,7 +67,7 @@ def draw_coverage(table: pd.DataFrame, path: Path) -> None:
     )
     grid = figure.subplots(len(ALLOWED), len(planes), squeeze=False)
     for row, (name, (low, high, nominal)) in zip(grid, ALLOWED.items(), strict=True):
-        shown = None
+        shown, reach = None, max(high - nominal, nominal - low)
         for axes, plane in zip(row, planes, strict=True):
             part = table[table["plane"] == plane]
             across = axis_of.get(plane, "density")
@@ -74,7 +75,11 @@ def draw_coverage(table: pd.DataFrame, path: Path) -> None:
             down = "density" if one_kind and across != "density" else "photons"
             cells = part.pivot_table(index=down, columns=across, values=name)
             shown = axes.imshow(
-                cells.to_numpy(), cmap="RdBu", vmin=2 * nominal - high, vmax=high, aspect="auto"
+                cells.to_numpy(),
+                cmap="RdBu",
+                vmin=nominal - reach,
+                vmax=nominal + reach,
+                aspect="auto",
             )
             for i, k in np.ndindex(cells.shape):
                 value = cells.to_numpy()[i, k]
@@ -88,15 +93,18 @@ def draw_coverage(table: pd.DataFrame, path: Path) -> None:
                         va="center",
                         fontsize=8,
                         fontweight="normal" if good else "bold",
-                        color="#202124" if good else "#b3261e",
+                        color="#202124" if abs(value - nominal) < 0.7 * reach else "white",
                     )
+                    if not good:
+                        frame = (k - 0.46, i - 0.46), 0.92, 0.92
+                        axes.add_patch(Rectangle(*frame, fill=False, edgecolor="#202124"))
             axes.set_xticks(range(cells.shape[1]), [f"{v:g}" for v in cells.columns])
             axes.set_yticks(range(cells.shape[0]), [f"{v:g}" for v in cells.index])
             axes.set_xlabel(unit.get(across, across))
             axes.set_ylabel(unit.get(down, unit["density"]))
             axes.set_title(f"{plane}: {name.removeprefix('held_')} % interval", fontsize=10)
         if shown is not None:
-            figure.colorbar(shown, ax=row, label="share held (bold red: outside the goal)")
+            figure.colorbar(shown, ax=row, label="share held (framed: outside the goal)")
     figure.savefig(path, metadata={"Software": None})
 
 
