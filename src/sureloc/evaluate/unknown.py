@@ -249,7 +249,7 @@ def judged(movie: InMemory, camera: Camera, options: Options, networks: Networks
     shape = movie.shape[1], movie.shape[2]
     sums = ImageSums(shape, 1, options.pixel_nm, counting_window(sigma))
     tables = []
-    doubles = Doubles(math.sqrt(sigma[0] * sigma[1]) * options.pixel_nm)
+    doubles = Doubles(float(np.mean(sigma)) * options.pixel_nm)
     for rows in localize(movie, assumptions, options, networks):
         sums.count_emitters(rows.draws, options.draws)
         sums.chi2 += rows.chi2

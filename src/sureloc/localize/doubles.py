@@ -8,7 +8,6 @@ frames, whatever structure the molecules lie on: they blink independently of one
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ class Excess:
 
     Attributes:
         share: pairs too many, over the number of rows; 0 where chance may have made them.
-        ratio: pairs over those by chance; 1 likewise.
+        ratio: pairs over those by chance, which count as one at least; 1 likewise.
     """
 
     share: float = 0.0
@@ -107,7 +106,5 @@ class Doubles:
         most = int(np.argmax(sure))
         if sure[most] < SURE:
             return Excess()
-        share = float(more[most]) / self.rows
-        if self.by_chance[most] == 0:
-            return Excess(share, math.inf)
-        return Excess(share, float(self.together[most] / self.by_chance[most]))
+        ratio = self.together[most] / max(self.by_chance[most], 1.0)
+        return Excess(float(more[most]) / self.rows, float(ratio))
