@@ -115,7 +115,7 @@ def test_without_data_chains_return_the_prior(moves, monkeypatch):
         assert (draws.knots == 50.0).all()
 
 
-@pytest.mark.parametrize(
+EACH_KIND = pytest.mark.parametrize(
     "moves",
     [
         ("birth", "death", "block"),
@@ -126,6 +126,9 @@ def test_without_data_chains_return_the_prior(moves, monkeypatch):
     ],
     ids="+".join,
 )
+
+
+@EACH_KIND
 def test_without_data_emitters_crowd_where_the_prior_has_them(moves, monkeypatch):
     use_moves(monkeypatch, *moves)
     shape, density = (7, 9), 3.0 / 80.0
@@ -163,17 +166,7 @@ def test_without_data_emitters_crowd_where_the_prior_has_them(moves, monkeypatch
     within_batches((left - left.mean()) * (right - right.mean()), 0.0, 0.1)  # independent
 
 
-@pytest.mark.parametrize(
-    "moves",
-    [
-        ("birth", "death", "block"),
-        ("birth", "death", "split", "merge"),
-        ("birth", "death", "resplit"),
-        ("birth", "death", "redraw"),
-        MOVE_NAMES,
-    ],
-    ids="+".join,
-)
+@EACH_KIND
 def test_without_data_chains_that_move_mostly_in_some_pixels_return_the_prior(moves, monkeypatch):
     use_moves(monkeypatch, *moves)
     shape, density = (7, 9), 3.0 / 80.0

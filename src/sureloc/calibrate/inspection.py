@@ -29,7 +29,6 @@ from sureloc.localize.movie import Frames, read_frames, spread_frames
 from sureloc.localize.proposals import trained_ranges
 from sureloc.localize.psf_estimate import PSFEstimate, estimate_psf
 from sureloc.localize.saturation import cut_off_adu, telling_frames
-from sureloc.localize.verdict import Doubt
 from sureloc.networks.weights import Networks
 from sureloc.physics.image import render_frames
 from sureloc.physics.noise import sample_electrons
@@ -289,18 +288,18 @@ def _camera_of(
     camera.check_shape((movie.shape[1], movie.shape[2]))
     part = replace(camera.crop(rows, columns), saturation_adu=top or camera.saturation_adu)
     checked = check_camera(part, adu, seed)
-    shift = checked.shift
-    errors = _CameraErrors(0.0, shift.error_e, 0.0, _FROM_FILE, _FROM_FILE)
-    if not checked.moved:
-        return part, errors, ["The camera was given, and the movie's noise agrees with it."]
-    moved = replace(part, offset_adu=part.offset_adu + shift.shift_e * part.gain_adu_per_e)
-    notes = [f"The camera was given. {shift.sentence} The offset was moved by as much."]
-    if checked.gain_seen is not None:
-        given = float(np.median(part.gain_adu_per_e))
-        said = Doubt.GAIN.clause(seen=checked.gain_seen, given=given, inverse=1 / given)
-        notes.insert(0, f"Something is wrong: {said}. Mend the camera file first.")
-    contradicted = checked.gain_seen is not None
-    return moved, replace(errors, offset_source=_MOVED, gain_contradicted=contradicted), notes
+    notes = [checked.sentence]
+    if checked.wrong_gain:
+        notes.insert(0, f"Something is wrong: {checked.wrong_gain}. Mend the camera file first.")
+    errors = _CameraErrors(
+        0.0,
+        checked.shift.error_e,
+        0.0,
+        _FROM_FILE,
+        _MOVED if checked.moved else _FROM_FILE,
+        bool(checked.wrong_gain),
+    )
+    return checked.corrected(part), errors, notes
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ the gain is then raised to the noise of single pixels, and it is said.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,7 @@ from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
 from sureloc.errors import CameraError, InputError
 from sureloc.localize.detect import detect_spots
 from sureloc.localize.psf_estimate import estimate_psf
+from sureloc.localize.verdict import Doubt
 from sureloc.seeds import numpy_generator
 
 FloatArray = npt.NDArray[np.float64]
@@ -260,12 +261,24 @@ class CheckedCamera:
     Attributes:
         shift: of its offset.
         moved: whether the shift is sure and large enough to be corrected.
-        gain_seen: ADU per electron that the movie suggests where the file's gain contradicts it.
+        wrong_gain: what to say where the movie contradicts the file's gain; empty elsewhere.
     """
 
     shift: OffsetShift
     moved: bool
-    gain_seen: float | None = None
+    wrong_gain: str = ""
+
+    def corrected(self, camera: Camera) -> Camera:
+        """Give the camera, or the whole of which it is a part, with its offset moved."""
+        shift_adu = self.shift.shift_e * camera.gain_adu_per_e
+        return replace(camera, offset_adu=camera.offset_adu + shift_adu) if self.moved else camera
+
+    @property
+    def sentence(self) -> str:
+        """Say it to people."""
+        if not self.moved:
+            return "The camera was given, and the movie's noise agrees with it."
+        return f"The camera was given. {self.shift.sentence} The offset was moved by as much."
 
 
 def check_camera(
@@ -298,10 +311,11 @@ def check_camera(
         )
     except CameraError:  # too little contrast to tell
         return CheckedCamera(shift, moved=True)
-    gain = float(seen.camera.gain_adu_per_e)
-    off = abs(math.log(gain / float(np.median(camera.gain_adu_per_e))))
-    wrong = off > max(math.log(_WRONG_GAIN), 4 * seen.gain_error / gain)
-    return CheckedCamera(shift, moved=True, gain_seen=gain if wrong else None)
+    gain, given = float(seen.camera.gain_adu_per_e), float(np.median(camera.gain_adu_per_e))
+    if abs(math.log(gain / given)) <= max(math.log(_WRONG_GAIN), 4 * seen.gain_error / gain):
+        return CheckedCamera(shift, moved=True)
+    said = Doubt.GAIN.clause(seen=gain, given=given, inverse=1 / given)
+    return CheckedCamera(shift, moved=True, wrong_gain=said)
 
 
 def _ratio(sums: FloatArray) -> float:

@@ -439,17 +439,12 @@ def _with_right_offset(
 ) -> tuple[Camera, list[str], list[str]]:
     """Correct a given camera's offset where the noise of a piece of the movie contradicts it."""
     checked = check_camera(of_piece, piece, seed)
-    shift = checked.shift
-    if not checked.moved:
-        return camera, ["The camera was given, and the movie's noise agrees with it."], []
-    moved = replace(camera, offset_adu=camera.offset_adu + shift.shift_e * camera.gain_adu_per_e)
-    note = f"The camera was given. {shift.sentence} The offset was moved by as much."
-    warnings = [Doubt.OFFSET.clause(shift=shift.shift_e)]
-    if checked.gain_seen is not None:
-        given = float(np.median(camera.gain_adu_per_e))
-        said = Doubt.GAIN.clause(seen=checked.gain_seen, given=given, inverse=1 / given)
-        warnings.insert(0, f"{WRONG}: {said}")
-    return moved, [note], warnings
+    warnings = []
+    if checked.wrong_gain:
+        warnings.append(f"{WRONG}: {checked.wrong_gain}")
+    if checked.moved:
+        warnings.append(Doubt.OFFSET.clause(shift=checked.shift.shift_e))
+    return checked.corrected(camera), [checked.sentence], warnings
 
 
 def choose_crops(spots: Spots, seed: int) -> list[Crop]:
