@@ -74,6 +74,47 @@ def go_on() -> None:
     """Do nothing: the pause of those who never stop a run."""
 
 
+@dataclass(frozen=True)
+class _Chains:
+    """The chains of one frame, each with a source of randomness of its own."""
+
+    target: ChainTarget
+    length: ChainLength
+    generators: Sequence[np.random.Generator]
+    max_emitters: int
+    pause: Callable[[], None]
+
+    def begin(self, starts: Sequence[Array]) -> list[PosteriorDraws]:
+        """Run each chain from one of the starts, or from no emitters."""
+        begin = [starts[k % len(starts)] if starts else None for k in range(len(self.generators))]
+        return self._run(self.target, self.length, begin, [None] * len(begin))
+
+    def twice_as_long(
+        self, chains: Sequence[PosteriorDraws], active: npt.NDArray[np.bool_]
+    ) -> list[PosteriorDraws]:
+        """Go on with each chain for as long as it is, moving mostly what lies in some pixels."""
+        further = replace(self.length, burn_in=0, draws=chains[0].counts.size)
+        last, knots = [chain.last for chain in chains], [chain.knots[-1] for chain in chains]
+        more = self._run(self.target.only_in(active), further, last, knots)
+        return [join_draws(pair) for pair in zip(chains, more, strict=True)]
+
+    def _run(
+        self,
+        target: ChainTarget,
+        length: ChainLength,
+        starts: Sequence[Array | None],
+        knots: Sequence[Array | None],
+    ) -> list[PosteriorDraws]:
+        drawn = []
+        for generator, start, begin in zip(self.generators, starts, knots, strict=True):
+            self.pause()
+            most = self.max_emitters
+            drawn.append(
+                target.run(length, generator, start=start, start_knots=begin, max_emitters=most)
+            )
+        return drawn
+
+
 def frame_posterior(
     data: FrameData,
     prior: ScenePrior,
@@ -111,27 +152,15 @@ def frame_posterior(
         draws=effort.states,
         moves_per_draw=round(effort.sweeps_between * sweep),
     )
-    generators = [numpy_generator(seed, "chain", frame, k) for k in range(effort.chains)]
-
-    counting = effort.counting / sweep
-    target = ChainTarget.of(data, prior, sigma_px, guide, guide_margin_px, SUPPORT_SIGMAS, counting)
+    share = effort.counting / sweep
+    walkers = _Chains(
+        ChainTarget.of(data, prior, sigma_px, guide, guide_margin_px, SUPPORT_SIGMAS, share),
+        length,
+        [numpy_generator(seed, "chain", frame, k) for k in range(effort.chains)],
+        2 * largest + SPARE_EMITTERS,
+        pause,
+    )
     width = float(np.sqrt(sigma_px[0] * sigma_px[1]))
-
-    def run(
-        k: int,
-        target: ChainTarget,
-        length: ChainLength,
-        start: Array | None,
-        knots: Array | None = None,
-    ) -> PosteriorDraws:
-        pause()
-        return target.run(
-            length,
-            generators[k],
-            start=start,
-            start_knots=knots,
-            max_emitters=2 * largest + SPARE_EMITTERS,
-        )
 
     def summed_up(draws: PosteriorDraws) -> Consensus:
         return consensus(
@@ -144,10 +173,7 @@ def frame_posterior(
             effort.chains,
         )
 
-    chains = [
-        run(k, target, length, starts[k % len(starts)] if starts else None)
-        for k in range(effort.chains)
-    ]
+    chains = walkers.begin(starts)
     rows = summed_up(join_draws(chains))
     told_by = np.full(len(rows), effort.states)
     going = _going_on(rows, effort.least_effective, NEAR_SIGMAS * width)
@@ -155,10 +181,7 @@ def frame_posterior(
         if not going.any():
             break
         active = _around(rows.places[going], data.electrons.shape, ACTIVE_SIGMAS * width)
-        there = target.only_in(active)
-        further = replace(length, burn_in=0, draws=chains[0].counts.size)
-        more = [run(k, there, further, c.last, c.knots[-1]) for k, c in enumerate(chains)]
-        chains = [join_draws(pair) for pair in zip(chains, more, strict=True)]
+        chains = walkers.twice_as_long(chains, active)
         fresh = summed_up(_inside(join_draws(chains), active))
         fresh = fresh.of_rows(going[KDTree(rows.places).query(fresh.places)[1]])
         told_by = np.append(told_by[~going], np.full(len(fresh), chains[0].counts.size))
@@ -257,6 +280,7 @@ def _of_one_length(
     draw = np.concatenate([part[0] for part in parts])
     order = np.argsort(draw, kind="stable")
     x_px, y_px, photons = np.concatenate([part[1] for part in parts], axis=1)[:, order]
+    # Background knots of the longest stretch, which came last; counts are made anew.
     last = replace(whole, counts=whole.counts[state], knots=whole.knots[state])
     return _with_emitters(last, draw[order], x_px, y_px, photons)
 
