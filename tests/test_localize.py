@@ -739,6 +739,7 @@ def test_regions_are_doubted_where_molecules_are_in_few_draws(rng):
         ({}, Trust.TRUST, "camera noise and no more"),
         ({"warnings": ["the camera was guessed"]}, Trust.CARE, "the camera was guessed"),
         ({"density_per_px2": 0.06}, Trust.CARE, "very dense"),
+        ({"density_per_px2": 0.1}, Trust.REFUSE, "more than can be told apart"),
         ({"reasons": {MISFIT: 10}}, Trust.CARE, "10 % of the rows lie where the image model"),
         ({"reasons": {SATURATED: 40}}, Trust.REFUSE, "40 % of the rows lie beside saturated"),
         ({"reasons": {OPEN: 4}}, Trust.TRUST, "camera noise and no more"),

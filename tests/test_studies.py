@@ -12,7 +12,7 @@ import pytest
 from sureloc.cli import app as cli
 from sureloc.config.recipes import load_recipe
 from sureloc.evaluate.studies import calibration_error, draw_ranks, filtering, held, precision
-from sureloc.evaluate.trials import DRAWS, Trial, simulate, true_bounds
+from sureloc.evaluate.trials import DRAWS, Trial, neighbour_px, simulate, true_bounds
 from sureloc.report.reproduction import Condition, Study, run_study
 from sureloc.report.reproduction_studies import STUDIES
 
@@ -107,6 +107,39 @@ def test_places_among_draws_are_even_where_truth_is_one_more_of_them(simulated):
         assert found[f"{name}{level}"] == pytest.approx(share, abs=error)
     narrow = replace(trial, draws=draws.assign(x_nm=np.tile(centre[:, 0], DRAWS)))
     assert held(narrow, 10.0)["held_50"] < found["held_50"]
+
+
+def test_intervals_are_counted_by_the_distance_of_the_nearest_molecule(simulated):
+    truth = simulated.truth[simulated.inside].reset_index(drop=True)
+    apart = neighbour_px(truth, 100.0)
+    near = apart < 3.0
+    table = truth[["frame", "x_nm", "y_nm"]].assign(
+        sigma_x_nm=5.0, sigma_y_nm=5.0, photons=truth["photons"], sigma_photons=30.0, p_exists=1.0
+    )
+    table["x_nm"] += 30.0 * near
+    table["y_nm"] += 30.0 * near
+    for axis in "xy":
+        for level, reach in ((68, 5.0), (95, 10.0)):
+            table[f"{axis}_lo{level}_nm"] = table[f"{axis}_nm"] - reach
+            table[f"{axis}_hi{level}_nm"] = table[f"{axis}_nm"] + reach
+    draws = table[["frame", "x_nm", "y_nm"]].assign(draw=0)
+
+    class Assumptions:
+        sigma_px = (1.2, 1.2)
+
+    trial = Trial(
+        replace(simulated, truth=truth), Assumptions, table, draws, told_psf=False, seconds=0.0
+    )
+    close, far = (held(trial, 10.0, reach) for reach in ((0.0, 3.0), (3.0, np.inf)))
+    assert (close["emitters"], far["emitters"]) == (near.sum(), (~near).sum())
+    assert near.sum() > 20
+    # A pair closer than its shift may swap partners.
+    assert close["held_95"] < 0.1
+    assert far["held_95"] == 1.0
+    assert far["jaccard"] == 1.0
+    assert np.isnan(close["width_over_bound"])
+    lonely = neighbour_px(truth.iloc[:1], 100.0)
+    assert np.isinf(lonely).all()
 
 
 def test_the_calibration_error_is_that_of_the_bins():

@@ -107,8 +107,9 @@ def test_runs_are_summed_up_by_case():
     assert usual["held_95"] == pytest.approx(0.95)
     assert odd["auroc_run"] == pytest.approx((1.0 + 0.5) / 2)
     assert odd["auroc_region"] == 1.0
-    assert odd["held_95"] == pytest.approx(0.6)
+    assert odd["held_95"] == pytest.approx(0.7)  # of the run that does not refuse
     assert odd["refused"] == 0.5
+    assert odd["trusted_rows"] == 10
     assert odd["false_share"] == pytest.approx(0.1)
 
 

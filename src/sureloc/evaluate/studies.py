@@ -13,7 +13,7 @@ import torch
 from scipy.spatial import KDTree
 
 from sureloc.evaluate.compare import RADIUS_NM, coordinates_held, matched
-from sureloc.evaluate.trials import Simulated, Trial, true_bounds
+from sureloc.evaluate.trials import Simulated, Trial, neighbour_px, true_bounds
 from sureloc.localize.frames import GATE_SIGMAS
 from sureloc.localize.proposals import LEAST_PEAK, maxima
 from sureloc.networks.posterior import posterior_images
@@ -117,12 +117,16 @@ def precision(
     return out
 
 
-def held(trial: Trial, background_e: float) -> dict[str, float]:
+def held(
+    trial: Trial, background_e: float, neighbour: tuple[float, float] = (0.0, math.inf)
+) -> dict[str, float]:
     """Say how often intervals hold and how wide they are, with binomial errors.
 
     Args:
         trial: a localized movie.
         background_e: true background, photo-electrons per pixel.
+        neighbour: look only at true emitters whose nearest neighbour is so far (from, up to), px;
+            at unpaired rows, and for p_exists at all rows, by the distance of the next row.
 
     Returns:
         Coverage of the 68 and 95 % intervals of coordinates, of 50 and 90 % intervals between order
@@ -132,12 +136,20 @@ def held(trial: Trial, background_e: float) -> dict[str, float]:
         `FAR_PX`.
     """
     table, truth = trial.table, trial.simulated.truth
+    apart = trial.simulated.neighbour_px()
+    counted = _within(apart, neighbour)
+    asked = _within(neighbour_px(table, trial.simulated.recipe.frame.pixel_nm), neighbour)
     mine, theirs = trial.pairs()
+    unpaired = asked.copy()
+    unpaired[mine] = False
+    kept = counted[theirs]
+    mine, theirs = mine[kept], theirs[kept]
     rows, real = table.iloc[mine], truth.iloc[theirs]
+    emitters, found = int((trial.simulated.inside & counted).sum()), mine.size
     out: dict[str, float] = {
-        "emitters": float(trial.simulated.inside.sum()),
-        "rows": float(len(table)),
-        "jaccard": Detection(int(trial.simulated.inside.sum()), len(table), len(mine)).jaccard,
+        "emitters": float(emitters),
+        "rows": float(found + unpaired.sum()),
+        "jaccard": Detection(emitters, int(found + unpaired.sum()), found).jaccard,
     }
     for level in (68, 95):
         share = coordinates_held(rows, real, level)
@@ -155,14 +167,21 @@ def held(trial: Trial, background_e: float) -> dict[str, float]:
         out[f"photons_held_{level}"] = float((np.abs(off) <= z).mean()) if off.size else math.nan
     exists = np.zeros(len(table), bool)
     exists[trial.pairs(_gate_nm(trial))[0]] = True
-    out["p_exists_error"] = calibration_error(table["p_exists"].to_numpy(float), exists)
-    far = trial.simulated.neighbour_px()[theirs] > FAR_PX
+    out["p_exists_error"] = calibration_error(
+        table["p_exists"].to_numpy(float)[asked], exists[asked]
+    )
+    far = apart[theirs] > FAR_PX
     bound = true_bounds(trial.simulated, joint=True, background_e=background_e)[theirs][far]
     sigma = rows[["sigma_x_nm", "sigma_y_nm"]].to_numpy(float)[far]
     out["told_psf"] = float(trial.told_psf)
     out["seconds"] = trial.seconds
     out["width_over_bound"] = float(np.median(sigma / bound)) if far.any() else float("nan")
     return out
+
+
+def _within(distance: Array, reach: tuple[float, float]) -> npt.NDArray[np.bool_]:
+    """Tell which distances lie in a half-open range; infinite ones do where it has no end."""
+    return np.asarray((distance >= reach[0]) & ((distance < reach[1]) | np.isinf(reach[1])))
 
 
 def _gate_nm(trial: Trial) -> float:

@@ -74,12 +74,7 @@ class Simulated:
 
     def neighbour_px(self) -> Array:
         """Give how far each true emitter's nearest neighbour of its frame is, px."""
-        out = np.full(len(self.truth), np.inf)
-        place = self.truth[["x_nm", "y_nm"]].to_numpy(float) / self.recipe.frame.pixel_nm
-        for rows in self.truth.groupby("frame").indices.values():
-            if len(rows) > 1:
-                out[rows] = KDTree(place[rows]).query(place[rows], k=2)[0][:, 1]
-        return out
+        return neighbour_px(self.truth, self.recipe.frame.pixel_nm)
 
     def edge_px(self) -> Array:
         """Give how far each true emitter lies inside the frame's outer edge, px."""
@@ -114,6 +109,21 @@ class Trial:
         inside = np.flatnonzero(self.simulated.inside)
         mine, theirs = matched(self.table, self.simulated.truth.iloc[inside], radius_nm)
         return mine, inside[theirs]
+
+
+def neighbour_px(table: pd.DataFrame, pixel_nm: float) -> Array:
+    """Give how far the nearest other row of the same frame is, px; infinite where there is none.
+
+    Args:
+        table: `frame`, `x_nm` and `y_nm`.
+        pixel_nm: width of a pixel.
+    """
+    out = np.full(len(table), np.inf)
+    place = table[["x_nm", "y_nm"]].to_numpy(float) / pixel_nm
+    for rows in table.groupby("frame").indices.values():
+        if len(rows) > 1:
+            out[rows] = KDTree(place[rows]).query(place[rows], k=2)[0][:, 1]
+    return out
 
 
 def simulate(recipe: Recipe, frames: int, seed: int) -> Simulated:

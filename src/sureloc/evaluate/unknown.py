@@ -354,7 +354,7 @@ def detection(runs: pd.DataFrame) -> pd.DataFrame:
         runs: what `judged_case` gave, with the columns `case` and `known`.
 
     Returns:
-        One row a case.
+        One row a case. Rows, false ones and coverage are those of runs that do not refuse trust.
     """
     out = []
     names = list(dict.fromkeys(runs["case"]))
@@ -364,30 +364,30 @@ def detection(runs: pd.DataFrame) -> pd.DataFrame:
         return np.array([[float(v) for v in text.split()] for text in some["region"]]).ravel()
 
     for name in names:
-        mine = runs[runs["case"] == name]
+        every = runs[runs["case"] == name]
+        mine = every[every["verdict"] != Trust.REFUSE.value]
         number = max(float(mine["coordinates"].sum()), 1.0)
         share = float(mine["held"].sum()) / number if mine["coordinates"].sum() else math.nan
-        said = mine["verdict"]
-        refused = float((said == Trust.REFUSE.value).mean())
-        doubts, before = mine["doubt"].to_numpy(float), usual["doubt"].to_numpy(float)
+        said = every["verdict"]
+        doubts, before = every["doubt"].to_numpy(float), usual["doubt"].to_numpy(float)
         out.append(
             {
                 "case": name,
-                "movies": len(mine),
-                "known": bool(mine["known"].iloc[0]),
+                "movies": len(every),
+                "known": bool(every["known"].iloc[0]),
                 "auroc_run": auroc(doubts, before),
                 "caught_run": caught(doubts, before),
-                "auroc_region": auroc(pixels(mine), pixels(usual)),
-                "caught_region": caught(pixels(mine), pixels(usual)),
+                "auroc_region": auroc(pixels(every), pixels(usual)),
+                "caught_region": caught(pixels(every), pixels(usual)),
                 "trust": float((said == Trust.TRUST.value).mean()),
                 "care": float((said == Trust.CARE.value).mean()),
-                "refused": refused,
+                "refused": float((said == Trust.REFUSE.value).mean()),
                 "doubt": float(np.median(doubts)),
                 "trusted_rows": float(mine["trusted"].sum()),
                 "false_share": float(mine["false"].sum()) / max(float(mine["trusted"].sum()), 1.0),
                 "held_95": share,
                 "held_95_error": math.sqrt(0.05 * 0.95 / number),
-                "commit": ", ".join(sorted(set(mine["commit"]))),
+                "commit": ", ".join(sorted(set(every["commit"]))),
             }
         )
     return pd.DataFrame(out)

@@ -37,6 +37,7 @@ UNSURE_RATIO = 1.0  # sd over mean of a number; a molecule that is in half of th
 WRONG = "wrong"  # what warnings begin with that refuse trust
 WARNING_DOUBT = 0.25  # what a warning adds to the doubt of a run
 CARE_DENSITY_PX2 = 0.045  # emitters per pixel above which too few tests were made
+REFUSE_DENSITY_PX2 = 0.09  # and above which there were none: training and tests end at 0.06
 
 
 SATURATED = "saturated or dead pixels nearby"
@@ -75,6 +76,10 @@ class Doubt(Enum):
     DENSE = (
         "emitters are very dense ({density:.3f} per square pixel), so that some overlap without "
         "trace"
+    )
+    TOO_DENSE = (
+        "{density:.3f} emitters per square pixel are more than can be told apart: uneven "
+        "background or light from out of focus may have been taken for molecules"
     )
     CAMERA_ESTIMATED = "the camera was not given but estimated from the movie"
     CORRELATED_NOISE = "the noise of neighbouring pixels goes together"
@@ -310,10 +315,12 @@ def judge(
         asks=excess.share > CARE_PAIRS and excess.ratio > CARE_RATIO,
         refuses=excess.share > REFUSE_PAIRS and excess.ratio > REFUSE_RATIO,
     )
+    too_dense = density_per_px2 > REFUSE_DENSITY_PX2
     add(
-        Doubt.DENSE.clause(density=density_per_px2),
+        (Doubt.TOO_DENSE if too_dense else Doubt.DENSE).clause(density=density_per_px2),
         WARNING_DOUBT,
         asks=density_per_px2 > CARE_DENSITY_PX2,
+        refuses=too_dense,
     )
     asking.extend((WARNING_DOUBT, clause) for clause in warned)
     asking.sort(key=lambda one: -one[0])
@@ -335,7 +342,8 @@ def judge(
         + absent / CARE_ABSENT
         + _doubt_of_pairs(excess)
         + WARNING_DOUBT * len(warned)
-        + wrong,
+        + wrong
+        + too_dense,
     )
 
 

@@ -53,13 +53,14 @@ def draw_coverage(table: pd.DataFrame, path: Path) -> None:
         "density": "density",
         "background": "background",
         "PSF": "sigma_px",
+        "neighbour": "apart_px",
         "pairs": "apart_px",
     }
     unit = {
         "density": "molecules / um$^2$",
         "background": "background, photons / px",
         "sigma_px": "PSF sigma, px",
-        "apart_px": "distance of a pair, px",
+        "apart_px": "distance of the nearest neighbour, px",
         "photons": "photons",
     }
     figure = Figure(
