@@ -42,12 +42,16 @@ def networks_of(**psi) -> Networks:
     card = card.model_copy(
         update={
             "psi": card.psi.model_copy(update=psi),
-            "draws": DrawsCard(target="preconditioned", evaluations=2),
+            "draws": DrawsCard(target="preconditioned", evaluations=2, pixel_map=True),
         }
     )
     networks = build_networks(card)
     for network in (networks.phi, networks.psi):
         stirred(network, 3).float()
+    estimates, values = networks.pixel_map.shift.shape
+    # Smooth, as a fitted one: a steep map would magnify differences of rounding.
+    wave = torch.linspace(0.0, 6.0, values).sin() * torch.linspace(0.5, 1.0, estimates)[:, None]
+    networks.pixel_map.shift.copy_(0.1 * wave)
     return networks
 
 

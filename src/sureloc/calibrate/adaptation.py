@@ -39,6 +39,7 @@ from sureloc.train.export import (
 )
 from sureloc.train.folder import CHECKPOINT, LOG, History, read_log
 from sureloc.train.phi import PhiTraining
+from sureloc.train.pixel_map import with_pixel_map
 from sureloc.train.psi import PsiTraining
 from sureloc.train.recipe import (
     ConditionsRecipe,
@@ -56,6 +57,7 @@ VALIDATIONS = 5
 LEAST_STEPS, MOST_STEPS = 10, 4000
 SLOWER = 0.4  # learning rate over that of the first training
 HELD_OUT_TILES, TILE_PX, DRAWS = 64, 24, 16
+MAP_TILES = 400  # for the map of drawn pixels, where the weights have one
 WORSE_PHI = 1.02  # times the error that phi had
 WORSE_SPREAD = 0.1  # of the logarithm of spread-skill
 _SIGMA_SLACK = 0.05
@@ -296,7 +298,8 @@ def adapt(
         callbacks: gives more callbacks for each of "phi" and "psi", such as a progress bar.
 
     Returns:
-        The new networks with their card, and the logs, as `sureloc.train.export.assemble`.
+        The new networks with their card, and the logs, as `sureloc.train.export.assemble`; with a
+        map of drawn pixels of their own where the given ones have one.
 
     Raises:
         RecipeError: `folder` holds a training by another plan.
@@ -312,7 +315,10 @@ def adapt(
     _start_from(psi, networks.psi.state_dict())
     _train(psi, folder / "psi", device, [*callbacks("psi", psi), Deadline(begin + seconds)])
     description = f"{networks.card.name}, fine-tuned to one movie by `sureloc adapt`"
-    return assemble(trained, (plan.psi, folder / "psi"), name, description)
+    adapted, logs = assemble(trained, (plan.psi, folder / "psi"), name, description)
+    if networks.pixel_map is not None:
+        adapted = with_pixel_map(adapted, MAP_TILES, plan.psi.seed)
+    return adapted, logs
 
 
 def _start_from(training: Training, state: dict[str, Tensor]) -> None:

@@ -83,5 +83,21 @@ def read_phi(source: str | Path) -> TrainedPhi:
     return phi_of_weights(load_weights(source), read_log(log))
 
 
+def read_logs(source: str | Path) -> dict[str, list[dict[str, float]]]:
+    """Read the logs of the trainings that lie beside weights, by "phi" and "psi".
+
+    Args:
+        source: a name of `shipped_weights`, or the path of a .safetensors file.
+    """
+    path = Path(source)
+    if str(source) in shipped_weights():
+        folder: Traversable = resources.files("sureloc") / "weights"
+        stem = str(source)
+    else:
+        folder, stem = path.parent, path.stem
+    named = {part: folder.joinpath(_log_name(stem, part)) for part in ("phi", "psi")}
+    return {part: read_log(log) for part, log in named.items() if log.is_file()}
+
+
 def _log_name(weights: str, part: str) -> str:
     return f"{weights}_{part}_log.csv"

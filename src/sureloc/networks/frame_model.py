@@ -17,7 +17,7 @@ from sureloc.diffusion import samplers
 from sureloc.errors import WeightsError
 from sureloc.networks.blocks import fold, unfold
 from sureloc.networks.normalization import network_input
-from sureloc.networks.posterior import psi_denoiser, psi_images, seen_by, shipped_sampling
+from sureloc.networks.posterior import drawn_images, psi_denoiser, seen_by, shipped_sampling
 from sureloc.networks.psi import COARSE_PX
 from sureloc.networks.unet import UNetPsi
 from sureloc.networks.weights import Networks
@@ -55,6 +55,7 @@ class FrameModel(nn.Module):
                 "frames of every size. Export weights whose Psi is of kind 'residual'."
             )
         self.networks, self.phi, self.psi = networks, networks.phi, networks.psi
+        self.pixel_map = networks.pixel_map
         self.sampler = sampling.sampler
         self.levels = tuple(sampling.levels.tolist())
         self.unit = peak_of_one(networks.card.kernel_sigma_fine_px)
@@ -91,7 +92,7 @@ class FrameModel(nn.Module):
         target = self.networks.card.draws.target
         denoiser = psi_denoiser(self.psi, seen.condition, nullcontext(), target)
         residual = self.sampler(denoiser, fold(noise), self.levels)
-        draw = psi_images(self.psi, residual, seen.centre)[:, None]
+        draw = drawn_images(self.networks, residual, seen)[:, None]
         return self.unit * unfold(seen.estimate), self.unit * draw
 
 

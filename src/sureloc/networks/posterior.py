@@ -208,7 +208,7 @@ def draw_images(
         start = gamma**0.5 * shift + (1.0 - gamma) ** 0.5 * start
     start = start.contiguous(memory_format=torch.channels_last)
     residual = sampling.sampler(denoiser, start, sampling.levels, generators)
-    return psi_images(networks.psi, residual, seen.centre)
+    return drawn_images(networks, residual, seen)
 
 
 def tile_images(
@@ -269,6 +269,17 @@ def psi_denoiser(
         return raw.float()
 
     return denoiser_of(network, target)
+
+
+def drawn_images(
+    networks: Networks, residual: Float[Tensor, "draws 16 height width"], seen: SeenTiles
+) -> Float[Tensor, "draws fine_height fine_width"]:
+    """Turn what was drawn into images, in phi's unit, their pixels moved by the weights' map."""
+    images = psi_images(networks.psi, residual, seen.centre)
+    if networks.pixel_map is None:
+        return images
+    moved: Tensor = networks.pixel_map(images, unfold(seen.estimate)[:, 0])
+    return moved
 
 
 def psi_images(

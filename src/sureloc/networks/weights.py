@@ -26,6 +26,7 @@ from sureloc.diffusion.denoisers import Target
 from sureloc.diffusion.schedules import Levels, cosine, karras, linear_beta, thinned
 from sureloc.errors import WeightsError
 from sureloc.networks.phi import Phi
+from sureloc.networks.pixel_map import PixelMap
 from sureloc.networks.psi import Psi, PsiNetwork
 from sureloc.networks.unet import UNetPsi
 from sureloc.shipped import fingerprint, shipped_weights
@@ -139,12 +140,15 @@ class DrawsCard(_Strict):
         data: what is drawn: y - yhat in units of its rms, y in such units, or y in [-1, 1].
         sampler: a function of `sureloc.diffusion.samplers`.
         evaluations: of Psi for one draw.
+        pixel_map: their pixels are moved by a map that the weights hold
+            (`sureloc.networks.pixel_map`).
     """
 
     target: Target = "preconditioned"
     data: Data = "residual"
     sampler: SamplerName = "dpm_solver_2m"
     evaluations: PositiveInt = 8
+    pixel_map: bool = False
 
 
 class Card(_Strict):
@@ -182,11 +186,12 @@ class Card(_Strict):
 
 @dataclass(frozen=True)
 class Networks:
-    """phi, Psi and their card, ready for inference."""
+    """phi, Psi, their card, and what moves the pixels of draws, ready for inference."""
 
     phi: Phi
     psi: PsiNetwork
     card: Card
+    pixel_map: PixelMap | None = None
 
     @property
     def device(self) -> torch.device:
@@ -229,7 +234,7 @@ def build_networks(card: Card) -> Networks:
     for network in (phi, psi):
         network.requires_grad_(False).eval()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Networks(phi, psi, card)
+    return Networks(phi, psi, card, PixelMap().eval() if card.draws.pixel_map else None)
 
 
 def load_weights(
@@ -252,7 +257,7 @@ def load_weights(
     blob, text, source = _read(name_or_path)
     arrays = _arrays(blob, source)
     networks = build_networks(_parse_card(text, source))
-    for part, network in (("phi", networks.phi), ("psi", networks.psi)):
+    for part, network in _parts(networks).items():
         _fill(network, arrays, part, source)
         network.to(device)
     return networks
@@ -272,12 +277,18 @@ def save_weights(networks: Networks, path: Path, card_path: Path | None = None) 
     """Write networks as `path` (.safetensors) and their card, beside it (.json) by default."""
     arrays = {
         f"{part}.{name}": value.detach().cpu().contiguous()
-        for part, network in (("phi", networks.phi), ("psi", networks.psi))
+        for part, network in _parts(networks).items()
         for name, value in network.state_dict().items()
     }
     save_file(arrays, path)
     card = json.dumps(networks.card.model_dump(mode="json"), indent=2, ensure_ascii=False)
     (card_path or path.with_suffix(".json")).write_text(card + "\n", encoding="utf-8")
+
+
+def _parts(networks: Networks) -> dict[str, nn.Module]:
+    """Give what the file of weights holds, by the first part of its arrays' names."""
+    parts: dict[str, nn.Module] = {"phi": networks.phi, "psi": networks.psi}
+    return parts if networks.pixel_map is None else parts | {"pixel_map": networks.pixel_map}
 
 
 def _read(name_or_path: str | Path) -> tuple[bytes, str, str]:
@@ -341,7 +352,7 @@ def _parse_card(text: str, source: str) -> Card:
         raise WeightsError(f"The card of {source} cannot be used: {problems}.") from error
 
 
-def _fill(network: Phi | PsiNetwork, arrays: dict[str, Tensor], part: str, source: str) -> None:
+def _fill(network: nn.Module, arrays: dict[str, Tensor], part: str, source: str) -> None:
     own = {
         name.removeprefix(f"{part}."): value
         for name, value in arrays.items()

@@ -1,0 +1,172 @@
+"""The map of drawn pixels, fitted and judged on simulated tiles, and put into weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sureloc.errors import InputError
+from sureloc.networks.blocks import unfold
+from sureloc.networks.pixel_map import (
+    ESTIMATES,
+    LEAST_ESTIMATE,
+    PixelMap,
+    grid_values,
+    nearest_estimate,
+)
+from sureloc.networks.posterior import INFORMATIVE, draw_images, see_tiles, shipped_sampling
+from sureloc.networks.weights import Networks
+from sureloc.physics.kde import peak_of_one
+from sureloc.scoring.calibration import distance_from_uniform, rank_histogram, ranks
+from sureloc.scoring.proper import fair_crps
+from sureloc.seeds import torch_generator
+from sureloc.simulate.tiles import simulate_tiles, tile_input
+from sureloc.train.export import recipe_in_card
+from sureloc.train.recipe import PsiTrainingRecipe
+
+TILES, TILE_PX, DRAWS = 1500, 24, 4
+LEAST_TILES = 50
+JUDGED_SHARE, JUDGED_DRAWS = 0.2, 16  # as many tiles again, at least `LEAST_TILES`, are held out
+QUANTILES = 400
+LEAST_PIXELS = 2000  # of one estimate, for its quantiles to be told
+DARK_SHARE = 16  # of so many pixels where phi expects nothing, one is looked at
+
+
+@dataclass(frozen=True)
+class FlatRanks:
+    """How flat ranks are on tiles that were held out.
+
+    Attributes:
+        rank_distance: total variation of the histogram of ranks from uniform, 0 to 1.
+        crps: fair, mean over informative pixels, peaks of one emitter.
+    """
+
+    rank_distance: float
+    crps: float
+
+
+def with_pixel_map(networks: Networks, tiles: int = TILES, seed: int = 0) -> Networks:
+    """Fit the map of drawn pixels and give the networks with it.
+
+    Args:
+        networks: on the CPU, with the recipe of their Psi on the card; a map that they have is
+            replaced.
+        tiles: simulated under the conditions of Psi's training.
+        seed: of tiles and draws.
+
+    Returns:
+        The same networks; their card tells of the map, and what it does to ranks and CRPS.
+
+    Raises:
+        InputError: there are too few tiles.
+        WeightsError: the card does not tell under which conditions Psi was trained.
+    """
+    if tiles < LEAST_TILES:
+        raise InputError(f"tiles is {tiles}; at least {LEAST_TILES} are needed ({TILES} is usual).")
+    plain = replace(networks, pixel_map=None)
+    mapped = replace(networks, pixel_map=fit_pixel_map(plain, tiles, seed))
+    judged = max(LEAST_TILES, round(JUDGED_SHARE * tiles))
+    before, after = (flat_ranks(which, seed, judged) for which in (plain, mapped))
+    card = networks.card
+    made = {"tiles": tiles, "tile_px": TILE_PX, "draws": DRAWS, "seed": seed}
+    found = {
+        "rank_distance_without": before.rank_distance,
+        "rank_distance": after.rank_distance,
+        "crps_without": before.crps,
+        "crps": after.crps,
+    }
+    card = card.model_copy(
+        update={
+            "draws": card.draws.model_copy(update={"pixel_map": True}),
+            "training": card.training | {"pixel_map": made},
+            "metrics": card.metrics | {"pixel_map": found},
+        }
+    )
+    return replace(mapped, card=card)
+
+
+def fit_pixel_map(networks: Networks, tiles: int, seed: int) -> PixelMap:
+    """Fit the map that gives drawn pixels the law of the true ones, by phi's estimate.
+
+    Args:
+        networks: without a map.
+        tiles, seed: see `with_pixel_map`.
+    """
+    places, drawn, true = [], [], []
+    thinning = torch_generator(seed, "thinning")
+    for truth, estimate, draws in _tiles(networks, "pixel map", tiles, DRAWS, seed):
+        lit = estimate >= LEAST_ESTIMATE
+        kept = lit | (torch.rand(lit.shape, generator=thinning) < 1.0 / DARK_SHARE)
+        places.append(nearest_estimate(estimate[kept]))
+        drawn.append(draws[:, kept])
+        true.append(truth[kept])
+    return map_of(torch.cat(places), torch.cat(drawn, 1), torch.cat(true))
+
+
+def map_of(
+    place: Int[Tensor, " pixels"],
+    draws: Float[Tensor, "draws pixels"],
+    truth: Float[Tensor, " pixels"],
+) -> PixelMap:
+    """Give the increasing map from the law of draws to that of the truth, place by place.
+
+    Args:
+        place: number of the kept estimate of each pixel (`nearest_estimate`); one with fewer than
+            `LEAST_PIXELS` pixels gets the map of the nearest that has more.
+        draws, truth: values, peaks of one emitter.
+    """
+    shares = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    wanted = grid_values().numpy()
+    found = PixelMap()
+    told = []
+    for number in range(ESTIMATES):
+        here = place == number
+        if int(here.sum()) < LEAST_PIXELS:
+            continue
+        of_draws = np.quantile(draws[:, here].numpy(), shares)
+        of_truth = np.quantile(truth[here].numpy(), shares)
+        shift = np.interp(wanted, of_draws, of_truth - of_draws)
+        found.shift[number] = torch.from_numpy(shift)
+        told.append(number)
+    for number in range(ESTIMATES):
+        if told and number not in told:
+            nearest = told[int(np.argmin(np.abs(np.array(told) - number)))]
+            found.shift[number] = found.shift[nearest]
+    return found
+
+
+def flat_ranks(networks: Networks, seed: int, tiles: int) -> FlatRanks:
+    """Judge draws on informative pixels of tiles that no fit has seen."""
+    rank, crps = [], []
+    ties = torch_generator(seed, "ties")
+    for truth, estimate, draws in _tiles(networks, "judged", tiles, JUDGED_DRAWS, seed):
+        where = estimate > INFORMATIVE
+        rank.append(ranks(draws[:, where], truth[where], ties))
+        crps.append(fair_crps(draws[:, where], truth[where]))
+    histogram = rank_histogram(torch.cat(rank), JUDGED_DRAWS)
+    return FlatRanks(distance_from_uniform(histogram), float(torch.cat(crps).double().mean()))
+
+
+def _tiles(
+    networks: Networks, purpose: str, tiles: int, draws: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Simulate tiles; gives truth, phi's estimate and draws of each, in peaks of one emitter."""
+    recipe = recipe_in_card(networks.card, "psi", PsiTrainingRecipe)
+    unit = peak_of_one(networks.card.kernel_sigma_fine_px)
+    sampling = shipped_sampling(networks)
+    for tile in range(tiles):
+        batch = simulate_tiles(
+            recipe.conditions.conditions(),
+            (1, TILE_PX, TILE_PX),
+            torch_generator(seed, purpose, tile),
+            networks.card.kernel_sigma_fine_px,
+        )
+        seen = see_tiles(networks, tile_input(batch))
+        noise = [torch_generator(seed, purpose, tile, k) for k in range(draws)]
+        images = draw_images(networks, seen, noise, sampling)
+        yield batch.kde[0] / unit, unfold(seen.estimate)[0, 0], images
