@@ -2,8 +2,9 @@
 
 Fenced blocks of `python`, `sh` and `text` and indented blocks, which are `sh`, are understood. Of a
 shell block only lines that begin with `sureloc` can be run, in this process. A `text` block is what
-the block before it prints, numbers aside; a line `...` stands for lines left out. What is not run
-has a line `<!-- not run: REASON -->` before it; its commands must still be ones that sureloc knows.
+the block before it prints, numbers aside unless they are asked for; a line `...` stands for lines
+left out. What is not run has a line `<!-- not run: REASON -->` before it; its commands must still
+be ones that sureloc knows.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _FENCE = re.compile(r"(`{3,}|~{3,})(.*)")
 _NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 _PROMISE = re.compile(r"^print\(.*\)  # (.*)$", re.MULTILINE)
 _NUMBER = re.compile(r"[-+]?\d[\d.,:]*")
+_TIME = re.compile(r"\d[\d.,]* s\b")
+CLOSE = 0.1  # share of a number by which a page may differ from what is printed now
 
 
 @dataclass(frozen=True)
@@ -117,10 +120,12 @@ class PageRun:
     Attributes:
         names: what Python blocks define.
         printed: what the last block that was run printed.
+        numbers: the numbers of `text` blocks count too (`check_printed`).
     """
 
     names: dict[str, object] = field(default_factory=dict)
     printed: str = ""
+    numbers: bool = False
 
     def run(self, page: Path) -> PageRun:
         """Run what is not marked as not to be run."""
@@ -132,7 +137,7 @@ class PageRun:
 
     def _run(self, block: Block) -> None:
         if block.language == "text":
-            check_printed(block, self.printed)
+            check_printed(block, self.printed, numbers=self.numbers)
             return
         said = io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -158,14 +163,35 @@ def _run_command(words: list[str], place: str, said: io.StringIO) -> None:
             assert code == 0, f"{place}: {shlex.join(words)} left with {code}\n{said.getvalue()}"
 
 
-def check_printed(block: Block, printed: str) -> None:
-    """Raise unless every line of a block was printed, in that order, numbers aside."""
-    left = iter([_without_numbers(line) for line in printed.splitlines()])
+def check_printed(block: Block, printed: str, *, numbers: bool = False) -> None:
+    """Raise unless every line of a block was printed, in that order, numbers aside.
+
+    Args:
+        block: a block of text.
+        printed: what was printed.
+        numbers: raise as well where a number, times aside, is farther from the printed one than
+            `CLOSE` of it and two units of its last digit.
+    """
+    left = iter(printed.splitlines())
     for line in block.text.splitlines():
         wanted = _without_numbers(line)
-        assert wanted in {"", "..."} or wanted in left, (
-            f"{block.place}: {line!r} was not printed in its place\n{printed}"
-        )
+        if wanted in {"", "..."}:
+            continue
+        found = next((one for one in left if _without_numbers(one) == wanted), None)
+        assert found is not None, f"{block.place}: {line!r} was not printed in its place\n{printed}"
+        stale = [pair for pair in zip(_numbers(line), _numbers(found), strict=True) if _far(*pair)]
+        assert not numbers or not stale, f"{block.place}: {line!r} is now {found!r}"
+
+
+def _numbers(line: str) -> list[str]:
+    return [one.rstrip(".,:").replace(",", "") for one in _NUMBER.findall(_TIME.sub("", line))]
+
+
+def _far(shown: str, now: str) -> bool:
+    if ":" in shown or ":" in now:
+        return shown != now
+    digit = 10.0 ** -len(shown.partition(".")[2])
+    return abs(float(shown) - float(now)) > CLOSE * abs(float(now)) + 2 * digit
 
 
 def _without_numbers(line: str) -> str:

@@ -19,6 +19,7 @@ from sureloc.cli import completion
 from sureloc.cli.app import app
 from sureloc.io.exchange.formats import FORMATS
 from sureloc.report.rendered import COLOURS, KINDS
+from sureloc.report.reproduction_studies import STUDIES
 from sureloc.runs.execution import PROCESSES, THREADS
 from sureloc.shipped import recipe_names, shipped_weights, training_recipe_names
 from test_packaging import leaf_commands
@@ -32,6 +33,7 @@ TYPED_AND_COMPLETED = [
     ("sureloc localize movie.tif --weights fa", "sureloc localize movie.tif --weights fast"),
     ("sureloc render run --colour pre", "sureloc render run --colour precision"),
     ("sureloc simulate latt", "sureloc simulate lattice"),
+    ("sureloc reproduce unc", "sureloc reproduce uncertainty"),
     ("sureloc localize rec", "sureloc localize recording.tif"),
 ]
 
@@ -153,10 +155,11 @@ def test_choices_are_those_that_there_are():
         ("convert", "source_format", FORMATS),
         ("convert", "target_format", FORMATS),
         ("localize", "scheduler", (THREADS, PROCESSES)),
+        ("reproduce", "what", [study.name for study in STUDIES]),
     ):
         values, shown = offered(command, name)
         assert values == tuple(there_are)
-        assert shown.removesuffix("|ADDRESS") in ("|".join(there_are), "FORMAT")
+        assert (shown or "").removesuffix("|ADDRESS") in ("|".join(there_are), "FORMAT", "")
 
 
 def test_names_are_those_that_are_shipped():

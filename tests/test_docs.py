@@ -43,7 +43,7 @@ def tutorial(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tutorial")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        PageRun().run(TUTORIAL)
+        PageRun(numbers=True).run(TUTORIAL)
     return folder
 
 
@@ -150,6 +150,26 @@ def test_the_blocks_of_a_page_run_in_their_order(page, tmp_path, tutorial, monke
         for name, truth in truths.items():
             measured = ran.names[name]
             assert measured.low <= truth <= measured.high, name
+        for name, shown in measured_on_the_page().items():
+            # The page's run and the one that stands in for it measure the same structures.
+            measured = ran.names[name]
+            apart = abs(shown.value - measured.value)
+            assert apart < np.hypot(shown.high - shown.low, measured.high - measured.low), name
+
+
+def measured_on_the_page() -> dict[str, SimpleNamespace]:
+    """What worked_examples.md says of lengths: value, ends of the interval, and the truth."""
+    page = (DOCS / "worked_examples.md").read_text(encoding="utf-8")
+    said = re.findall(r"above: ([\d.]+) nm, ([\d.]+) to ([\d.]+) nm.*?The truth is (\d+) nm", page)
+    names = ("value", "low", "high", "truth")
+    parts = [SimpleNamespace(**dict(zip(names, map(float, one), strict=True))) for one in said]
+    return dict(zip(("radius", "spacing", "distance"), parts, strict=True))
+
+
+def test_worked_examples_show_intervals_that_hold_the_truth():
+    for name, shown in measured_on_the_page().items():
+        assert shown.low < shown.value < shown.high, name
+        assert shown.low <= shown.truth <= shown.high, name
 
 
 def test_the_tutorial_shows_the_picture_that_its_commands_make(tutorial):
@@ -230,6 +250,20 @@ def test_output_is_compared_in_order_and_without_numbers():
     for wrong in ("run: 99 columns, 7 s", "Trust: chi2 0.98\nrun: 99 rows, 7 s"):
         with pytest.raises(AssertionError, match="was not printed"):
             check_printed(Block("p", "text", wrong, None), printed)
+
+
+def test_numbers_of_a_page_that_are_asked_for_must_be_close():
+    printed = "run: 1,200 rows of 3:4, 3.5 s\nratio 0.82 (99 % sure)\n"
+    for near in ("run: 1,100 rows of 3:4, 70 s", "ratio 0.90 (99 % sure)", "ratio 0.8 (98 % sure)"):
+        check_printed(Block("p", "text", near, None), printed, numbers=True)
+    for far in (
+        "run: 1,000 rows of 3:4, 3.5 s",
+        "run: 1,200 rows of 3:5, 3.5 s",
+        "ratio 0.95 (99 % sure)",
+    ):
+        check_printed(Block("p", "text", far, None), printed)
+        with pytest.raises(AssertionError, match="is now"):
+            check_printed(Block("p", "text", far, None), printed, numbers=True)
 
 
 # --- Lists that must be complete ------------------------------------------------------------------

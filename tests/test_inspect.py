@@ -4,12 +4,13 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from typer.testing import CliRunner
 
 from sureloc.calibrate.inspection import Quantity, Stated, inspect_movie
-from sureloc.calibrate.on_time import FrameSpots, estimate_on_time
+from sureloc.calibrate.on_time import LINK_SIGMAS, FrameSpots, estimate_on_time, on_time_of_rows
 from sureloc.camera import Camera
 from sureloc.cli import app as cli
 from sureloc.errors import InputError, WeightsError
@@ -22,6 +23,8 @@ from sureloc.simulate.movie import simulate_movie
 from sureloc.simulate.recipe import BlinkingKinetics, Recipe
 
 SIDE, FRAMES, ON_FRAMES = 64, 60, 4.0
+WIDTH_PX = 1.2
+REACH_PX = LINK_SIGMAS * WIDTH_PX
 
 
 # --- On-time ------------------------------------------------------------------------------------
@@ -46,7 +49,7 @@ def shining(on_frames, seed, molecules=900, frames=90, side=100.0):
         mine = emitted.frame == frame
         significance = emitted.photons[mine] + rng.normal(size=mine.sum())
         seen = significance > 4.5
-        error = 1.2 / np.maximum(significance[seen], 4.0)
+        error = WIDTH_PX / np.maximum(significance[seen], 4.0)
         place = places[emitted.molecule[mine]][seen] + error[:, None] * rng.normal(
             size=(int(seen.sum()), 2)
         )
@@ -58,7 +61,7 @@ def shining(on_frames, seed, molecules=900, frames=90, side=100.0):
 def test_on_times_are_found_within_their_stated_errors(on_frames):
     z = []
     for seed in range(8):
-        found = estimate_on_time([shining(on_frames, seed)], 1.2, np.random.default_rng(seed))
+        found = estimate_on_time([shining(on_frames, seed)], REACH_PX, np.random.default_rng(seed))
         z.append((found.frames - on_frames) / found.error)
     # 8 values: their mean scatters by 0.35 and their rms by 0.25. On-states of one frame that a
     # short darkness follows are seen as one: 1 % of them here.
@@ -69,7 +72,7 @@ def test_on_times_are_found_within_their_stated_errors(on_frames):
 def test_the_recordings_length_does_not_matter():
     # A run of 12 frames cuts nearly every on-state of 20 frames; counting whole ones gives 6.
     runs = [shining(20.0, 100 + k, frames=12) for k in range(12)]
-    found = estimate_on_time(runs, 1.2, np.random.default_rng(0))
+    found = estimate_on_time(runs, REACH_PX, np.random.default_rng(0))
     assert abs(found.frames - 20.0) < 3 * found.error
     assert found.error < 4.0
     assert not found.fades_early
@@ -80,21 +83,67 @@ def test_two_kinds_of_molecules_are_noticed():
     both = [
         FrameSpots(*(np.concatenate([getattr(s, n) for s in pair]) for n in s_names))
         for pair in zip(short, long, strict=True)
-        for s_names in [("x_px", "y_px", "significance")]
+        for s_names in [("x", "y", "significance")]
     ]
-    assert estimate_on_time([both], 1.2, np.random.default_rng(0)).fades_early
+    assert estimate_on_time([both], REACH_PX, np.random.default_rng(0)).fades_early
 
 
 def test_what_cannot_be_measured_is_not_stated():
     rng = np.random.default_rng(3)
     alone = [FrameSpots(*rng.uniform(0, 100, (2, 20)), np.full(20, 20.0)) for _ in range(10)]
-    assert np.isnan(estimate_on_time([alone], 1.2, rng).frames)
+    assert np.isnan(estimate_on_time([alone], REACH_PX, rng).frames)
     still = [FrameSpots(np.arange(9) * 10.0, np.full(9, 5.0), np.full(9, 20.0))] * 12
-    found = estimate_on_time([still], 1.2, rng)
+    found = estimate_on_time([still], REACH_PX, rng)
     assert not np.isfinite(found.error)
     assert found.at_least == found.trials / 3.0
     none = np.zeros(0)
-    assert estimate_on_time([[FrameSpots(none, none, none)] * 5], 1.2, rng).trials == 0
+    assert estimate_on_time([[FrameSpots(none, none, none)] * 5], REACH_PX, rng).trials == 0
+
+
+def rows_like(run, rng, pixel_nm=100.0, side=100.0):
+    """A table of such spots in which every second row is light that comes at any place, once."""
+    parts = []
+    for frame, spots in enumerate(run):
+        false = FrameSpots(
+            *rng.uniform(0, side, (2, spots.x.size)), rng.uniform(4.5, 9, spots.x.size)
+        )
+        for one in (spots, false):
+            sigma = WIDTH_PX * pixel_nm / np.maximum(one.significance, 4.0)
+            positions = {"x_nm": one.x * pixel_nm, "y_nm": one.y * pixel_nm}
+            light = {"photons": 20.0 * one.significance, "sigma_photons": 20.0}
+            parts.append(
+                pd.DataFrame(
+                    {"frame": frame, **positions, **light, "sigma_x_nm": sigma, "sigma_y_nm": sigma}
+                )
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+@pytest.mark.parametrize("on_frames", [3.0, 7.0])
+def test_on_times_are_found_in_a_table_half_of_whose_rows_are_no_molecules(on_frames):
+    z = []
+    for seed in range(6):
+        table = rows_like(shining(on_frames, seed), np.random.default_rng(seed))
+        found = on_time_of_rows(table, np.random.default_rng(seed))
+        assert found.error < 0.2 * on_frames
+        z.append((found.frames - on_frames) / found.error)
+    assert abs(np.mean(z)) < 1.3  # 6 values: their mean scatters by 0.4
+    assert np.sqrt(np.mean(np.square(z))) < 1.8
+
+
+def test_the_on_time_of_a_table_needs_neither_light_nor_every_frame():
+    rng = np.random.default_rng(1)
+    whole = rows_like(shining(7.0, 1), rng)
+    sure = whole[whole["photons"] / whole["sigma_photons"] > 9]
+    alone = sure.drop(columns=["photons", "sigma_photons"])
+    assert on_time_of_rows(alone, rng).frames == pytest.approx(7.0, rel=0.25)
+    # Two stretches with an hour of darkness between them; in it, nothing is looked for.
+    apart = whole.assign(frame=whole["frame"] + 10**6 * (whole["frame"] > 40))
+    assert on_time_of_rows(apart, rng).frames == pytest.approx(7.0, rel=0.25)
+    assert on_time_of_rows(whole.drop(columns="sigma_x_nm"), rng) is None
+    assert on_time_of_rows(whole.head(0), rng) is None
+    every_second = whole.assign(frame=2 * whole["frame"])
+    assert on_time_of_rows(every_second, rng).trials == 0
 
 
 # --- Whole movies -------------------------------------------------------------------------------

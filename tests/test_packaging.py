@@ -104,6 +104,16 @@ def test_every_command_and_option_explains_itself():
             assert option.help, f"{path}: {option.name} has no help"
 
 
+def test_help_shows_flags_without_a_value_and_says_where_to_read():
+    groups = ["sureloc", "sureloc train", "sureloc weights"]
+    for path in (*groups, *all_commands()):
+        shown = CliRunner().invoke(cli.app, [*path.split()[1:], "--help"], env={"COLUMNS": "100"})
+        assert "--help" in shown.output, path
+        assert "bool" not in shown.output.lower(), path
+        assert ("docs/tutorial.md" in shown.output) == (path == "sureloc")
+    assert (ROOT / "docs" / "tutorial.md").is_file()
+
+
 @pytest.mark.parametrize(
     "command",
     [("train", "phi", "smoke"), ("train", "psi", "smoke", "--phi", "fast"), ("adapt", "movie.tif")],

@@ -23,7 +23,6 @@ from sureloc.analysis.resolution import (
     frame_blocks,
     frc_of_draws,
     frc_resolution,
-    on_time_frames,
     ring_sums,
     smoothed,
     tiling_of,
@@ -244,16 +243,21 @@ def shining(on_time, frames, rng, molecules=400):
 def test_the_on_time_is_read_from_a_table_and_short_blocks_are_warned_of(on_time):
     rng = np.random.default_rng(3)
     table = shining(on_time, 300, rng)
-    assert on_time_frames(table) == pytest.approx(on_time, rel=0.15)
-    long, short = (caution_of_blocks(table, blocks) for blocks in (4, 150))
+
+    def caution_of(rows, blocks):
+        return caution_of_blocks(rows, blocks, np.random.default_rng(0))
+
+    long, short = (caution_of(table, blocks) for blocks in (4, 150))
     assert long == ""
     assert "blocks are 2.0 frames long" in short
+    stated = float(re.search(r"for some ([\d.]+) frames", short)[1])
+    assert stated == pytest.approx(on_time, rel=0.15)
     advised = int(re.search(r"--blocks (\d+)", short)[1])
-    assert caution_of_blocks(table, advised) == ""
-    assert caution_of_blocks(table, advised + 1) != ""
-    assert "the movie is too short" in caution_of_blocks(shining(7.0, 11, rng), 20)
-    assert caution_of_blocks(table.drop(columns="sigma_x_nm"), 150) == ""
-    assert caution_of_blocks(table.head(5), 150) == ""
+    assert caution_of(table, advised) == ""
+    assert caution_of(table, advised + 1) != ""
+    assert "the movie is too short" in caution_of(shining(7.0, 11, rng), 20)
+    assert caution_of(table.drop(columns="sigma_x_nm"), 150) == ""
+    assert caution_of(table.head(5), 150) == ""
 
 
 def test_few_rows_have_no_resolution():

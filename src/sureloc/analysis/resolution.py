@@ -24,8 +24,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import fft, signal, special
 
-from sureloc.analysis.audit import LEAST_PAIRS, error_over_stated, following_pairs
 from sureloc.analysis.rendering import Canvas, histogram
+from sureloc.calibrate.on_time import on_time_of_rows
 from sureloc.errors import InputError
 
 Array = npt.NDArray[np.float64]
@@ -37,7 +37,6 @@ THRESHOLD = 1.0 / 7.0
 BLOCKS = 20  # of frames, that go into halves as a whole
 FEW_ON_TIMES = 5.0  # a tenth of the molecules that shine is then in both halves
 FEWEST_BLOCKS = 4  # that are worth advising
-ON_TIME_ROWS = 20_000  # from which the on-time is read
 SPLITS = 6
 RESAMPLES = 200
 LEAST_ROWS = 50  # in the field, and 5 in a tile
@@ -448,44 +447,21 @@ def frame_blocks(frame: npt.NDArray[np.int64], blocks: int) -> npt.NDArray[np.in
     return np.asarray(np.unique(block, return_inverse=True)[1][of_row], np.int64)
 
 
-def on_time_frames(table: pd.DataFrame) -> float:
-    """Estimate the mean on-time from how often a row is seen again in the next frame.
-
-    On-states that end at a constant rate go on into the next frame with the probability
-    exp(-1 / on-time). Rows that were missed look like ends: it is rather too short than too long.
-
-    Args:
-        table: rows with `frame`, positions and, if known, sigmas.
-
-    Returns:
-        The on-time, frames; NaN where no precision is stated or there are too few rows.
-    """
-    names = ["sigma_x_nm", "sigma_y_nm"]
-    if not set(names) <= set(table):
-        return math.nan
-    sigma = table[names].to_numpy(float)
-    known = table[(np.isfinite(sigma) & (sigma > 0)).all(1)].sort_values("frame")
-    spare = max(len(known) - ON_TIME_ROWS, 0) // 2
-    stretch = known.iloc[spare : len(known) - spare].reset_index(drop=True)
-    trials = int((stretch["frame"] < stretch["frame"].max()).sum())
-    if trials < LEAST_PAIRS:
-        return math.nan
-    squared = following_pairs(stretch).squared
-    real = error_over_stated(squared)[1] if squared.size >= LEAST_PAIRS else 1.0
-    return -1.0 / math.log(min(max(real * squared.size / trials, 1e-9), 0.99))
-
-
-def caution_of_blocks(table: pd.DataFrame, blocks: int) -> str:
+def caution_of_blocks(table: pd.DataFrame, blocks: int, rng: np.random.Generator) -> str:
     """Say where blocks of frames are too short to keep a shining molecule out of both halves.
 
     Args:
-        table: rows as for `on_time_frames`.
+        table: rows as for `sureloc.calibrate.on_time.on_time_of_rows`.
         blocks: into how many the movie is parted.
+        rng: source of randomness for the on-time's error.
 
     Returns:
         A sentence, empty where blocks are long enough or nothing tells the on-time.
     """
-    on_time = on_time_frames(table)
+    found = on_time_of_rows(table, rng)
+    if found is None:
+        return ""
+    on_time = found.frames if math.isfinite(found.error) else found.at_least
     if not math.isfinite(on_time):
         return ""
     frames = int(np.ptp(table["frame"].to_numpy(np.int64))) + 1
@@ -495,7 +471,7 @@ def caution_of_blocks(table: pd.DataFrame, blocks: int) -> str:
     most = math.floor(frames / (FEW_ON_TIMES * on_time))
     advice = f"give --blocks {most}" if most >= FEWEST_BLOCKS else "the movie is too short for FRC"
     return (
-        f"Molecules shine on for {on_time:.1f} frames or more and blocks are {length:.1f} frames "
+        f"Molecules shine for some {on_time:.1f} frames and blocks are {length:.1f} frames "
         "long, so that many are in both halves and the FRC looks better than the structure is "
         f"sampled; {advice}."
     )

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sureloc.calibrate.on_time import FrameSpots, OnTime, estimate_on_time
+from sureloc.calibrate.on_time import LINK_SIGMAS, FrameSpots, OnTime, estimate_on_time
 from sureloc.camera import Camera
 from sureloc.errors import InputError, WeightsError
 from sureloc.localize.camera_estimate import check_camera, estimate_camera
@@ -436,8 +436,8 @@ def _on_time(
         for k in range(len(adu)):
             mine = spots.frame == k
             run.append(FrameSpots(spots.x_px[mine], spots.y_px[mine], spots.significance[mine]))
-    width = math.sqrt(sigma[0] * sigma[1])
-    return estimate_on_time([run], width, numpy_generator(seed, "on-time"))
+    reach = LINK_SIGMAS * math.sqrt(sigma[0] * sigma[1])
+    return estimate_on_time([run], reach, numpy_generator(seed, "on-time"))
 
 
 def _remarks(psf: PSFEstimate, spots: Spots, on_time: OnTime | None) -> list[str]:

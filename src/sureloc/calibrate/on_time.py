@@ -1,5 +1,7 @@
 """How long a molecule shines: spots linked from frame to frame, and how often the next one follows.
 
+The same counting serves the spots of a movie and the rows of a table.
+
 An on-state that ends at a constant rate goes on into the next frame with the probability
 p = exp(-1 / on-time), however long it has lasted. So every frame in which a molecule is seen, and
 whose next frame was looked at, is one trial; the on-time is -1 / ln(share that went on), the
@@ -13,6 +15,7 @@ was lit throughout. Dim molecules are missed at times, which looks like an end: 
 second frame is far above the detection limit count. Other molecules light up at the same place by
 chance: how often is measured at places a few widths beside, and taken away. Those that light up so
 near that both become one spot can end a track before its time; the error makes room for that.
+Spots or rows that are no molecules hardly ever live to a third frame.
 """
 
 from __future__ import annotations
@@ -20,32 +23,36 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.spatial import KDTree
 
 Array = npt.NDArray[np.float64]
 
 LINK_SIGMAS = 1.2  # PSF widths within which two spots are one molecule
+LINK_PRECISIONS = 5.0  # standard deviations of a difference, and the same of two rows
+MOST_ROWS = 20_000  # of a table, from its middle
 CLEAR_SIGNIFICANCE = 9.0  # of the second frame; spots are found from about 4.5 on
 LEAST_TRIALS = 10
 LEAST_ENDS = 3
 _FIRST_TRIAL = 3  # frame of a track, counted from 1
-_BESIDE_SIGMAS = 4.0
+_BESIDE_REACHES = 10.0 / 3.0
 _DIRECTIONS = 8
 _RESAMPLES = 200
-_MERGED_SIGMAS = 2.0  # nearer spots become one
+_MERGED_REACHES = 5.0 / 3.0  # nearer spots become one
 _MERGED_END = 0.5  # of such arrivals that may end a track
 _LONGEST_SHOWN = 40
 
 
 @dataclass(frozen=True)
 class FrameSpots:
-    """Spots of one frame: x_px, y_px and significance, each of shape (spots,)."""
+    """Spots of one frame: x, y (any unit) and significance, each of shape (spots,)."""
 
-    x_px: Array
-    y_px: Array
+    x: Array
+    y: Array
     significance: Array
 
 
@@ -92,34 +99,78 @@ class _Trials:
 
 
 def estimate_on_time(
-    runs: Sequence[Sequence[FrameSpots]], sigma_px: float, rng: np.random.Generator
+    runs: Sequence[Sequence[FrameSpots]], reach: float, rng: np.random.Generator
 ) -> OnTime:
     """Estimate the mean on-time from spots of successive frames.
 
     Args:
         runs: stretches of successive frames, each a sequence of the frames' spots.
-        sigma_px: PSF width, px.
+        reach: distance within which two spots are one molecule, in the unit of their positions.
         rng: source of randomness for the bootstrap over tracks.
     """
-    reach = LINK_SIGMAS * sigma_px
     parts, chances, offset = [], [], 0
     for run in runs:
         trials = _trials(run, reach, offset)
         offset += int(trials.track.max(initial=offset - 1)) + 1 - offset
         parts.append(trials)
-        chances.append(_chance(run, trials, reach, _BESIDE_SIGMAS * sigma_px))
+        chances.append(_chance(run, trials, reach))
     tried = _joined(parts)
     hits, looks = np.array(chances, dtype=np.float64).reshape(-1, 2).sum(0)
     chance = float(hits / looks) if looks else 0.0
     return _summary(tried, chance, rng)
 
 
+def on_time_of_rows(table: pd.DataFrame, rng: np.random.Generator) -> OnTime | None:
+    """Estimate the mean on-time from the rows of a table, at most `MOST_ROWS` from its middle.
+
+    Args:
+        table: rows with `frame`, positions, sigmas and, if known, `photons` and `sigma_photons`,
+            whose ratio is their significance; where it is not known all rows count as clear.
+        rng: see `estimate_on_time`.
+
+    Returns:
+        The on-time; None where no row states its precision.
+    """
+    names = ["sigma_x_nm", "sigma_y_nm"]
+    if not set(names) <= set(table):
+        return None
+    sigma = table[names].to_numpy(float)
+    known = table[(np.isfinite(sigma) & (sigma > 0)).all(1)].sort_values("frame", kind="stable")
+    spare = max(len(known) - MOST_ROWS, 0) // 2
+    rows = known.iloc[spare : len(known) - spare]
+    significance = np.full(len(rows), np.inf)
+    if {"photons", "sigma_photons"} <= set(rows):
+        ratio = (rows["photons"] / rows["sigma_photons"]).to_numpy(float)
+        significance = np.where(np.isfinite(ratio), ratio, np.inf)
+    clear = rows[significance >= CLEAR_SIGNIFICANCE]
+    if clear.empty:
+        return None
+    # What is dim reaches far, and would take others for its own.
+    widest = float(np.percentile(np.sqrt(clear[names[0]] * clear[names[1]]), 90))
+    runs = _runs_of_rows(rows, significance)
+    return estimate_on_time(runs, LINK_PRECISIONS * math.sqrt(2.0) * widest, rng)
+
+
+def _runs_of_rows(rows: pd.DataFrame, significance: Array) -> list[list[FrameSpots]]:
+    """Part rows, in order of their frames, into stretches; each but the last ends without a row."""
+    frame = rows["frame"].to_numpy(np.int64)
+    x, y = (rows[name].to_numpy(float) for name in ("x_nm", "y_nm"))
+    numbers, starts = np.unique(frame, return_index=True)
+    parts = (np.split(values, starts[1:]) for values in (x, y, significance))
+    spots = [FrameSpots(*of_frame) for of_frame in zip(*parts, strict=True)]
+    none = FrameSpots(*np.zeros((3, 0)))
+    breaks = [0, *(np.flatnonzero(np.diff(numbers) > 1) + 1), len(numbers)]
+    runs = [[*spots[first:last], none] for first, last in pairwise(breaks)]
+    runs[-1].pop()  # nobody looked after the last frame
+    return runs
+
+
 def _links(first: FrameSpots, second: FrameSpots, reach: float) -> npt.NDArray[np.int64]:
     """Give for each spot of the first frame its spot in the second, or -1; nearest both ways."""
-    link = np.full(first.x_px.size, -1, np.int64)
-    if not first.x_px.size or not second.x_px.size:
+    link = np.full(first.x.size, -1, np.int64)
+    if not first.x.size or not second.x.size:
         return link
-    one, other = (np.stack([spots.x_px, spots.y_px], axis=1) for spots in (first, second))
+    one, other = (np.stack([spots.x, spots.y], axis=1) for spots in (first, second))
     far, there = KDTree(other).query(one)
     _, back = KDTree(one).query(other)
     mutual = (back[there] == np.arange(len(one))) & (far <= reach)
@@ -135,7 +186,7 @@ def _trials(run: Sequence[FrameSpots], reach: float, first_track: int) -> _Trial
     second = np.zeros(0)
     for number, spots in enumerate(run):
         if number == 0:
-            size = spots.x_px.size
+            size = spots.x.size
             track, age, second = (
                 np.arange(tracks, tracks + size),
                 np.ones(size, int),
@@ -151,14 +202,14 @@ def _trials(run: Sequence[FrameSpots], reach: float, first_track: int) -> _Trial
                 int(track[i]),
                 int(age[i]),
                 bool(link[i] >= 0),
-                float(spots.x_px[i]),
-                float(spots.y_px[i]),
+                float(spots.x[i]),
+                float(spots.y[i]),
                 number,
             )
             for i in np.flatnonzero(counts)
         ]
         following = run[number + 1]
-        size = following.x_px.size
+        size = following.x.size
         next_track, next_age, next_second = np.full(size, -1), np.ones(size, int), np.zeros(size)
         went = np.flatnonzero(link >= 0)
         next_track[link[went]], next_age[link[went]] = track[went], age[went] + 1
@@ -179,25 +230,23 @@ def _trials(run: Sequence[FrameSpots], reach: float, first_track: int) -> _Trial
     )
 
 
-def _chance(
-    run: Sequence[FrameSpots], trials: _Trials, reach: float, beside: float
-) -> tuple[int, int]:
+def _chance(run: Sequence[FrameSpots], trials: _Trials, reach: float) -> tuple[int, int]:
     """Count how often a new spot of the next frame lies within reach of a place beside a molecule.
 
     New are those without a spot of their own in the frame before: others are linked to that one.
     """
     angles = 2 * math.pi * np.arange(_DIRECTIONS) / _DIRECTIONS
-    shifts = beside * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    shifts = _BESIDE_REACHES * reach * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     hits = looks = 0
     for number in np.unique(trials.frame):
         following = run[number + 1]
-        new = np.ones(following.x_px.size, bool)
+        new = np.ones(following.x.size, bool)
         link = _links(run[number], following, reach)
         new[link[link >= 0]] = False
         places = trials.place[trials.frame == number]
         looks += places.shape[0] * _DIRECTIONS
         if new.any():
-            tree = KDTree(np.stack([following.x_px[new], following.y_px[new]], axis=1))
+            tree = KDTree(np.stack([following.x[new], following.y[new]], axis=1))
             far, _ = tree.query((places[:, None, :] + shifts).reshape(-1, 2))
             hits += int((far <= reach).sum())
     return hits, looks
@@ -239,7 +288,7 @@ def _summary(trials: _Trials, chance: float, rng: np.random.Generator) -> OnTime
         totals = sums[again].sum(axis=1)
         drawn = np.array([_of_share(went / max(n, 1), chance) for n, went in totals])
         low, high = np.percentile(drawn, (15.865, 84.135))
-        arrivals = chance * (_MERGED_SIGMAS / LINK_SIGMAS) ** 2
+        arrivals = chance * _MERGED_REACHES**2
         merged = frames * _MERGED_END * arrivals * number / ends
         error = math.hypot(0.5 * float(high - low), merged)
     return OnTime(

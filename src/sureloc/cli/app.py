@@ -18,9 +18,9 @@ from importlib.util import find_spec
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from sureloc import __version__
+from sureloc.cli.flags import Command, Group
 from sureloc.cli.stopping import stopping
 from sureloc.errors import InputError, SurelocError
 
@@ -30,6 +30,10 @@ COMMANDS = (
     *("calibrate_camera", "inspect", "adapt"),  # a command's dashes are underscores here
 )
 GROUPS = ("train", "weights")
+WHERE_TO_READ = (
+    "Documentation: the folder `docs` of the program's source, to begin with `docs/tutorial.md`; "
+    "`make docs` makes a site of it that opens without a network."
+)
 
 
 def _show_version(wanted: bool) -> None:
@@ -58,7 +62,7 @@ def _sureloc(
     """Localize single molecules with intervals that hold, also where molecules overlap."""
 
 
-class _Commands(TyperGroup):
+class _Commands(Group):
     def invoke(self, ctx: Any) -> Any:
         """Run a command; those that keep something say so themselves when they are stopped."""
         with stopping():
@@ -70,6 +74,7 @@ def _build() -> typer.Typer:
     application = typer.Typer(
         name="sureloc",
         cls=_Commands,
+        epilog=WHERE_TO_READ,
         no_args_is_help=True,
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,
@@ -78,7 +83,7 @@ def _build() -> typer.Typer:
     application.callback()(_sureloc)
     for name in COMMANDS:
         if find_spec(f"sureloc.cli.{name}"):
-            application.command(name.replace("_", "-"))(
+            application.command(name.replace("_", "-"), cls=Command)(
                 getattr(import_module(f"sureloc.cli.{name}"), name)
             )
     for name in GROUPS:

@@ -7,12 +7,22 @@ from typing import Annotated
 
 import typer
 
+from sureloc.cli import completion
 from sureloc.cli.stopping import stopping
+
+STUDY_NAMES = (
+    *("precision", "coverage", "filtering", "sets", "uncertainty", "schedules"),
+    *("links", "rivals", "unknown", "figures", "mismatch"),
+)
 
 
 def reproduce(
     what: Annotated[
-        list[str] | None, typer.Argument(help="Names of studies; all of them by default.")
+        list[str] | None,
+        typer.Argument(
+            help=f"Names of studies, all of them by default: {', '.join(STUDY_NAMES)}.",
+            autocompletion=completion.offer(lambda: STUDY_NAMES),
+        ),
     ] = None,
     out: Annotated[
         Path, typer.Option(help="Folder for the results; what is there already is kept.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sureloc.cli import completion
+from sureloc.cli.flags import Command, Group
 from sureloc.cli.stopping import stopping
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sureloc.train.engine import Training
 
 train = typer.Typer(
+    cls=Group,
     help="Train phi and Psi, and make weights of them.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -55,7 +57,7 @@ DevicesOption = Annotated[
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 
-@train.command("phi")
+@train.command("phi", cls=Command)
 def train_phi(
     recipe: RecipeArgument,
     out: OutOption,
@@ -84,7 +86,7 @@ def train_phi(
         _fit("phi", PhiTraining(plan), out, resume, device, devices, quiet, [pictures])
 
 
-@train.command("psi")
+@train.command("psi", cls=Command)
 def train_psi(
     recipe: RecipeArgument,
     phi: Annotated[
@@ -125,7 +127,7 @@ def train_psi(
         _fit("psi", training, out, resume, device, devices, quiet, [pictures])
 
 
-@train.command("export")
+@train.command("export", cls=Command)
 def export(
     phi: Annotated[
         str,
@@ -158,7 +160,7 @@ def export(
     typer.echo(f"{out}: {size_mb:.1f} MB in {len(files)} files")
 
 
-@train.command("search")
+@train.command("search", cls=Command)
 def search(
     weights: Annotated[
         str,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sureloc.cli import completion
+from sureloc.cli.flags import Command, Group
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sureloc.networks.weights import Card
 
 weights = typer.Typer(
+    cls=Group,
     help="List, explain and export weights.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -30,7 +32,7 @@ WeightsArgument = Annotated[
 ]
 
 
-@weights.command("list")
+@weights.command("list", cls=Command)
 def list_weights() -> None:
     """List the weights that come with sureloc, one a line."""
     from sureloc.shipped import describe_weights, shipped_weights
@@ -40,7 +42,7 @@ def list_weights() -> None:
         typer.echo(f"{name}  {one.size_bytes / 1e6:.1f} MB  {one.fingerprint}  {one.summary}")
 
 
-@weights.command("show")
+@weights.command("show", cls=Command)
 def show(
     weights: WeightsArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole card as JSON.")] = False,
@@ -57,7 +59,7 @@ def show(
         Console().print(_table(card, fingerprint))
 
 
-@weights.command("export")
+@weights.command("export", cls=Command)
 def export(
     weights: WeightsArgument,
     out: Annotated[

@@ -248,6 +248,25 @@ def trust_mask(
     return np.asarray((mean_chi2 < MAP_HIGH + slack) & (mean_chi2 > MAP_LOW - slack))
 
 
+@dataclass(frozen=True)
+class Clause:
+    """What was measured, as a clause of the verdict's sentence.
+
+    Attributes:
+        text: the clause.
+        gravity: of the clauses that ask for care, the gravest is said first.
+        asks: it asks for care.
+        refuses: it refuses trust.
+        adds: what it adds to the doubt of the run, also where it is not said.
+    """
+
+    text: str
+    gravity: float
+    asks: bool
+    refuses: bool
+    adds: float
+
+
 def judge(
     rows: int,
     reasons: Mapping[str, int],
@@ -271,80 +290,93 @@ def judge(
         warnings: clauses (of `Doubt`) about what was guessed or is out of range; each alone asks
             for care, or refuses trust where it begins with `WRONG`.
     """
-    mean = mean_chi2
     misfit = float(doubts[REGION].mean())
     mask = ~np.logical_or.reduce(list(doubts.values()))
     doubted = sum(reasons.values()) / rows if rows else 0.0
-    refusing = [clause for clause in warnings if clause.startswith(f"{WRONG}:")]
-    warned = [clause for clause in warnings if clause not in refusing]
-    wrong = len(refusing)
-    asking: list[tuple[float, str]] = []
-
-    def add(clause: str, gravity: float, *, asks: bool, refuses: bool = False) -> None:
-        if refuses:
-            refusing.append(clause)
-        elif asks:
-            asking.append((gravity, clause))
-
-    add(
-        Doubt.IMAGES.clause(chi2=mean),
-        _over(mean, REFUSE_CHI2),
-        asks=not CARE_CHI2[0] <= mean <= CARE_CHI2[1],
-        refuses=not REFUSE_CHI2[0] <= mean <= REFUSE_CHI2[1],
-    )
-    add(
-        Doubt.FIELD.clause(share=_percent(misfit)),
-        misfit / REFUSE_SHARE,
-        asks=misfit > CARE_SHARE,
-        refuses=misfit > REFUSE_SHARE,
-    )
-    add(
-        _rows_doubted(rows, reasons),
-        doubted / REFUSE_SHARE,
-        asks=doubted > CARE_SHARE,
-        refuses=doubted > REFUSE_SHARE,
-    )
-    add(
-        Doubt.NOT_EXISTING.clause(share=_percent(absent)),
-        absent / CARE_ABSENT,
-        asks=absent > CARE_ABSENT,
-    )
-    add(
-        Doubt.PAIRS.clause(share=100 * excess.share, ratio=excess.ratio),
-        _doubt_of_pairs(excess),
-        asks=excess.share > CARE_PAIRS and excess.ratio > CARE_RATIO,
-        refuses=excess.share > REFUSE_PAIRS and excess.ratio > REFUSE_RATIO,
-    )
-    too_dense = density_per_px2 > REFUSE_DENSITY_PX2
-    add(
-        (Doubt.TOO_DENSE if too_dense else Doubt.DENSE).clause(density=density_per_px2),
-        WARNING_DOUBT,
-        asks=density_per_px2 > CARE_DENSITY_PX2,
-        refuses=too_dense,
-    )
-    asking.extend((WARNING_DOUBT, clause) for clause in warned)
-    asking.sort(key=lambda one: -one[0])
-    clauses = [*refusing, *(clause for _, clause in asking)]
-    trust = Trust.REFUSE if refusing else Trust.CARE if clauses else Trust.TRUST
-    why = "; ".join(clauses) or (
+    of_rows = _rows_doubted(rows, reasons)
+    measured = _measured(mean_chi2, misfit, doubted, of_rows, absent, excess, density_per_px2)
+    warned = [_warning(text) for text in warnings]
+    refusing = [one for one in (*warned, *measured) if one.refuses]
+    asking = [one for one in (*measured, *warned) if one.asks and not one.refuses]
+    asking.sort(key=lambda one: -one.gravity)
+    trust = Trust.REFUSE if refusing else Trust.CARE if asking else Trust.TRUST
+    why = "; ".join(one.text for one in (*refusing, *asking)) or (
         "the re-rendered frames differ from the measured ones by camera noise and no more "
-        f"(chi2 {mean:.2f})"
+        f"(chi2 {mean_chi2:.2f})"
     )
     return Verdict(
         trust,
         f"{trust.value.capitalize()}: {why}.",
-        mean,
+        mean_chi2,
         1 - doubted,
         float(mask.mean()),
         mask,
-        _over(mean, REFUSE_CHI2)
-        + (misfit + doubted) / REFUSE_SHARE
-        + absent / CARE_ABSENT
-        + _doubt_of_pairs(excess)
-        + WARNING_DOUBT * len(warned)
-        + wrong
-        + too_dense,
+        sum(one.adds for one in (*measured, *warned)),
     )
+
+
+def _measured(
+    chi2: float,
+    misfit: float,
+    doubted: float,
+    of_rows: str,
+    absent: float,
+    excess: Excess,
+    density: float,
+) -> list[Clause]:
+    """List what is measured of every run: what it may say, when, and how much it counts."""
+    images, pairs = _over(chi2, REFUSE_CHI2), _doubt_of_pairs(excess)
+    too_dense = density > REFUSE_DENSITY_PX2
+    return [
+        Clause(
+            Doubt.IMAGES.clause(chi2=chi2),
+            gravity=images,
+            asks=not CARE_CHI2[0] <= chi2 <= CARE_CHI2[1],
+            refuses=not REFUSE_CHI2[0] <= chi2 <= REFUSE_CHI2[1],
+            adds=images,
+        ),
+        Clause(
+            Doubt.FIELD.clause(share=_percent(misfit)),
+            gravity=misfit / REFUSE_SHARE,
+            asks=misfit > CARE_SHARE,
+            refuses=misfit > REFUSE_SHARE,
+            adds=misfit / REFUSE_SHARE,
+        ),
+        Clause(
+            of_rows,
+            gravity=doubted / REFUSE_SHARE,
+            asks=doubted > CARE_SHARE,
+            refuses=doubted > REFUSE_SHARE,
+            adds=doubted / REFUSE_SHARE,
+        ),
+        Clause(
+            Doubt.NOT_EXISTING.clause(share=_percent(absent)),
+            gravity=absent / CARE_ABSENT,
+            asks=absent > CARE_ABSENT,
+            refuses=False,
+            adds=absent / CARE_ABSENT,
+        ),
+        Clause(
+            Doubt.PAIRS.clause(share=100 * excess.share, ratio=excess.ratio),
+            gravity=pairs,
+            asks=excess.share > CARE_PAIRS and excess.ratio > CARE_RATIO,
+            refuses=excess.share > REFUSE_PAIRS and excess.ratio > REFUSE_RATIO,
+            adds=pairs,
+        ),
+        Clause(
+            (Doubt.TOO_DENSE if too_dense else Doubt.DENSE).clause(density=density),
+            gravity=WARNING_DOUBT,
+            asks=density > CARE_DENSITY_PX2,
+            refuses=too_dense,
+            adds=float(too_dense),
+        ),
+    ]
+
+
+def _warning(text: str) -> Clause:
+    wrong = text.startswith(f"{WRONG}:")
+    doubt = 1.0 if wrong else WARNING_DOUBT
+    return Clause(text, gravity=doubt, asks=True, refuses=wrong, adds=doubt)
 
 
 def _rows_doubted(rows: int, reasons: Mapping[str, int]) -> str:

@@ -92,7 +92,9 @@ def measure_resolution(
                 **counts,
             )
         )
-    caution = caution_of_blocks(table, blocks) if any(one.found for one in results) else ""
+    caution = ""
+    if any(one.found for one in results):
+        caution = caution_of_blocks(table, blocks, numpy_generator(seed, "on-time"))
     results = [replace(one, caution=caution) for one in results]
     results.append(_decorrelation(table, edges, rows, resamples, seed))
     return results
