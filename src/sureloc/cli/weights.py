@@ -78,7 +78,7 @@ def export(
     typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 
-@weights.command("recalibrate")
+@weights.command("recalibrate", cls=Command)
 def recalibrate(
     weights: WeightsArgument,
     out: Annotated[Path, typer.Option(help="New .safetensors file; its card and logs join it.")],
