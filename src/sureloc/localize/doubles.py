@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float64]
 NEAREST_SIGMAS, RADII_SIGMAS = 1.0, (2.0, 3.0, 4.0, 6.0)
 MEMORY_FRAMES = 64  # frames before the one at hand that may be compared with it
 COMPARED_FRAMES = 8  # of these, the oldest: blinking lasts shorter
-SURE = 3.0  # standard errors
+SURE = 2.5  # standard errors
 
 
 @dataclass(frozen=True)
