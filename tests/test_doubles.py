@@ -37,7 +37,7 @@ def test_independent_molecules_make_no_excess_whatever_they_lie_on(places):
         assert doubles.rows > 300
         np.testing.assert_allclose(doubles.together, doubles.by_chance, rtol=0.5, atol=15)
         alarms += doubles.excess.share > 0
-    # Three standard errors, for the farthest of four radii: about one in 400, one in 100 expected.
+    # 2.5 standard errors, for the farthest of four radii that share pairs: about one in 70.
     assert alarms <= 2
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from sureloc.config.training import load_training_recipe
 from sureloc.evaluate.rivals import compare_rivals, rivals
@@ -162,8 +162,10 @@ def draw_rivals(table: pd.DataFrame, path: Path) -> None:
             axes.tick_params(axis="y", which="minor", labelsize=7)
         axes.set_title(title, fontsize=10)
         axes.set_xscale("log")
+        axes.set_xlim(0.9 * densities[0], 1.1 * densities[-1])
         axes.set_xticks(densities, [f"{d:g}" for d in densities])
         axes.tick_params(axis="x", which="minor", bottom=False)
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("molecules / um$^2$")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9)
