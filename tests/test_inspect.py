@@ -197,8 +197,18 @@ def test_known_values_lie_within_the_stated_errors(simulated, tmp_path):
     for key, true in known.items():
         quantity = found["quantities"][key]
         assert abs(quantity["value"] - true) < 3 * quantity["error"], key
-    # Errors are small enough to be of use: those that a movie can tell.
-    for key, share in (("sigma_px", 0.03), ("density_per_px2", 0.2), ("on_frames", 0.3)):
+    # And the errors are small enough to be of use.
+    shares = {
+        "sigma_px": 0.03,
+        "gain_adu_per_e": 0.1,
+        "offset_adu": 0.1,
+        "read_noise_e": 0.6,  # under 10 electrons of background it hardly shows
+        "density_per_px2": 0.2,
+        "photons": 0.2,
+        "background_e": 0.3,
+        "on_frames": 0.3,
+    }
+    for key, share in shares.items():
         assert found["quantities"][key]["error"] < share * known[key], key
     assert found["quantities"]["pixel_nm"]["value"] == 100.0
     assert found["quantities"]["exposure_ms"]["value"] == 50.0
@@ -207,6 +217,35 @@ def test_known_values_lie_within_the_stated_errors(simulated, tmp_path):
     assert found["covered"] is True
     assert found["shape"] == [FRAMES, SIDE, SIDE]
     assert (tmp_path / "movie.png").stat().st_size > 30_000
+
+
+def test_a_movie_that_the_weights_do_not_cover_is_named(tmp_path):
+    recipe = Recipe(
+        frame={"height": SIDE, "width": SIDE},
+        psf={"sigma_px": 2.4},
+        scene={"kind": "uniform", "density_per_um2": 0.3},
+        photons={"kind": "fixed", "photons": 4000.0},
+        background={"kind": "constant", "photons_per_px": 10.0},
+        camera={
+            "kind": "scalar",
+            "offset_adu": 100.0,
+            "gain_adu_per_e": 2.2,
+            "variance_adu2": 12.0,
+        },
+    )
+    chunk = next(simulate_movie(recipe, 20, 6, chunk_frames=20))
+    path = tmp_path / "wide.ome.tif"
+    tifffile.imwrite(path, chunk.adu, metadata={"axes": "TYX"})
+    options = ["--pixel-nm", "100"]
+    as_json = CliRunner().invoke(cli.app, ["inspect", str(path), *options, "--json"])
+    found = json.loads(as_json.output)
+    assert found["covered"] is False
+    assert found["quantities"]["sigma_px"]["covered"] is False
+    assert found["quantities"]["sigma_px"]["value"] == pytest.approx(2.4, rel=0.1)
+    assert found["quantities"]["background_e"]["covered"] is True
+    said = CliRunner().invoke(cli.app, ["inspect", str(path), *options]).output
+    assert "NOT COVERED" in said
+    assert "sureloc adapt" in said
 
 
 def test_a_given_camera_is_used_and_a_table_is_printed(simulated, tmp_path):
