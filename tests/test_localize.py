@@ -733,6 +733,19 @@ def test_regions_are_doubted_where_molecules_are_in_few_draws(rng):
     assert not doubts[REGION].any()
 
 
+def test_a_sure_molecule_leaves_no_doubt_where_a_window_ends_at_it(rng):
+    sums = ImageSums((30, 30), 8, 100.0)
+    for _ in range(5):
+        # On the edge between two pixels: draws put it into one or the other.
+        places = rng.normal([1450.0, 1250.0], 30.0, (16, 2))
+        draws = pd.DataFrame({"draw": range(16), "x_nm": places[:, 0], "y_nm": places[:, 1]})
+        sums.count_emitters(draws, 16)
+    in_or_out = np.sqrt(sums.count_variance) / np.maximum(sums.count, 1e-9)
+    assert in_or_out.max() > 0.3
+    assert (sums.count >= 0.3).sum() > 25
+    assert not sums.doubt.any()
+
+
 @pytest.mark.parametrize(
     ("change", "trust", "words"),
     [
