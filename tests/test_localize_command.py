@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import tifffile
 import zarr
+from PIL import Image
 from scipy import special
 
 from sureloc.cli import app as cli
@@ -104,6 +105,8 @@ def test_the_table_tells_other_programs_all_that_they_need(result, tmp_path):
 
 def test_the_csv_is_the_table_converted(result, tmp_path):
     assert run("convert", result / "localizations.parquet", tmp_path / "same.csv", "-q") == 0
+    assert run("convert", result, tmp_path / "folder.csv", "-q") == 0
+    assert (tmp_path / "folder.csv").read_bytes() == (tmp_path / "same.csv").read_bytes()
     assert (tmp_path / "same.csv").read_bytes() == (result / "localizations.csv").read_bytes()
     table = read_table(result / "localizations.parquet", LOCALIZATION_COLUMNS)
     storm = pd.read_csv(result / "localizations.csv")
@@ -135,6 +138,10 @@ def test_images_hold_what_the_tables_say(result):
     assert image[4].reshape(24, 8, 23, 8).mean((1, 3)) == pytest.approx(seen.sum(0), abs=0.05)
     for name in ("reconstruction", "uncertainty", "relative_uncertainty", "trust", "widefield"):
         assert (result / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    # Where there is nothing, nothing is certain: grey, not the colour of the surest pixels.
+    with Image.open(result / "relative_uncertainty.png") as picture:
+        colours = picture.convert("RGB").getcolors(1 << 24)
+    assert max(colours)[1] == (0x8A, 0x8D, 0x91)
 
 
 def test_the_report_stands_alone_and_escapes_names(result):

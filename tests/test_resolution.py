@@ -257,7 +257,8 @@ def test_the_on_time_is_read_from_a_table_and_short_blocks_are_warned_of(on_time
     assert caution_of(table, advised + 1) != ""
     assert "the movie is too short" in caution_of(shining(7.0, 11, rng), 20)
     assert caution_of(table.drop(columns="sigma_x_nm"), 150) == ""
-    assert caution_of(table.head(5), 150) == ""
+    two = table[table["frame"] < 2]
+    assert "The rows are of 2 frames, too few to tell" in caution_of(two, 150)
 
 
 def test_few_rows_have_no_resolution():

@@ -36,6 +36,7 @@ FRC, FRC_DRAWS = "FRC of the rows, 1/7", "FRC of the draws, 1/7"
 THRESHOLD = 1.0 / 7.0
 BLOCKS = 20  # of frames, that go into halves as a whole
 FEW_ON_TIMES = 5.0  # a tenth of the molecules that shine is then in both halves
+FEW_FRAMES = 20  # fewer say nothing of how long molecules shine, if that is not seen
 FEWEST_BLOCKS = 4  # that are worth advising
 SPLITS = 6
 RESAMPLES = 200
@@ -456,15 +457,20 @@ def caution_of_blocks(table: pd.DataFrame, blocks: int, rng: np.random.Generator
         rng: source of randomness for the on-time's error.
 
     Returns:
-        A sentence, empty where blocks are long enough or nothing tells the on-time.
+        A sentence, empty where blocks are long enough, or nothing tells the on-time of many frames.
     """
-    found = on_time_of_rows(table, rng)
-    if found is None:
-        return ""
-    on_time = found.frames if math.isfinite(found.error) else found.at_least
-    if not math.isfinite(on_time):
-        return ""
     frames = int(np.ptp(table["frame"].to_numpy(np.int64))) + 1
+    found = on_time_of_rows(table, rng)
+    on_time = math.nan
+    if found is not None:
+        on_time = found.frames if math.isfinite(found.error) else found.at_least
+    if not math.isfinite(on_time):
+        if frames >= FEW_FRAMES:
+            return ""
+        return (
+            f"The rows are of {frames} frames, too few to tell how long molecules shine: both "
+            "halves may hold the same ones, and the FRC look better than the structure is sampled."
+        )
     length = frames / min(blocks, frames)
     if length >= FEW_ON_TIMES * on_time:
         return ""

@@ -100,6 +100,8 @@ def main() -> None:
     """Run the command line and leave the process with its exit code (see the module)."""
     # tifffile logs what it then raises, or what is refused here in better words.
     logging.getLogger("tifffile").addHandler(logging.NullHandler())
+    # Another installation's list of fonts makes Matplotlib say line by line which it did not find.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     try:
         app()
     except InputError as error:

@@ -20,7 +20,9 @@ FORMATS = (
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Table or movie to convert.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="Table, folder of a run, or movie to convert.")
+    ],
     target: Annotated[
         Path,
         typer.Argument(
@@ -91,12 +93,15 @@ def convert(
     from sureloc.io.convert import Changes, convert_table
     from sureloc.io.exchange.localizations import Geometry, Reading
     from sureloc.io.movie_writing import is_movie_name
+    from sureloc.io.results import LOCALIZATIONS
 
     if pixel_nm is not None:
         check_pixel_nm(pixel_nm)
     if is_movie_name(target):
         _convert_movie(source, target, pixel_nm, roi, frames, quiet)
         return
+    if (source / LOCALIZATIONS).is_file():  # the folder of a run, as other commands take it
+        source = source / LOCALIZATIONS
     geometry = Geometry(pixel_nm, width_px, height_px, movie_frames, psf_sigma_nm)
     written = convert_table(
         source,

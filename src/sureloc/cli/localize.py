@@ -55,8 +55,12 @@ def localize(
     ] = None,
     draws: Annotated[int, typer.Option(help="Posterior draws in draws.parquet.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same results.")] = 0,
-    roi: Annotated[str | None, typer.Option(help="Rows and columns to use, y0:y1,x0:x1.")] = None,
-    frames: Annotated[str | None, typer.Option(help="Frames to use, a:b.")] = None,
+    roi: Annotated[
+        str | None, typer.Option(help="Rows and columns to use, y0:y1,x0:x1, ends left out.")
+    ] = None,
+    frames: Annotated[
+        str | None, typer.Option(help="Frames to use, a:b: from a to before b, from 0.")
+    ] = None,
     weights: Annotated[
         str,
         typer.Option(

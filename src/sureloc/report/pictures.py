@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -146,10 +146,10 @@ def pictures_of(images: ImageSums, overview: Overview) -> Iterator[Picture]:
         "sd / mean",
         ratio,
         ratio_nm,
-        "cividis",
+        _with_grey_zero("cividis"),
         0.0,
         max(float(np.percentile(ratio[ratio > 0], 99.5)) if (ratio > 0).any() else 1.0, 1e-6),
-        f"the highest {100 - PERCENTILE:g} % of the pixels all look alike; empty pixels are 0",
+        f"the highest {100 - PERCENTILE:g} % of the pixels all look alike; empty pixels are grey",
     )
     trust, trust_nm = overview.trusted
     yield Picture(
@@ -176,6 +176,13 @@ def pictures_of(images: ImageSums, overview: Overview) -> Iterator[Picture]:
         max(high, low + 1e-9),
         f"the darkest and brightest {100 - PERCENTILE:g} % of the pixels all look alike",
     )
+
+
+def _with_grey_zero(name: str) -> ListedColormap:
+    """Give a colour map whose lowest colour is grey: no pixel without a value looks a good one."""
+    colours = matplotlib.colormaps[name](np.linspace(0.0, 1.0, 256))
+    colours[0] = to_rgba("#8a8d91")
+    return ListedColormap(colours, f"{name}, grey zero")
 
 
 def _bright(
