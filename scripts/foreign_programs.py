@@ -128,7 +128,8 @@ def write_smappy(folder: Path, rows: dict[str, Any], info: dict[str, Any]) -> No
         "frame": np.asarray(rows["frame"], np.int64),
         **{f"{axis}_nm": np.asarray(rows[axis], np.float32) * nm for axis in "xy"},
         "photons": np.asarray(rows["photons"], np.float32),
-        "xy_err_nm": np.asarray(rows["lpx"], np.float32) * nm,
+        "x_err_nm": np.asarray(rows["lpx"], np.float32) * nm,
+        "y_err_nm": np.asarray(rows["lpy"], np.float32) * nm,
     }
     table = Localizations(columns, {"camera": {"pixelsize_um": nm * 1e-3}})
     save(table, folder / "by_smappy.hdf5")

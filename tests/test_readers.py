@@ -261,7 +261,8 @@ def written_by(program, folder):
     return pd.DataFrame(rows)
 
 
-def same(data, rows, origin_nm=0.0, sigma_x="lpx"):
+def same(data, rows, origin_nm=0.0, sigmas=("lpx", "lpy")):
+    """Compare what was read of a program's file with its rows, in which `sigmas` names its errors."""
     found = data.table
     np.testing.assert_array_equal(found["frame"], rows["frame"])
     for ours, theirs in (("x_nm", "x"), ("y_nm", "y")):
@@ -269,8 +270,9 @@ def same(data, rows, origin_nm=0.0, sigma_x="lpx"):
         values = found[ours] - origin_nm
         np.testing.assert_allclose(values, rows[theirs] * NM, rtol=0, atol=1e-3)
     np.testing.assert_allclose(found["photons"], rows["photons"])
-    if sigma_x:
-        np.testing.assert_allclose(found["sigma_x_nm"], rows[sigma_x] * NM, rtol=1e-5)
+    for ours, theirs in zip(("sigma_x_nm", "sigma_y_nm"), sigmas, strict=True):
+        expected = rows[theirs] * NM
+        np.testing.assert_allclose(found[ours], expected, rtol=1e-5, err_msg=ours)
 
 
 def test_what_picasso_writes_is_read(tmp_path):
@@ -281,17 +283,19 @@ def test_what_picasso_writes_is_read(tmp_path):
     mean = rows.assign(mean=(rows["lpx"] + rows["lpy"]) / 2)
     # Its tables for ThunderSTORM keep the centre for origin and count from 0.
     storm = Reading(Geometry(NM), first_frame=0)
-    same(read_localizations(tmp_path / "by_picasso.csv", storm), mean, -HALF, "mean")
+    same(read_localizations(tmp_path / "by_picasso.csv", storm), mean, -HALF, ("mean", "mean"))
     smap = read_localizations(tmp_path / "by_picasso_sml.mat", Reading())
-    same(smap, mean, 0.0, "mean")
+    same(smap, mean, 0.0, ("mean", "mean"))
     assert smap.geometry.pixel_nm == pytest.approx(NM)
 
 
 def test_what_locan_writes_is_read(tmp_path):
     rows = written_by("locan", tmp_path)
     storm = read_localizations(tmp_path / "by_locan.csv", Reading(Geometry(NM)))
-    same(storm, rows, -HALF)
-    same(read_localizations(tmp_path / "by_locan_smap.csv", Reading()), rows)
+    # In both of its tables x's stands for both.
+    one = ("lpx", "lpx")
+    same(storm, rows, -HALF, one)
+    same(read_localizations(tmp_path / "by_locan_smap.csv", Reading()), rows, 0.0, one)
 
 
 def test_what_smappy_writes_is_read(tmp_path):
