@@ -1,11 +1,14 @@
 """Read sureloc's files with other programs, or write files with them; runs in THEIR environment.
 
     python scripts/foreign_programs.py read PROGRAM FOLDER
+    python scripts/foreign_programs.py count PROGRAM FOLDER
     python scripts/foreign_programs.py write PROGRAM FOLDER
     python scripts/foreign_programs.py run PROGRAM FOLDER
 
 `read` reads the tables that tests/test_readers.py has put into FOLDER with PROGRAM's own functions
-and leaves what it got, in its own units, as read_by_PROGRAM.json. `write` has PROGRAM write the
+and leaves what it got, in its own units, as read_by_PROGRAM.json. `count` leaves the number of rows
+that it got of each such table in folders of FOLDER, or how it refused, as counted_by_PROGRAM.json.
+`write` has PROGRAM write the
 localizations of FOLDER/rows.json, which are in pixels, into FOLDER. `run` has bioimageio test
 FOLDER/package.zip and run it on the inputs in FOLDER, one .npy each, and Picasso load a camera,
 save a movie and measure a resolution there. Nothing of sureloc is imported.
@@ -87,6 +90,66 @@ def read_mat73(folder: Path) -> dict[str, Columns]:
     return {"smap_sml.mat": content["saveloc"]["loc"]}
 
 
+def open_picasso(path: Path) -> Columns:
+    """Read a table as Picasso's users see it: what they import is saved, and opened from there."""
+    import picasso.io
+
+    if path.suffix == ".hdf5":
+        return picasso.io.load_locs(str(path))[0]
+    load = picasso.io.import_smap if path.suffix == ".mat" else picasso.io.import_ts
+    locs, info = load(str(path), 108.0)
+    saved = path.with_name(f"{path.stem}_imported.hdf5")
+    picasso.io.save_locs(str(saved), locs, info)
+    return picasso.io.load_locs(str(saved))[0]
+
+
+def open_locan(path: Path) -> Columns:
+    from locan.locan_io.locdata.decode_io import load_decode_file
+    from locan.locan_io.locdata.smap_io import load_SMAP_file
+    from locan.locan_io.locdata.thunderstorm_io import load_thunderstorm_file
+
+    loaders = {".csv": load_thunderstorm_file, ".mat": load_SMAP_file, ".h5": load_decode_file}
+    return loaders[path.suffix](path).data
+
+
+def open_smappy(path: Path) -> Columns:
+    from smappy.io.formats import load
+
+    table, _ = load(path, **({"first_frame": 1} if path.name == "thunderstorm.csv" else {}))
+    return {column: table[column] for column in table}
+
+
+def open_mat73(path: Path) -> Columns:
+    import mat73
+
+    return mat73.loadmat(str(path))["saveloc"]["loc"]
+
+
+def count_rows(program: str, folder: Path) -> dict[str, int | str]:
+    """Count the rows that a program gets of each table, or name the error that it ends in."""
+    load, names = OPEN[program]
+    found: dict[str, int | str] = {}
+    for path in sorted(one for name in names for one in folder.glob(f"*/{name}")):
+        try:
+            # Columns of different lengths would be a fault of their own.
+            (number,) = {len(np.ravel(values)) for values in dict(load(path)).values()}
+            found[f"{path.parent.name}/{path.name}"] = number
+        except Exception as error:  # whatever the program ends in
+            found[f"{path.parent.name}/{path.name}"] = type(error).__name__
+    return found
+
+
+OPEN: dict[str, tuple[Callable[[Path], Columns], tuple[str, ...]]] = {
+    "locan": (open_locan, ("thunderstorm.csv", "smap_sml.mat", "decode.h5")),
+    "picasso": (open_picasso, ("thunderstorm.csv", "smap_sml.mat", "picasso.hdf5")),
+    "smappy": (
+        open_smappy,
+        ("thunderstorm.csv", "smap.csv", "smap_sml.mat", "picasso.hdf5", "decode.h5"),
+    ),
+    "mat73": (open_mat73, ("smap_sml.mat",)),
+}
+
+
 def write_picasso(folder: Path, rows: dict[str, Any], info: dict[str, Any]) -> None:
     import pandas as pd
     import picasso.io
@@ -128,7 +191,8 @@ def write_smappy(folder: Path, rows: dict[str, Any], info: dict[str, Any]) -> No
         "frame": np.asarray(rows["frame"], np.int64),
         **{f"{axis}_nm": np.asarray(rows[axis], np.float32) * nm for axis in "xy"},
         "photons": np.asarray(rows["photons"], np.float32),
-        "xy_err_nm": np.asarray(rows["lpx"], np.float32) * nm,
+        "x_err_nm": np.asarray(rows["lpx"], np.float32) * nm,
+        "y_err_nm": np.asarray(rows["lpy"], np.float32) * nm,
     }
     table = Localizations(columns, {"camera": {"pixelsize_um": nm * 1e-3}})
     save(table, folder / "by_smappy.hdf5")
@@ -195,6 +259,10 @@ def main() -> None:
     if what == "write":
         content = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
         WRITE[program](folder, content["rows"], content["info"])
+        return
+    if what == "count":
+        content = json.dumps(count_rows(program, folder))
+        (folder / f"counted_by_{program}.json").write_text(content, encoding="utf-8")
         return
     found = READ[program](folder)
     numbers = {

@@ -377,6 +377,24 @@ def test_a_column_that_picasso_can_do_without_costs_no_row(tmp_path):
     assert written.notes == ("Picasso has no place for p_exists.",)
 
 
+@pytest.mark.parametrize("name", ["thunderstorm", "smap-csv", "smap"])
+def test_rows_that_picasso_cannot_import_are_counted(tmp_path, name):
+    table = example(20)
+    written = write_localizations(Localizations(table, WHOLE), place(tmp_path, name), name)
+    assert not any("finite" in note for note in written.notes)
+    table.loc[3, ["photons", "p_exists"]] = np.nan
+    table.loc[5, "x_nm"] = np.inf
+    table["crlb_z_nm"] = np.nan  # none of these formats holds it
+    path = tmp_path / "again" / place(tmp_path, name).name
+    path.parent.mkdir()
+    written = write_localizations(Localizations(table, WHOLE), path, name)
+    assert written.rows == 20
+    said = [note for note in written.notes if "finite" in note]
+    assert len(said) == 1
+    assert said[0].startswith("2 of 20 rows")
+    assert "(x_nm, photons, p_exists)" in said[0]
+
+
 def test_the_size_of_the_movie_is_taken_from_the_rows_and_said(tmp_path):
     table = example(5).assign(x_nm=[10.0, 950.0, 0, 0, 0], y_nm=30.0, frame=[0, 1, 2, 3, 6])
     bare = Localizations(table, Geometry(100.0))

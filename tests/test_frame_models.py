@@ -152,14 +152,27 @@ def test_onnxruntime_gets_what_pytorch_gets_at_any_size_and_number(exported):
             np.testing.assert_allclose(yours, mine.numpy(), rtol=0, atol=TOLERANCE)
 
 
-def test_the_shipped_weights_are_exported_as_they_are(tmp_path, run_python):
-    export(run_python, "fast", tmp_path / "fast.onnx")
+@pytest.fixture(scope="module")
+def fast_package(tmp_path_factory, run_python):
+    """Give the package that the command writes of the weights `fast`: half a minute of a core."""
+    package = tmp_path_factory.mktemp("fast") / "fast.zip"
+    export(run_python, "fast", package)
+    return package
+
+
+@pytest.mark.parametrize("name", ["fast", "default"])
+def test_the_shipped_weights_are_exported_as_they_are(name, request, tmp_path, run_python):
+    if name == "fast":
+        graph = zipfile.ZipFile(request.getfixturevalue("fast_package")).read("weights.onnx")
+    else:
+        export(run_python, name, tmp_path / "weights.onnx")
+        graph = (tmp_path / "weights.onnx").read_bytes()
     inputs = inputs_of(2, (24, 28))
-    got, said = run_graph((tmp_path / "fast.onnx").read_bytes(), inputs)
-    shipped = describe_weights("fast")
-    assert (said["weights"], said["fingerprint"]) == ("fast", shipped.fingerprint)
+    got, said = run_graph(graph, inputs)
+    shipped = describe_weights(name)
+    assert (said["weights"], said["fingerprint"]) == (name, shipped.fingerprint)
     with torch.inference_mode():
-        wanted = FrameModel(load_weights("fast"))(*inputs)
+        wanted = FrameModel(load_weights(name))(*inputs)
     for mine, yours in zip(wanted, got, strict=True):
         assert float(mine.std()) > 100 * TOLERANCE
         np.testing.assert_allclose(yours, mine.numpy(), rtol=0, atol=TOLERANCE)
@@ -184,17 +197,17 @@ def python_with_bioimageio():
     return given
 
 
-def test_bioimageio_validates_the_package_and_runs_it(exported, tmp_path):
-    networks, package = exported
-    (tmp_path / "package.zip").write_bytes(package.read_bytes())
-    inputs = inputs_of(2, (70, 75) if networks.radius_px else (68, 76))
+def check_in_bioimageio(networks, package, inputs, folder):
+    """Have bioimageio.core validate a package and run it, and compare with PyTorch."""
+    python = python_with_bioimageio()
+    (folder / "package.zip").write_bytes(package.read_bytes())
     for name, one in zip(NAMES, inputs, strict=True):
-        np.save(tmp_path / f"{name}.npy", one.numpy())
+        np.save(folder / f"{name}.npy", one.numpy())
     done = subprocess.run(
         [
-            python_with_bioimageio(),
+            python,
             str(ROOT / "scripts" / "foreign_programs.py"),
-            *("run", "bioimageio", str(tmp_path)),
+            *("run", "bioimageio", str(folder)),
         ],
         env=os.environ | {"PYTHONPATH": ""},
         capture_output=True,
@@ -202,13 +215,25 @@ def test_bioimageio_validates_the_package_and_runs_it(exported, tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    summary = json.loads((folder / "summary.json").read_text())
     assert (summary["status"], summary["failed"]) == ("passed", [])
     with torch.inference_mode():
         wanted = FrameModel(networks)(*inputs)
     for name, mine in zip(("mean", "draw"), wanted, strict=True):
-        got = np.load(tmp_path / f"{name}.npy")
+        got = np.load(folder / f"{name}.npy")
         np.testing.assert_allclose(got, mine.numpy(), rtol=0, atol=TOLERANCE)
+
+
+def test_bioimageio_validates_the_package_and_runs_it(exported, tmp_path):
+    networks, package = exported
+    shape = (70, 75) if networks.radius_px else (68, 76)
+    check_in_bioimageio(networks, package, inputs_of(2, shape), tmp_path)
+
+
+def test_bioimageio_validates_the_shipped_weights_and_runs_them(request, tmp_path):
+    python_with_bioimageio()  # before the long export
+    package = request.getfixturevalue("fast_package")
+    check_in_bioimageio(load_weights("fast"), package, inputs_of(2, (40, 52)), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["weights.pt", "weights"])

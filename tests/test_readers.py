@@ -239,6 +239,70 @@ def test_another_reader_of_matlab_files_reads_what_we_write(folder):
     check(read_by("mat73", folder)["smap_sml.mat"], fields, first_frame=1)
 
 
+# --- Rows at the edge ---------------------------------------------------------------------------
+
+GOOD = {"frame": 3, "x_nm": 20.3 * NM, "y_nm": 30.2 * NM, "sigma_x_nm": 9.0, "sigma_y_nm": 11.0}
+GOOD |= {"photons": 900.0, "background_photons": 5.0, "p_exists": 0.9}
+NOTHING = (np.nan, np.inf, -np.inf)
+# Each folder's values, one a row. x = -30 nm is inside where a pixel's corner is the origin.
+EDGES = {
+    "outside": {"x_nm": (-30.0, -500.0, 1e7), "y_nm": (-500.0, 1e7), "photons": (0.0,)},
+    "no_photons": dict.fromkeys(("photons", "background_photons"), NOTHING),
+    "no_error": dict.fromkeys(("sigma_x_nm", "sigma_y_nm", "p_exists"), NOTHING),
+    "no_place": dict.fromkeys(("x_nm", "y_nm"), NOTHING),
+}
+FILES = {
+    "thunderstorm.csv": "thunderstorm",
+    "smap.csv": "smap-csv",
+    "smap_sml.mat": "smap",
+    "picasso.hdf5": "picasso",
+    "decode.h5": "decode",
+}
+
+
+@pytest.fixture(scope="module")
+def edges(tmp_path_factory):
+    """Give a folder of tables, and for each the rows that there were and what was written."""
+    folder = tmp_path_factory.mktemp("edges")
+    written = {}
+    for kind, values in EDGES.items():
+        (folder / kind).mkdir()
+        rows = [GOOD, *(GOOD | {name: v} for name, vs in values.items() for v in vs), GOOD]
+        data = Localizations(pd.DataFrame(rows), FRAME)
+        for name, format_name in FILES.items():
+            done = write_localizations(data, folder / kind / name, format_name)
+            written[f"{kind}/{name}"] = len(rows), done
+    return folder, written
+
+
+@pytest.mark.parametrize("program", MODULES)
+def test_no_row_vanishes_unsaid(edges, program):
+    folder, written = edges
+    run("count", program, str(folder))
+    found = json.loads((folder / f"counted_by_{program}.json").read_text())
+    assert len(found) % len(EDGES) == 0
+    assert found
+    for place, (rows, done) in written.items():
+        said = " ".join(done.notes)
+        if place.endswith("picasso.hdf5"):
+            # What it would drop is left out, and counted.
+            assert done.rows == rows or f"{rows - done.rows} of {rows} rows were left out" in said
+        else:
+            assert done.rows == rows
+        if place not in found or found[place] == done.rows:
+            continue
+        if place.startswith("outside/"):
+            # docs/files.md: of what Picasso imports it loses what is left of its (0, 0) or above.
+            corner = place.endswith("thunderstorm.csv")
+            assert (program, found[place]) == ("picasso", rows - (2 if corner else 3))
+        else:
+            bad = sum(map(len, EDGES[place.split("/")[0]].values()))
+            assert f"{bad} of {rows} rows hold values that are not finite" in said, place
+            assert program in ("picasso", "smappy"), place
+            refused = isinstance(found[place], str)
+            assert found[place] == rows - bad or (refused and program == "picasso"), place
+
+
 # --- The other way ------------------------------------------------------------------------------
 
 
@@ -261,7 +325,8 @@ def written_by(program, folder):
     return pd.DataFrame(rows)
 
 
-def same(data, rows, origin_nm=0.0, sigma_x="lpx"):
+def same(data, rows, origin_nm=0.0, sigmas=("lpx", "lpy")):
+    """Compare what was read with a program's rows; `sigmas` names its errors of x and y."""
     found = data.table
     np.testing.assert_array_equal(found["frame"], rows["frame"])
     for ours, theirs in (("x_nm", "x"), ("y_nm", "y")):
@@ -269,8 +334,9 @@ def same(data, rows, origin_nm=0.0, sigma_x="lpx"):
         values = found[ours] - origin_nm
         np.testing.assert_allclose(values, rows[theirs] * NM, rtol=0, atol=1e-3)
     np.testing.assert_allclose(found["photons"], rows["photons"])
-    if sigma_x:
-        np.testing.assert_allclose(found["sigma_x_nm"], rows[sigma_x] * NM, rtol=1e-5)
+    for ours, theirs in zip(("sigma_x_nm", "sigma_y_nm"), sigmas, strict=True):
+        expected = rows[theirs] * NM
+        np.testing.assert_allclose(found[ours], expected, rtol=1e-5, err_msg=ours)
 
 
 def test_what_picasso_writes_is_read(tmp_path):
@@ -281,17 +347,19 @@ def test_what_picasso_writes_is_read(tmp_path):
     mean = rows.assign(mean=(rows["lpx"] + rows["lpy"]) / 2)
     # Its tables for ThunderSTORM keep the centre for origin and count from 0.
     storm = Reading(Geometry(NM), first_frame=0)
-    same(read_localizations(tmp_path / "by_picasso.csv", storm), mean, -HALF, "mean")
+    same(read_localizations(tmp_path / "by_picasso.csv", storm), mean, -HALF, ("mean", "mean"))
     smap = read_localizations(tmp_path / "by_picasso_sml.mat", Reading())
-    same(smap, mean, 0.0, "mean")
+    same(smap, mean, 0.0, ("mean", "mean"))
     assert smap.geometry.pixel_nm == pytest.approx(NM)
 
 
 def test_what_locan_writes_is_read(tmp_path):
     rows = written_by("locan", tmp_path)
     storm = read_localizations(tmp_path / "by_locan.csv", Reading(Geometry(NM)))
-    same(storm, rows, -HALF)
-    same(read_localizations(tmp_path / "by_locan_smap.csv", Reading()), rows)
+    # In both of its tables x's stands for both.
+    one = ("lpx", "lpx")
+    same(storm, rows, -HALF, one)
+    same(read_localizations(tmp_path / "by_locan_smap.csv", Reading()), rows, 0.0, one)
 
 
 def test_what_smappy_writes_is_read(tmp_path):

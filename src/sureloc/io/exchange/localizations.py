@@ -323,6 +323,29 @@ def left_out(table: pd.DataFrame, held: Sequence[str], program: str) -> tuple[st
     return tuple(notes)
 
 
+def not_finite(table: pd.DataFrame, held: Sequence[str]) -> tuple[str, ...]:
+    """Say how many rows of a table that Picasso and SMAPpy import hold values that are not finite.
+
+    Args:
+        table: the rows, all of which are written.
+        held: the columns that the format has a place for.
+    """
+    bad = {
+        name: ~np.isfinite(table[name].to_numpy(float))
+        for name in dict.fromkeys(held)
+        if name in table and table[name].dtype.kind == "f"
+    }
+    bad = {name: rows for name, rows in bad.items() if rows.any()}
+    if not bad:
+        return ()
+    count = int(np.any(list(bad.values()), axis=0).sum())
+    return (
+        f"{count:,} of {len(table):,} rows hold values that are not finite ({', '.join(bad)}) and "
+        "are in it as they are. Picasso cannot import such a table, or loses these rows; SMAPpy "
+        "may lose those without a position. Converted to Picasso's own .hdf5 they are left out.",
+    )
+
+
 def check_one_draw(table: pd.DataFrame, program: str) -> None:
     """Refuse posterior draws that a format would mix up.
 

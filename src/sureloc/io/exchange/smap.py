@@ -24,6 +24,7 @@ from sureloc.io.exchange.localizations import (
     check_one_draw,
     left_out,
     localizations,
+    not_finite,
     one_for_both,
     with_psf_width,
 )
@@ -93,6 +94,7 @@ def write_csv(data: Localizations, path: Path) -> Written:
     # The space at the end of the header stands in SMAP's own files.
     write_columns(path, ",".join(out) + " ", list(out.values()))
     notes = left_out(with_psf_width(data.table, data.geometry), held, program)
+    notes += not_finite(data.table, held)
     if absent:
         notes += (f"Nothing is known for {', '.join(absent)}, which {program} needs: 0 stands.",)
     return Written(rows, notes)
@@ -244,6 +246,7 @@ def write_mat(data: Localizations, path: Path) -> Written:
         _text(_struct(file, "fileformat"), "name", "sml")
     _write_user_block(path)
     notes = left_out(with_psf_width(data.table, data.geometry), held, program)
+    notes += not_finite(data.table, held)
     if data.geometry.pixel_nm is None:
         notes += ("The pixel size is not known, and not in it; --pixel-nm gives one.",)
     return Written(len(data.table), notes)

@@ -28,6 +28,7 @@ from sureloc.io.exchange.localizations import (
     left_out,
     localizations,
     needed_pixel_nm,
+    not_finite,
     one_for_both,
     with_psf_width,
 )
@@ -94,7 +95,7 @@ def write(data: Localizations, path: Path) -> Written:
     columns, held = _columns(data.table, data.geometry)
     check_one_draw(data.table, PROGRAM)
     write_columns(path, _quoted(columns), list(columns.values()))
-    notes = left_out(data.table, held, PROGRAM)
+    notes = (*left_out(data.table, held, PROGRAM), *not_finite(data.table, held))
     if "offset [photon]" in columns and "bkgstd [photon]" not in columns:
         notes = (*notes, _NO_NOISE)
     return Written(len(data.table), notes)
