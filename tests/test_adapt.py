@@ -215,8 +215,8 @@ def test_shipped_weights_are_adapted_within_the_minutes_given(wide_movie, tmp_pa
     first, last = (sum(log[k]["minutes"] for log in logs) for k in (0, -1))
     # The first validation of each is always made, however long it takes.
     assert last < max(0.2, first) + 0.05
-    # Of this process, as other programs may hold it up; some ten are the map of drawn pixels.
-    assert time.process_time() - begin < 110
+    # Of this process, as other programs may hold it up.
+    assert time.process_time() - begin < 90
 
 
 def test_a_movie_that_weights_do_not_know_gets_better_ones(tiny, wide_movie, tmp_path, monkeypatch):

@@ -25,6 +25,7 @@ from sureloc.simulate.recipe import BlinkingKinetics, Recipe
 SIDE, FRAMES, ON_FRAMES = 64, 60, 4.0
 WIDTH_PX = 1.2
 REACH_PX = LINK_SIGMAS * WIDTH_PX
+CAMERA = {"kind": "scalar", "offset_adu": 100.0, "gain_adu_per_e": 2.2, "variance_adu2": 12.0}
 
 
 # --- On-time ------------------------------------------------------------------------------------
@@ -158,12 +159,7 @@ def simulated(tmp_path_factory):
         kinetics={"kind": "blinking", "on_frames": ON_FRAMES, "off_frames": 20 * ON_FRAMES},
         photons={"kind": "lognormal", "mean": 800.0, "sd": 240.0},
         background={"kind": "constant", "photons_per_px": 10.0},
-        camera={
-            "kind": "scalar",
-            "offset_adu": 100.0,
-            "gain_adu_per_e": 2.2,
-            "variance_adu2": 12.0,
-        },
+        camera=CAMERA,
     )
     chunk = next(simulate_movie(recipe, FRAMES, 5, chunk_frames=FRAMES))
     path = tmp_path_factory.mktemp("movie") / "movie.ome.tif"
@@ -226,12 +222,7 @@ def test_a_movie_that_the_weights_do_not_cover_is_named(tmp_path):
         scene={"kind": "uniform", "density_per_um2": 0.3},
         photons={"kind": "fixed", "photons": 4000.0},
         background={"kind": "constant", "photons_per_px": 10.0},
-        camera={
-            "kind": "scalar",
-            "offset_adu": 100.0,
-            "gain_adu_per_e": 2.2,
-            "variance_adu2": 12.0,
-        },
+        camera=CAMERA,
     )
     chunk = next(simulate_movie(recipe, 20, 6, chunk_frames=20))
     path = tmp_path / "wide.ome.tif"

@@ -93,15 +93,12 @@ def convert(
     from sureloc.io.convert import Changes, convert_table
     from sureloc.io.exchange.localizations import Geometry, Reading
     from sureloc.io.movie_writing import is_movie_name
-    from sureloc.io.results import LOCALIZATIONS
 
     if pixel_nm is not None:
         check_pixel_nm(pixel_nm)
     if is_movie_name(target):
         _convert_movie(source, target, pixel_nm, roi, frames, quiet)
         return
-    if (source / LOCALIZATIONS).is_file():  # the folder of a run, as other commands take it
-        source = source / LOCALIZATIONS
     geometry = Geometry(pixel_nm, width_px, height_px, movie_frames, psf_sigma_nm)
     written = convert_table(
         source,

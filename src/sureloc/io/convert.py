@@ -8,6 +8,7 @@ from pathlib import Path
 from sureloc.errors import InputError
 from sureloc.io.exchange.formats import format_for, read_localizations, write_localizations
 from sureloc.io.exchange.localizations import Localizations, Reading, Written
+from sureloc.io.sources import read_run
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def convert_table(
     """Read a table and write it in another format, whole or not at all.
 
     Args:
-        source, target: the table and the new file.
+        source, target: the table, or the folder of a run, and the new file.
         reading: what is to be known about the source beside what it says.
         changes: what is done to the rows.
         source_format, target_format: names of formats; None recognises them.
@@ -49,7 +50,10 @@ def convert_table(
         OutputError: the table cannot be written; nothing is left of it.
     """
     format_for(target, target_format)  # before long reading
-    found = read_localizations(source, reading, source_format)
+    if source.is_dir():
+        found = read_run(source, reading).data
+    else:
+        found = read_localizations(source, reading, source_format)
     written = write_localizations(_changed(source, found, changes), target, target_format)
     return replace(written, notes=(*found.notes, *written.notes))
 

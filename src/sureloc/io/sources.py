@@ -73,7 +73,7 @@ def read_source(
     check_source_exists(path)
     reading = Reading(Geometry(pixel_nm), pixel_option=pixel_option)
     if path.is_dir():
-        return _read_run(path, reading)
+        return read_run(path, reading)
     try:
         data = read_localizations(path, reading)
     except PixelSizeError:
@@ -84,7 +84,16 @@ def read_source(
     return Source(path.name, data, None, data.provenance)
 
 
-def _read_run(folder: Path, reading: Reading) -> Source:
+def read_run(folder: Path, reading: Reading) -> Source:
+    """Read the table of the folder that `sureloc localize` wrote.
+
+    Args:
+        folder: of the run.
+        reading: what is to be known beside what table and run say.
+
+    Raises:
+        InputError: it is no such folder.
+    """
     table, draws = folder / LOCALIZATIONS, folder / DRAWS
     if not table.is_file():
         raise InputError(

@@ -11,10 +11,10 @@ from pathlib import Path
 from sureloc.config.training import load_training_recipe
 from sureloc.errors import InputError
 from sureloc.io.output import new_file
-from sureloc.networks.weights import Networks, load_weights, save_weights
+from sureloc.networks.weights import Networks, load_weights, only_file, save_weights
 from sureloc.shipped import shipped_weights
 from sureloc.train.export import TrainedPhi, phi_of_training, phi_of_weights
-from sureloc.train.folder import read_log, write_log
+from sureloc.train.folder import History, read_log, write_log
 from sureloc.train.recipe import PhiTrainingRecipe
 
 RECIPE = "recipe.yaml"
@@ -71,32 +71,31 @@ def read_phi(source: str | Path) -> TrainedPhi:
     if path.is_dir():
         return phi_of_training(load_training_recipe(PhiTrainingRecipe, path / RECIPE), path)
     shipped = shipped_weights()
-    if str(source) in shipped:
-        log: Traversable = resources.files("sureloc") / "weights" / _log_name(str(source), "phi")
-    elif path.suffix == ".safetensors":
-        log = path.with_name(_log_name(path.stem, "phi"))
-    else:
+    if str(source) not in shipped and path.suffix != ".safetensors":
         raise InputError(
             f"There is no phi {str(source)!r}. Give a folder of `sureloc train phi`, the name of "
             f"shipped weights ({', '.join(shipped)}), or the path of a .safetensors file."
         )
-    return phi_of_weights(load_weights(source), read_log(log))
+    return phi_of_weights(load_weights(source), read_log(_log_beside(source, "phi")))
 
 
-def read_logs(source: str | Path) -> dict[str, list[dict[str, float]]]:
+def read_logs(source: str | Path) -> dict[str, History]:
     """Read the logs of the trainings that lie beside weights, by "phi" and "psi".
 
     Args:
-        source: a name of `shipped_weights`, or the path of a .safetensors file.
+        source: as `load_weights` takes it.
     """
-    path = Path(source)
+    logs = {part: _log_beside(source, part) for part in ("phi", "psi")}
+    return {part: read_log(log) for part, log in logs.items() if log.is_file()}
+
+
+def _log_beside(source: str | Path, part: str) -> Traversable:
+    """Give where the log of a part of weights lies."""
     if str(source) in shipped_weights():
-        folder: Traversable = resources.files("sureloc") / "weights"
-        stem = str(source)
-    else:
-        folder, stem = path.parent, path.stem
-    named = {part: folder.joinpath(_log_name(stem, part)) for part in ("phi", "psi")}
-    return {part: read_log(log) for part, log in named.items() if log.is_file()}
+        return resources.files("sureloc") / "weights" / _log_name(str(source), part)
+    path = Path(source)
+    path = only_file(path) if path.is_dir() else path
+    return path.with_name(_log_name(path.stem, part))
 
 
 def _log_name(weights: str, part: str) -> str:

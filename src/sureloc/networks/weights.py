@@ -294,7 +294,7 @@ def _parts(networks: Networks) -> dict[str, nn.Module]:
 def _read(name_or_path: str | Path) -> tuple[bytes, str, str]:
     path = Path(name_or_path)
     if path.is_dir() and str(name_or_path) not in shipped_weights():
-        path = _only_file(path)
+        path = only_file(path)
     if len(path.parts) == 1 and path.suffix == "":
         names = shipped_weights()
         if str(name_or_path) not in names:
@@ -331,7 +331,12 @@ def _arrays(blob: bytes, source: str) -> dict[str, Tensor]:
         ) from error
 
 
-def _only_file(folder: Path) -> Path:
+def only_file(folder: Path) -> Path:
+    """Give the one file of weights that a folder holds, such as that of `sureloc adapt`.
+
+    Raises:
+        WeightsError: it holds none, or several.
+    """
     files = sorted(f for f in folder.glob("*.safetensors") if not f.name.startswith("."))
     if len(files) != 1:
         held = ", ".join(file.name for file in files) or "no .safetensors file"

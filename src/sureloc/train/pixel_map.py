@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,18 +20,18 @@ from sureloc.networks.pixel_map import (
     grid_values,
     nearest_estimate,
 )
-from sureloc.networks.posterior import INFORMATIVE, draw_images, see_tiles, shipped_sampling
+from sureloc.networks.posterior import INFORMATIVE, shipped_sampling
 from sureloc.networks.weights import Networks
-from sureloc.physics.kde import peak_of_one
 from sureloc.scoring.calibration import distance_from_uniform, rank_histogram, ranks
 from sureloc.scoring.proper import fair_crps
-from sureloc.seeds import torch_generator
-from sureloc.simulate.tiles import simulate_tiles, tile_input
+from sureloc.seeds import seed_sequence, torch_generator
 from sureloc.train.export import recipe_in_card
 from sureloc.train.recipe import PsiTrainingRecipe
+from sureloc.train.search import draw_held_out, held_out_tiles
 
 TILES, TILE_PX, DRAWS = 1500, 24, 4
 LEAST_TILES = 50
+AT_ONCE = 100  # tiles in memory
 JUDGED_SHARE, JUDGED_DRAWS = 0.2, 16  # as many tiles again, at least `LEAST_TILES`, are held out
 QUANTILES = 400
 LEAST_PIXELS = 2000  # of one estimate, for its quantiles to be told
@@ -68,13 +69,12 @@ def with_pixel_map(networks: Networks, tiles: int = TILES, seed: int = 0) -> Net
     """
     if tiles < LEAST_TILES:
         raise InputError(f"tiles is {tiles}; at least {LEAST_TILES} are needed ({TILES} is usual).")
-    plain = replace(networks, pixel_map=None)
-    mapped = replace(networks, pixel_map=fit_pixel_map(plain, tiles, seed))
+    found = fit_pixel_map(networks, tiles, seed)
     judged = max(LEAST_TILES, round(JUDGED_SHARE * tiles))
-    before, after = (flat_ranks(which, seed, judged) for which in (plain, mapped))
+    before, after = flat_ranks(networks, found, judged, seed)
     card = networks.card
     made = {"tiles": tiles, "tile_px": TILE_PX, "draws": DRAWS, "seed": seed}
-    found = {
+    effect = {
         "rank_distance_without": before.rank_distance,
         "rank_distance": after.rank_distance,
         "crps_without": before.crps,
@@ -84,22 +84,21 @@ def with_pixel_map(networks: Networks, tiles: int = TILES, seed: int = 0) -> Net
         update={
             "draws": card.draws.model_copy(update={"pixel_map": True}),
             "training": card.training | {"pixel_map": made},
-            "metrics": card.metrics | {"pixel_map": found},
+            "metrics": card.metrics | {"pixel_map": effect},
         }
     )
-    return replace(mapped, card=card)
+    return replace(networks, pixel_map=found, card=card)
 
 
 def fit_pixel_map(networks: Networks, tiles: int, seed: int) -> PixelMap:
     """Fit the map that gives drawn pixels the law of the true ones, by phi's estimate.
 
     Args:
-        networks: without a map.
-        tiles, seed: see `with_pixel_map`.
+        networks, tiles, seed: see `with_pixel_map`.
     """
     places, drawn, true = [], [], []
     thinning = torch_generator(seed, "thinning")
-    for truth, estimate, draws in _tiles(networks, "pixel map", tiles, DRAWS, seed):
+    for truth, estimate, draws in _unmapped(networks, "pixel map", tiles, DRAWS, seed):
         lit = estimate >= LEAST_ESTIMATE
         kept = lit | (torch.rand(lit.shape, generator=thinning) < 1.0 / DARK_SHARE)
         places.append(nearest_estimate(estimate[kept]))
@@ -140,33 +139,53 @@ def map_of(
     return found
 
 
-def flat_ranks(networks: Networks, seed: int, tiles: int) -> FlatRanks:
-    """Judge draws on informative pixels of tiles that no fit has seen."""
-    rank, crps = [], []
-    ties = torch_generator(seed, "ties")
-    for truth, estimate, draws in _tiles(networks, "judged", tiles, JUDGED_DRAWS, seed):
+def flat_ranks(
+    networks: Networks, pixel_map: PixelMap, tiles: int, seed: int
+) -> tuple[FlatRanks, FlatRanks]:
+    """Judge draws on informative pixels of tiles that no fit has seen, without a map and with it.
+
+    Args:
+        networks, seed: see `with_pixel_map`.
+        pixel_map: to be judged.
+        tiles: how many.
+    """
+    parts: tuple[list[_Pixels], list[_Pixels]] = ([], [])
+    for truth, estimate, draws in _unmapped(networks, "judged", tiles, JUDGED_DRAWS, seed):
         where = estimate > INFORMATIVE
-        rank.append(ranks(draws[:, where], truth[where], ties))
-        crps.append(fair_crps(draws[:, where], truth[where]))
-    histogram = rank_histogram(torch.cat(rank), JUDGED_DRAWS)
-    return FlatRanks(distance_from_uniform(histogram), float(torch.cat(crps).double().mean()))
+        mapped = torch.stack([pixel_map(image, estimate) for image in draws])
+        for kept, images in zip(parts, (draws, mapped), strict=True):
+            kept.append(_Pixels(images[:, where], truth[where]))
+    return _judged(parts[0], seed), _judged(parts[1], seed)
 
 
-def _tiles(
+class _Pixels(NamedTuple):
+    draws: Float[Tensor, "draws pixels"]
+    truth: Float[Tensor, " pixels"]
+
+
+def _judged(parts: Sequence[_Pixels], seed: int) -> FlatRanks:
+    draws, truth = torch.cat([p.draws for p in parts], 1), torch.cat([p.truth for p in parts])
+    rank = ranks(draws, truth, torch_generator(seed, "ties"))
+    return FlatRanks(
+        distance_from_uniform(rank_histogram(rank, len(draws))),
+        float(fair_crps(draws, truth).double().mean()),
+    )
+
+
+def _unmapped(
     networks: Networks, purpose: str, tiles: int, draws: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Simulate tiles; gives truth, phi's estimate and draws of each, in peaks of one emitter."""
-    recipe = recipe_in_card(networks.card, "psi", PsiTrainingRecipe)
-    unit = peak_of_one(networks.card.kernel_sigma_fine_px)
-    sampling = shipped_sampling(networks)
-    for tile in range(tiles):
-        batch = simulate_tiles(
-            recipe.conditions.conditions(),
-            (1, TILE_PX, TILE_PX),
-            torch_generator(seed, purpose, tile),
-            networks.card.kernel_sigma_fine_px,
-        )
-        seen = see_tiles(networks, tile_input(batch))
-        noise = [torch_generator(seed, purpose, tile, k) for k in range(draws)]
-        images = draw_images(networks, seen, noise, sampling)
-        yield batch.kde[0] / unit, unfold(seen.estimate)[0, 0], images
+    """Draw simulated tiles, some at a time, and leave the draws as the network gives them.
+
+    Yields:
+        Truth and phi's estimate, (tiles, fine rows, fine columns), and draws, (draws, tiles, fine
+        rows, fine columns), in peaks of one emitter.
+    """
+    conditions = recipe_in_card(networks.card, "psi", PsiTrainingRecipe).conditions.conditions()
+    plain, sampling = replace(networks, pixel_map=None), shipped_sampling(networks)
+    for first in range(0, tiles, AT_ONCE):
+        number = min(AT_ONCE, tiles - first)
+        own = int(seed_sequence(seed, purpose, first).generate_state(1)[0])
+        held_out = held_out_tiles(plain, conditions, number, TILE_PX, own)
+        images = draw_held_out(plain, held_out.seen, sampling, draws, own)
+        yield held_out.truth, unfold(held_out.seen.estimate)[:, 0], images
