@@ -146,10 +146,10 @@ def pictures_of(images: ImageSums, overview: Overview) -> Iterator[Picture]:
         "sd / mean",
         ratio,
         ratio_nm,
-        _with_grey_zero("cividis"),
+        _with_black_zero("cividis"),
         0.0,
         max(float(np.percentile(ratio[ratio > 0], 99.5)) if (ratio > 0).any() else 1.0, 1e-6),
-        f"the highest {100 - PERCENTILE:g} % of the pixels all look alike; empty pixels are grey",
+        f"the highest {100 - PERCENTILE:g} % of the pixels all look alike; empty pixels are black",
     )
     trust, trust_nm = overview.trusted
     yield Picture(
@@ -178,11 +178,14 @@ def pictures_of(images: ImageSums, overview: Overview) -> Iterator[Picture]:
     )
 
 
-def _with_grey_zero(name: str) -> ListedColormap:
-    """Give a colour map whose lowest colour is grey: no pixel without a value looks a good one."""
-    colours = matplotlib.colormaps[name](np.linspace(0.0, 1.0, 256))
-    colours[0] = to_rgba("#8a8d91")
-    return ListedColormap(colours, f"{name}, grey zero")
+def _with_black_zero(name: str) -> ListedColormap:
+    """Give a colour map that begins clearly above black, which is left to pixels without a value.
+
+    Those would look like the best ones in its darkest colour, and like middling ones in grey.
+    """
+    colours = matplotlib.colormaps[name](np.linspace(0.2, 1.0, 256))
+    colours[0] = to_rgba("black")
+    return ListedColormap(colours, f"{name}, black zero")
 
 
 def _bright(
