@@ -499,3 +499,12 @@ def test_callbacks_ignore_modules_that_are_not_theirs(tmp_path):
     for callback in (PhiPictures(tmp_path), TrainingBar("phi", 3, quiet=True), _Log(tmp_path)):
         callback.on_validation_end(trainer, other)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("in_hardware", [True, False])
+def test_bfloat16_only_where_the_processor_multiplies_it(monkeypatch, in_hardware):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: in_hardware)
+    inputs = torch.ones(2, 2)
+    for precision, narrow in (("bfloat16", in_hardware), ("float32", False)):
+        with phi_training(precision=precision).autocast():
+            assert ((inputs @ inputs).dtype == torch.bfloat16) == narrow

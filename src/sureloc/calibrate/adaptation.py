@@ -193,8 +193,8 @@ def plan_adaptation(
     phi = recipe_in_card(networks.card, "phi", PhiTrainingRecipe)
     psi = recipe_in_card(networks.card, "psi", PsiTrainingRecipe)
     on_gpu = device != "cpu" and torch.cuda.is_available()
-    phi = _renewed(phi, conditions(phi.conditions), seed, on_gpu)
-    psi = _renewed(psi, conditions(psi.conditions), seed, on_gpu)
+    phi = _renewed(phi, conditions(phi.conditions), seed)
+    psi = _renewed(psi, conditions(psi.conditions), seed)
     seconds, where = 60.0 * minutes, "cuda" if on_gpu else "cpu"
     own_phi = copy.deepcopy(networks.phi)
     return Plan(
@@ -203,17 +203,9 @@ def plan_adaptation(
     )
 
 
-def _renewed(recipe: Recipe, conditions: ConditionsRecipe, seed: int, on_gpu: bool) -> Recipe:
-    """Give a recipe new tiles; another seed, and numbers that this machine multiplies fast."""
-    # Without such units a processor multiplies bfloat16 more slowly than float32.
-    fast = on_gpu or torch.cpu._is_amx_tile_supported()
-    return recipe.model_copy(
-        update={
-            "conditions": conditions,
-            "seed": seed + 1,
-            "precision": recipe.precision if fast else "float32",
-        }
-    )
+def _renewed(recipe: Recipe, conditions: ConditionsRecipe, seed: int) -> Recipe:
+    """Give a recipe new tiles and another seed."""
+    return recipe.model_copy(update={"conditions": conditions, "seed": seed + 1})
 
 
 def _affordable(training: Training, seconds: float, device: str) -> int:

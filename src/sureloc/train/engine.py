@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sureloc.errors import InputError, RecipeError
+from sureloc.networks.posterior import Precision, autocast_for
 from sureloc.seeds import torch_generator
 from sureloc.simulate.tiles import TileBatch, simulate_tiles
 from sureloc.train.folder import BEST, CHECKPOINT, LAST, LOG, write_log
@@ -117,9 +118,13 @@ class Training(pl.LightningModule):
         return torch_generator(self.recipe.seed, *path, device=self.device)
 
     def autocast(self) -> torch.autocast:
-        """Give the context in which networks run at the recipe's precision."""
-        wanted = self.recipe.precision == "bfloat16"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=wanted)
+        """Give the context in which networks run at the recipe's precision.
+
+        bfloat16 where the recipe says so and the device multiplies it in hardware: elsewhere a step
+        would take ten times as long.
+        """
+        precision: Precision = "auto" if self.recipe.precision == "bfloat16" else "float32"
+        return autocast_for(self.device, precision)
 
     def frozen(self) -> dict[str, Tensor]:
         """Give the weights that the run builds on and does not change, such as those of phi."""

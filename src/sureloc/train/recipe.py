@@ -145,7 +145,11 @@ class ValidationRecipe(_Strict):
 
 
 class TrainingRecipe(_Strict):
-    """What the training of any network is made of."""
+    """What the training of any network is made of.
+
+    Attributes:
+        precision: "bfloat16" is used where the device multiplies it in hardware, float32 elsewhere.
+    """
 
     description: str = ""
     seed: Annotated[int, Field(ge=0)] = 0
