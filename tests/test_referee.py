@@ -425,7 +425,7 @@ def test_the_quick_logarithm_is_right(rng):
 
 def test_what_the_work_space_holds_before_changes_nothing(monkeypatch):
     data = FrameData(
-        image([4.0, 6.5], [3.0, 5.0], 900.0, 1.1, (9, 21)) + 5.0, np.full((9, 21), 2.0)
+        image([4.0, 6.5], [3.0, 5.0], [900.0, 900.0], 1.1, (9, 21)) + 5.0, np.full((9, 21), 2.0)
     )
     prior = ScenePrior(0.02, PhotonPrior.log_normal(900.0, 0.4), 5.0, 2.0, margin_px=5.0)
 

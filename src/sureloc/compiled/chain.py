@@ -53,6 +53,7 @@ from sureloc.compiled.scene import (
     patch_bounds,
 )
 
+MOVES_A_RATE = 4000  # until the expected image is computed anew
 BLOCK, BIRTH, DEATH, SPLIT, MERGE, RESPLIT, BACKGROUND, REDRAW = range(8)
 
 
@@ -98,9 +99,13 @@ def fill_states(
     """Move `state` on, and fill what `run_chain` gives."""
     rows, columns = frame_shape(frame.counts)
     samples = counts.size
-    refresh_rate(frame, model, state, work)
+    moves_left = 0
     for sample in range(-1, samples):
         for _ in range(burn_in if sample < 0 else steps_per_sample):
+            if moves_left == 0:
+                refresh_rate(frame, model, state, work)
+                moves_left = MOVES_A_RATE
+            moves_left -= 1
             kind = int(np.searchsorted(model.moves, rng.random()))
             tally[kind, 0] += 1
             if model.active.size > 0:
@@ -122,7 +127,6 @@ def fill_states(
                 accepted = redraw(frame, model, state, work, rng)
             if accepted:
                 tally[kind, 1] += 1
-        refresh_rate(frame, model, state, work)
         if sample >= 0:
             n = state.number[0]
             counts[sample] = n

@@ -14,6 +14,7 @@ from sureloc.compiled.jit import inner
 from sureloc.compiled.scene import (
     DATA_DRIVEN_BIRTHS,
     GUIDED_BIRTHS,
+    LARGEST_DISC_SIGMAS,
     MAX_BLOCK,
     NEAR_SIGMAS,
     NOTHING,
@@ -42,6 +43,7 @@ from sureloc.compiled.scene import (
     log_emitter_prior,
     log_likelihood_change,
     log_photon_prior,
+    out_of_reach,
     patch_bounds,
     patch_round,
     row_of,
@@ -125,9 +127,11 @@ def move_block(
         return False
     sigma = max(model.sigma_x, model.sigma_y)
     pick = rng.random()
-    radius = sigma * (0.7 if pick < 0.2 else (1.6 if pick < 0.6 else 2.6))
+    radius = sigma * (0.7 if pick < 0.2 else (1.6 if pick < 0.6 else LARGEST_DISC_SIGMAS))
     damping = draw_damping(rng)
     seed = int(rng.random() * n)
+    if out_of_reach(seed, state, model, work):
+        return False
     angle = 2.0 * math.pi * rng.random()
     distance = radius * math.sqrt(rng.random())
     x = state.emitters[0, seed] + distance * math.cos(angle)
@@ -441,10 +445,10 @@ def split(
     sigma = math.sqrt(model.sigma_x * model.sigma_y)
     sd, radius = SPLIT_SIGMAS * sigma, PAIR_SIGMAS * sigma
     chosen = int(rng.random() * n)
+    if not centred_here(state.emitters[0, chosen], state.emitters[1, chosen], model, work):
+        return False
     dx, dy, share = sd * rng.normal(), sd * rng.normal(), draw_share(rng)
     if dx * dx + dy * dy >= radius * radius:
-        return False
-    if not centred_here(state.emitters[0, chosen], state.emitters[1, chosen], model, work):
         return False
     for a in range(3):
         work.old[0, a] = state.emitters[a, chosen]
@@ -482,6 +486,8 @@ def merge(
     sigma = math.sqrt(model.sigma_x * model.sigma_y)
     sd, radius = SPLIT_SIGMAS * sigma, PAIR_SIGMAS * sigma
     first = int(rng.random() * n)
+    if out_of_reach(first, state, model, work):
+        return False
     second, near_first = pick_neighbour(first, state, radius, rng)
     if second < 0:
         return False
@@ -525,6 +531,8 @@ def resplit(
     sigma = math.sqrt(model.sigma_x * model.sigma_y)
     sd, radius = SPLIT_SIGMAS * sigma, PAIR_SIGMAS * sigma
     first = int(rng.random() * n)
+    if out_of_reach(first, state, model, work):
+        return False
     second, near_first = pick_neighbour(first, state, radius, rng)
     if second < 0:
         return False

@@ -41,6 +41,7 @@ from sureloc.compiled.scene import (
     log_determinant,
     log_emitter_prior,
     log_likelihood_change,
+    out_of_reach,
     patch_bounds,
     row_of,
     solve_lower,
@@ -310,6 +311,8 @@ def redraw(
     sigma = max(model.sigma_x, model.sigma_y)
     radius = sigma * (1.0 if rng.random() < 0.5 else 1.7)
     seed = int(rng.random() * n)
+    if out_of_reach(seed, state, model, work):
+        return False
     angle = 2.0 * math.pi * rng.random()
     distance = radius * math.sqrt(rng.random())
     x = state.emitters[0, seed] + distance * math.cos(angle)

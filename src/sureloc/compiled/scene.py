@@ -33,6 +33,7 @@ SEARCH_STEPS = 4  # a redraw looks for the next emitter on a grid of radius / SE
 SEARCH_SIDE = 2 * SEARCH_STEPS + 1
 SPLIT_SIGMAS = 0.8  # standard deviation of a split's offset, in PSF widths, per axis
 NEAR_SIGMAS = 2.5  # a block's proposal looks this far beyond its emitters; the target looks farther
+LARGEST_DISC_SIGMAS = 2.6  # no emitter of a move lies farther from its centre
 PAIR_SIGMAS = 2.5  # emitters closer than this, in PSF widths, may merge
 DATA_DRIVEN_BIRTHS = 0.5  # share of births whose photons come from the residual
 ROAMING = 0.02  # share of moves that may be centred anywhere, where others are not
@@ -82,6 +83,7 @@ class Model(NamedTuple):
     moves: cumulative probabilities of the eight kinds of move.
     active: pixels in which moves are centred, all but `ROAMING` of them; empty where they are
     everywhere.
+    reachable: pixels whose emitters may take part in a move that is centred there, likewise.
     """
 
     sigma_x: float
@@ -110,6 +112,7 @@ class Model(NamedTuple):
     map_scale: int
     moves: Array
     active: npt.NDArray[np.bool_]
+    reachable: npt.NDArray[np.bool_]
 
 
 class State(NamedTuple):
@@ -587,12 +590,23 @@ def inside(x: float, y: float, model: Model) -> bool:
 @inner
 def centred_here(x: float, y: float, model: Model, work: Scratch) -> bool:
     """Tell whether a move centred at (x, y) is made; asked alike of a move and its reverse."""
-    if work.everywhere[0]:
-        return True
-    rows, columns = model.active.shape
+    return bool(work.everywhere[0]) or holds(model.active, x, y)
+
+
+@inner
+def out_of_reach(j: int, state: State, model: Model, work: Scratch) -> bool:
+    """Tell early that no move of emitter j and its surroundings will be centred where it may."""
+    x, y = state.emitters[0, j], state.emitters[1, j]
+    return not (bool(work.everywhere[0]) or holds(model.reachable, x, y))
+
+
+@inner
+def holds(pixels: npt.NDArray[np.bool_], x: float, y: float) -> bool:
+    """Tell whether the pixel at (x, y), or the nearest to it, is one of those marked."""
+    rows, columns = pixels.shape
     r = min(max(math.floor(y + 0.5), 0), rows - 1)
     c = min(max(math.floor(x + 0.5), 0), columns - 1)
-    return bool(model.active[r, c])
+    return bool(pixels[r, c])
 
 
 @inner

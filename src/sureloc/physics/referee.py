@@ -8,14 +8,16 @@ Green 1997).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from sureloc.compiled import chain
-from sureloc.compiled.scene import SPARE, Frame, Image, Model
+from sureloc.compiled.scene import LARGEST_DISC_SIGMAS, SPARE, Frame, Image, Model
 from sureloc.errors import InputError
 from sureloc.physics.priors import ScenePrior, hat_functions
 
@@ -34,12 +36,19 @@ class ChainLength:
     Attributes:
         burn_in: moves before the first draw.
         draws: states kept.
-        moves_per_draw: moves between kept states.
+        moves_per_draw: moves between kept states, 1 or more.
     """
 
     burn_in: int
     draws: int
     moves_per_draw: int
+
+    def __post_init__(self) -> None:
+        if self.moves_per_draw < 1:
+            raise InputError(
+                f"moves_per_draw is {self.moves_per_draw}; a chain needs 1 or more moves between "
+                "the states that it keeps."
+            )
 
 
 @dataclass(frozen=True)
@@ -205,6 +214,7 @@ def _model(
         *_log_map(prior.relative_density, shape),
         np.cumsum((1 - counting) * _MOVE_SHARES + counting * _BIRTHS_AND_DEATHS)[:-1],
         np.empty((0, 0), bool),
+        np.empty((0, 0), bool),
     )
 
 
@@ -291,7 +301,10 @@ class ChainTarget:
         Args:
             active: pixels where most moves are centred, (rows, columns).
         """
-        return replace(self, model=self.model._replace(active=active))
+        widest = LARGEST_DISC_SIGMAS * max(self.model.sigma_x, self.model.sigma_y)
+        # A disc's centre and its emitters may each lie anywhere in their pixels.
+        reachable = ndimage.distance_transform_edt(~active) <= widest + math.sqrt(2.0)
+        return replace(self, model=self.model._replace(active=active, reachable=reachable))
 
     def run(
         self,
