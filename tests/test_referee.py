@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from sureloc.compiled import chain, scene
 from sureloc.compiled.logarithm import quick_log
 from sureloc.compiled.scene import normal_at
 from sureloc.errors import InputError
@@ -413,9 +414,37 @@ def test_the_tabulated_gaussian_is_right():
 
 @pytest.mark.interpreted
 def test_the_quick_logarithm_is_right(rng):
-    x = np.concatenate([np.exp(rng.uniform(-700, 700, 2000)), np.linspace(0.7, 1.45, 1001)])
+    x = np.concatenate([np.exp(rng.uniform(-80, 80, 2000)), np.linspace(0.7, 1.45, 1001)])
+    x = x.astype(np.float32)
     of_python = numba.njit(lambda value: quick_log(value))  # it is for compiled code alone
-    # The series is cut at 0.172^19 / 19, and the last sums round.
-    error = np.array([of_python(value) for value in x]) - np.log(x)
-    assert (np.abs(error) < 4e-16 * (1 + np.abs(np.log(x)))).all()
-    assert of_python(1.0) == 0.0
+    # The series is cut at 2 * 0.172^11 / 11, and the last four sums round, each by half of 2^-23.
+    error = np.array([of_python(value) for value in x]) - np.log(x.astype(np.float64))
+    assert (np.abs(error) <= 2.4e-7 * np.abs(np.log(x.astype(np.float64)))).all()
+    assert of_python(np.float32(1.0)) == 0.0
+
+
+def test_what_the_work_space_holds_before_changes_nothing(monkeypatch):
+    data = FrameData(
+        image([4.0, 6.5], [3.0, 5.0], [900.0, 900.0], 1.1, (9, 21)) + 5.0, np.full((9, 21), 2.0)
+    )
+    prior = ScenePrior(0.02, PhotonPrior.log_normal(900.0, 0.4), 5.0, 2.0, margin_px=5.0)
+
+    def draws():
+        rng = np.random.default_rng(8)
+        return run_chain(data, prior, (1.1, 1.1), ChainLength(500, 50, 40), rng, max_emitters=MAX)
+
+    of_zeros = draws()
+
+    def full_of_nan(*shape):
+        work = scene.make_scratch(*shape)
+        for array in work:
+            if array.dtype.kind == "f":
+                array[...] = np.nan
+        return work
+
+    monkeypatch.setattr(chain, "make_scratch", full_of_nan)
+    of_nan = draws()
+    assert (of_zeros.tried > 0).all()
+    np.testing.assert_array_equal(of_nan.counts, of_zeros.counts)
+    np.testing.assert_array_equal(of_nan.x_px, of_zeros.x_px)
+    np.testing.assert_array_equal(of_nan.expected_e, of_zeros.expected_e)

@@ -38,7 +38,9 @@ from sureloc.compiled.moves import (
 )
 from sureloc.compiled.redraw import redraw
 from sureloc.compiled.scene import (
+    NOTHING,
     ROAMING,
+    SPARE,
     Array,
     Frame,
     Model,
@@ -46,32 +48,34 @@ from sureloc.compiled.scene import (
     State,
     add_emitters,
     fill_shapes,
+    frame_shape,
     make_scratch,
     patch_bounds,
 )
 
+MOVES_A_RATE = 4000  # until the expected image is computed anew
 BLOCK, BIRTH, DEATH, SPLIT, MERGE, RESPLIT, BACKGROUND, REDRAW = range(8)
 
 
 @inner
 def refresh_rate(frame: Frame, model: Model, state: State, work: Scratch) -> None:
     """Compute the expected image anew from the emitters, so that rounding does not add up."""
-    rows, columns = state.rate.shape
+    rows, columns = frame_shape(state.rate)
     for r in range(rows):
-        for c in range(columns):
+        for c in range(state.rate.shape[1]):
             state.rate[r, c] = frame.shift[r, c]
     for i in range(state.knots.shape[0]):
         for k in range(state.knots.shape[1]):
             for r in range(rows):
-                along_y = state.knots[i, k] * model.basis_y[i, r]
-                if along_y != 0.0:
-                    for c in range(columns):
+                along_y = np.float32(state.knots[i, k]) * model.basis_y[i, r]
+                if along_y != NOTHING:
+                    for c in range(state.rate.shape[1]):
                         state.rate[r, c] += along_y * model.basis_x[k, c]
     for j in range(state.number[0]):
-        x, y = state.emitters[j, 0], state.emitters[j, 1]
+        x, y = state.emitters[0, j], state.emitters[1, j]
         patch = patch_bounds(x, x, y, y, model.reach, rows, columns)
         for a in range(3):
-            work.new[0, a] = state.emitters[j, a]
+            work.new[0, a] = state.emitters[a, j]
         fill_shapes(work.new, 1, patch, model, work)
         add_emitters(work.new, 1, 1.0, patch, state.rate, work)
 
@@ -93,11 +97,15 @@ def fill_states(
     rng: np.random.Generator,
 ) -> None:
     """Move `state` on, and fill what `run_chain` gives."""
-    rows, columns = frame.counts.shape
+    rows, columns = frame_shape(frame.counts)
     samples = counts.size
-    refresh_rate(frame, model, state, work)
+    moves_left = 0
     for sample in range(-1, samples):
         for _ in range(burn_in if sample < 0 else steps_per_sample):
+            if moves_left == 0:
+                refresh_rate(frame, model, state, work)
+                moves_left = MOVES_A_RATE
+            moves_left -= 1
             kind = int(np.searchsorted(model.moves, rng.random()))
             tally[kind, 0] += 1
             if model.active.size > 0:
@@ -119,13 +127,12 @@ def fill_states(
                 accepted = redraw(frame, model, state, work, rng)
             if accepted:
                 tally[kind, 1] += 1
-        refresh_rate(frame, model, state, work)
         if sample >= 0:
             n = state.number[0]
             counts[sample] = n
             for j in range(n):
                 for a in range(3):
-                    emitters[sample, j, a] = state.emitters[j, a]
+                    emitters[sample, j, a] = state.emitters[a, j]
             for i in range(knots.shape[1]):
                 for k in range(knots.shape[2]):
                     knots[sample, i, k] = state.knots[i, k]
@@ -153,11 +160,12 @@ def run_chain(
     knots_y, knots_x), the mean expected image and the mean of its square (rows, columns), and per
     kind of move how often it was tried and accepted (8, 2).
     """
-    shape = frame.counts.shape
+    shape = (frame.counts.shape[0], frame.counts.shape[1] - SPARE)
     number = min(start.shape[0], max_emitters)
-    begin = np.zeros((max_emitters, 3))
-    begin[:number] = start[:number]
-    state = State(begin, np.array([number]), np.empty(shape), start_knots.copy())
+    begin = np.zeros((3, max_emitters))
+    begin[:, :number] = start[:number].T
+    rate = np.empty_like(frame.counts)
+    state = State(begin, np.array([number]), rate, start_knots.copy())
     filled = (
         np.zeros((samples, max_emitters, 3)),
         np.zeros(samples, np.int64),

@@ -28,12 +28,14 @@ def _named(function: F) -> F:
     return function
 
 
-# Sums may be reordered, which is what lets the compiler use vector instructions.
+# Sums may be reordered, which is what lets the compiler use vector instructions. Not so "arcp": in
+# single precision it divides by an estimate in vectors and exactly elsewhere, and which code runs
+# may depend on where arrays lie.
 _OPTIONS: dict[str, Any] = {
     "cache": True,
     "nogil": True,
     "error_model": "numpy",
-    "fastmath": {"reassoc", "contract", "nsz", "arcp"},
+    "fastmath": {"reassoc", "contract", "nsz"},
 }
 _WITHOUT_COUNTING: dict[str, Any] = {**_OPTIONS, "_nrt": False}
 # Ways to be called from Python would hold all of a function's code once more each.

@@ -14,34 +14,42 @@ from sureloc.compiled.jit import inner
 from sureloc.compiled.scene import (
     DATA_DRIVEN_BIRTHS,
     GUIDED_BIRTHS,
+    LARGEST_DISC_SIGMAS,
     MAX_BLOCK,
     NEAR_SIGMAS,
+    NOTHING,
     PAIR_SIGMAS,
     SPLIT_SIGMAS,
     Array,
     Frame,
+    Image,
     Model,
     Scratch,
     State,
     add_emitters,
+    both_patches,
     centred_here,
     copy_patch,
+    count_within,
     draw_log_density,
     draw_photons,
     factorize,
     fill_quadratic,
     fill_shapes,
     find_block,
+    frame_shape,
     inside,
     log_determinant,
     log_emitter_prior,
     log_likelihood_change,
     log_photon_prior,
+    out_of_reach,
     patch_bounds,
     patch_round,
     row_of,
     solve_lower,
     solve_upper,
+    whole_lanes,
 )
 
 
@@ -57,7 +65,7 @@ def replace(
     work: Scratch,
 ) -> tuple[float, tuple[int, int, int, int]]:
     """Fill work.rate with `old` emitters exchanged for `new`; give the likelihood change."""
-    rows, columns = state.rate.shape
+    rows, columns = frame_shape(state.rate)
     patch = patch_round(old, m_old, new, m_new, model.reach, rows, columns)
     copy_patch(patch, state.rate, work.rate)
     fill_shapes(old, m_old, patch, model, work)
@@ -65,6 +73,28 @@ def replace(
     fill_shapes(new, m_new, patch, model, work)
     add_emitters(new, m_new, 1.0, patch, work.rate, work)
     return log_likelihood_change(frame, patch, state.rate, work.rate), patch
+
+
+@inner
+def information_of(
+    emitters: Array,
+    m: int,
+    reach: float,
+    patch: tuple[int, int, int, int],
+    frame: Frame,
+    rate: Image,
+    model: Model,
+    work: Scratch,
+) -> bool:
+    """Fill gradient and factorized Fisher matrix of a block, from the rows within reach of it.
+
+    Shapes are filled on the patch. False if the matrix is not positive definite.
+    """
+    rows, columns = frame_shape(rate)
+    near = patch_round(emitters, m, emitters, m, reach, rows, columns)
+    inner_rows = (near[0], near[1], patch[2], patch[3])
+    fill_quadratic(emitters, m, inner_rows, frame, rate, near[0] - patch[0], model, work)
+    return factorize(work.fisher, 3 * m)
 
 
 @inner
@@ -97,28 +127,29 @@ def move_block(
         return False
     sigma = max(model.sigma_x, model.sigma_y)
     pick = rng.random()
-    radius = sigma * (0.7 if pick < 0.2 else (1.6 if pick < 0.6 else 2.6))
+    radius = sigma * (0.7 if pick < 0.2 else (1.6 if pick < 0.6 else LARGEST_DISC_SIGMAS))
     damping = draw_damping(rng)
     seed = int(rng.random() * n)
+    if out_of_reach(seed, state, model, work):
+        return False
     angle = 2.0 * math.pi * rng.random()
     distance = radius * math.sqrt(rng.random())
-    x = state.emitters[seed, 0] + distance * math.cos(angle)
-    y = state.emitters[seed, 1] + distance * math.sin(angle)
+    x = state.emitters[0, seed] + distance * math.cos(angle)
+    y = state.emitters[1, seed] + distance * math.sin(angle)
     if not centred_here(x, y, model, work):
         return False
     m = find_block(x, y, radius, state, work)
     if m == 0 or m > MAX_BLOCK:
         return False
     size = 3 * m
-    rows, columns = state.rate.shape
+    rows, columns = frame_shape(state.rate)
     for j in range(m):
         for a in range(3):
-            work.old[j, a] = state.emitters[work.members[j], a]
+            work.old[j, a] = state.emitters[a, work.members[j]]
     reach = min(NEAR_SIGMAS * sigma, model.reach)
-    near = patch_round(work.old, m, work.old, m, reach, rows, columns)
-    fill_shapes(work.old, m, near, model, work)
-    fill_quadratic(work.old, m, near, frame, state.rate, model, work)
-    if not factorize(work.fisher, size):
+    before = patch_round(work.old, m, work.old, m, model.reach, rows, columns)
+    fill_shapes(work.old, m, before, model, work)
+    if not information_of(work.old, m, reach, before, frame, state.rate, model, work):
         return False
 
     spread = math.sqrt(2.0 * damping - damping * damping)
@@ -140,15 +171,17 @@ def move_block(
         log_ratio += log_emitter_prior(work.new[j], model) - log_emitter_prior(work.old[j], model)
     if log_ratio == -np.inf:
         return False
-    change, patch = replace(work.old, m, work.new, m, frame, model, state, work)
+    after = patch_round(work.new, m, work.new, m, model.reach, rows, columns)
+    patch = both_patches(before, after)
+    copy_patch(patch, state.rate, work.rate)
+    add_emitters(work.old, m, -1.0, before, work.rate, work)
+    fill_shapes(work.new, m, after, model, work)
+    add_emitters(work.new, m, 1.0, after, work.rate, work)
+    change = log_likelihood_change(frame, patch, state.rate, work.rate)
     if change == -np.inf:
         return False
     log_ratio += change
-
-    near = patch_round(work.new, m, work.new, m, reach, rows, columns)
-    fill_shapes(work.new, m, near, model, work)
-    fill_quadratic(work.new, m, near, frame, work.rate, model, work)
-    if not factorize(work.fisher, size):
+    if not information_of(work.new, m, reach, after, frame, work.rate, model, work):
         return False
     solve_lower(work.fisher, size, work.gradient, work.step)
     log_reverse = log_determinant(work.fisher, size)
@@ -162,7 +195,7 @@ def move_block(
         return False
     for j in range(m):
         for a in range(3):
-            state.emitters[work.members[j], a] = work.new[j, a]
+            state.emitters[a, work.members[j]] = work.new[j, a]
     copy_patch(patch, work.rate, state.rate)
     return True
 
@@ -202,21 +235,23 @@ def draw_position(model: Model, rng: np.random.Generator) -> tuple[float, float]
 
 @inner
 def residual_photons(
-    patch: tuple[int, int, int, int], frame: Frame, rate: Array, work: Scratch
+    patch: tuple[int, int, int, int], frame: Frame, rate: Image, work: Scratch
 ) -> tuple[float, float]:
     """Give the best photons, and their sd, of an emitter (shapes filled in row 0) added to rate."""
-    score = 0.0
-    information = 1e-12
+    score, information = 0.0, 1e-12
     shape = work.shape_x[0]
     for r in range(patch[1]):
         along_y = work.shape_y[0, r]
         weight, counts = row_of(frame.weight, patch, r), row_of(frame.counts, patch, r)
         here = row_of(rate, patch, r)
+        row_score, row_information = NOTHING, NOTHING
         for c in range(weight.size):
             share = along_y * shape[c]
             scaled = weight[c] / here[c]
-            information += scaled * share * share
-            score += scaled * share * (counts[c] - here[c])
+            row_information += scaled * share * share
+            row_score += scaled * share * (counts[c] - here[c])
+        score += float(row_score)
+        information += float(row_information)
     sd = 1.0 / math.sqrt(information)
     # The information at zero photons is too large: shot noise grows with the photons found.
     return score / information, math.sqrt(sd * sd + max(score / information, 0.0))
@@ -241,10 +276,10 @@ def change_count(
 ) -> bool:
     """Add an emitter (birth) or take one away (death); each is the other's reverse."""
     n = state.number[0]
-    rows, columns = state.rate.shape
+    rows, columns = frame_shape(state.rate)
     chosen = n
     if birth:
-        if n == state.emitters.shape[0]:
+        if n == state.emitters.shape[1]:
             return False
         x, y = draw_position(model, rng)
         if not inside(x, y, model):
@@ -253,7 +288,7 @@ def change_count(
         if n == 0:
             return False
         chosen = int(rng.random() * n)
-        x, y = state.emitters[chosen, 0], state.emitters[chosen, 1]
+        x, y = state.emitters[0, chosen], state.emitters[1, chosen]
     if not centred_here(x, y, model, work):
         return False
     patch = patch_bounds(x, x, y, y, model.reach, rows, columns)
@@ -271,7 +306,7 @@ def change_count(
         add_emitters(work.new, 1, 1.0, patch, work.rate, work)
     else:
         larger, smaller = n, n - 1
-        work.new[0, 2] = state.emitters[chosen, 2]
+        work.new[0, 2] = state.emitters[2, chosen]
         add_emitters(work.new, 1, -1.0, patch, work.rate, work)
         best, sd = residual_photons(patch, frame, work.rate, work)
     photons = work.new[0, 2]
@@ -289,10 +324,10 @@ def change_count(
         return False
     if birth:
         for a in range(3):
-            state.emitters[n, a] = work.new[0, a]
+            state.emitters[a, n] = work.new[0, a]
     else:
         for a in range(3):
-            state.emitters[chosen, a] = state.emitters[n - 1, a]
+            state.emitters[a, chosen] = state.emitters[a, n - 1]
     state.number[0] = larger if birth else smaller
     copy_patch(patch, work.rate, state.rate)
     return True
@@ -301,13 +336,11 @@ def change_count(
 @inner
 def neighbours(x: float, y: float, skip: int, also: int, state: State, radius: float) -> int:
     """Count emitters within radius of (x, y), without the two numbered `skip` and `also`."""
-    found = 0
-    for j in range(state.number[0]):
-        if j != skip and j != also:
-            dx = state.emitters[j, 0] - x
-            dy = state.emitters[j, 1] - y
-            if dx * dx + dy * dy < radius * radius:
-                found += 1
+    square = radius * radius
+    found = count_within(x, y, square, 0, state.number[0], state)
+    found -= count_within(x, y, square, skip, skip + 1, state)
+    if also != skip:
+        found -= count_within(x, y, square, also, also + 1, state)
     return found
 
 
@@ -316,16 +349,16 @@ def pick_neighbour(
     chosen: int, state: State, radius: float, rng: np.random.Generator
 ) -> tuple[int, int]:
     """Pick a random emitter within radius of emitter `chosen`; give it and how many there are."""
-    x, y = state.emitters[chosen, 0], state.emitters[chosen, 1]
+    x, y = state.emitters[0, chosen], state.emitters[1, chosen]
     found = neighbours(x, y, chosen, chosen, state, radius)
     if found == 0:
         return -1, 0
     wanted = int(rng.random() * found)
     for j in range(state.number[0]):
         if j != chosen:
-            dx = state.emitters[j, 0] - x
-            dy = state.emitters[j, 1] - y
-            if dx * dx + dy * dy < radius * radius:
+            dx = state.emitters[0, j] - x
+            dy = state.emitters[1, j] - y
+            if dx * dx + dy * dy <= radius * radius:
                 if wanted == 0:
                     return j, found
                 wanted -= 1
@@ -407,18 +440,18 @@ def split(
 ) -> bool:
     """Propose two close emitters for one, flux and centroid kept; tell whether accepted."""
     n = state.number[0]
-    if n == 0 or n == state.emitters.shape[0]:
+    if n == 0 or n == state.emitters.shape[1]:
         return False
     sigma = math.sqrt(model.sigma_x * model.sigma_y)
     sd, radius = SPLIT_SIGMAS * sigma, PAIR_SIGMAS * sigma
     chosen = int(rng.random() * n)
+    if not centred_here(state.emitters[0, chosen], state.emitters[1, chosen], model, work):
+        return False
     dx, dy, share = sd * rng.normal(), sd * rng.normal(), draw_share(rng)
     if dx * dx + dy * dy >= radius * radius:
         return False
-    if not centred_here(state.emitters[chosen, 0], state.emitters[chosen, 1], model, work):
-        return False
     for a in range(3):
-        work.old[0, a] = state.emitters[chosen, a]
+        work.old[0, a] = state.emitters[a, chosen]
     split_into(work.old[0], dx, dy, share, work.new)
     for j in range(2):
         if (
@@ -435,8 +468,8 @@ def split(
     if not math.log(rng.random()) < change + log_ratio:
         return False
     for a in range(3):
-        state.emitters[chosen, a] = work.new[0, a]
-        state.emitters[n, a] = work.new[1, a]
+        state.emitters[a, chosen] = work.new[0, a]
+        state.emitters[a, n] = work.new[1, a]
     state.number[0] = n + 1
     copy_patch(patch, work.rate, state.rate)
     return True
@@ -453,12 +486,14 @@ def merge(
     sigma = math.sqrt(model.sigma_x * model.sigma_y)
     sd, radius = SPLIT_SIGMAS * sigma, PAIR_SIGMAS * sigma
     first = int(rng.random() * n)
+    if out_of_reach(first, state, model, work):
+        return False
     second, near_first = pick_neighbour(first, state, radius, rng)
     if second < 0:
         return False
     for a in range(3):
-        work.old[0, a] = state.emitters[first, a]
-        work.old[1, a] = state.emitters[second, a]
+        work.old[0, a] = state.emitters[a, first]
+        work.old[1, a] = state.emitters[a, second]
     near_second = neighbours(work.old[1, 0], work.old[1, 1], second, second, state, radius)
     share = merge_into(work.old, work.new[0])
     if not centred_here(work.new[0, 0], work.new[0, 1], model, work):
@@ -475,8 +510,8 @@ def merge(
         return False
     low, high = min(first, second), max(first, second)
     for a in range(3):
-        state.emitters[low, a] = work.new[0, a]
-        state.emitters[high, a] = state.emitters[n - 1, a]
+        state.emitters[a, low] = work.new[0, a]
+        state.emitters[a, high] = state.emitters[a, n - 1]
     state.number[0] = n - 1
     copy_patch(patch, work.rate, state.rate)
     return True
@@ -496,12 +531,14 @@ def resplit(
     sigma = math.sqrt(model.sigma_x * model.sigma_y)
     sd, radius = SPLIT_SIGMAS * sigma, PAIR_SIGMAS * sigma
     first = int(rng.random() * n)
+    if out_of_reach(first, state, model, work):
+        return False
     second, near_first = pick_neighbour(first, state, radius, rng)
     if second < 0:
         return False
     for a in range(3):
-        work.old[0, a] = state.emitters[first, a]
-        work.old[1, a] = state.emitters[second, a]
+        work.old[0, a] = state.emitters[a, first]
+        work.old[1, a] = state.emitters[a, second]
     near_second = neighbours(work.old[1, 0], work.old[1, 1], second, second, state, radius)
     share = merge_into(work.old, work.new[2])
     if not centred_here(work.new[2, 0], work.new[2, 1], model, work):
@@ -527,19 +564,19 @@ def resplit(
     if not math.log(rng.random()) < change + log_ratio:
         return False
     for a in range(3):
-        state.emitters[first, a] = work.new[0, a]
-        state.emitters[second, a] = work.new[1, a]
+        state.emitters[a, first] = work.new[0, a]
+        state.emitters[a, second] = work.new[1, a]
     copy_patch(patch, work.rate, state.rate)
     return True
 
 
 @inner
-def support(weights: Array) -> tuple[int, int]:
+def support(weights: Image) -> tuple[int, int]:
     """Give the first place and the number of places up to the last where weights are not 0."""
     first, last = 0, weights.size - 1
-    while first < last and weights[first] == 0.0:
+    while first < last and weights[first] == NOTHING:
         first += 1
-    while last > first and weights[last] == 0.0:
+    while last > first and weights[last] == NOTHING:
         last -= 1
     return first, last - first + 1
 
@@ -552,7 +589,7 @@ def knot_quadratic(
     frame: Frame,
     model: Model,
     value: float,
-    rate: Array,
+    rate: Image,
 ) -> tuple[float, float]:
     """Give gradient and Fisher information of the log-posterior by background knot (i, k)."""
     precision = 1.0 / model.background_sd**2
@@ -563,11 +600,14 @@ def knot_quadratic(
         along_y = model.basis_y[i, patch[0] + r]
         weight, counts = row_of(frame.weight, patch, r), row_of(frame.counts, patch, r)
         here = row_of(rate, patch, r)
+        row_gradient, row_information = NOTHING, NOTHING
         for c in range(weight.size):
             share = along_y * along_x[c]
             scaled = weight[c] / here[c]
-            information += scaled * share * share
-            gradient += scaled * share * (counts[c] - here[c])
+            row_information += scaled * share * share
+            row_gradient += scaled * share * (counts[c] - here[c])
+        gradient += float(row_gradient)
+        information += float(row_information)
     return gradient, information
 
 
@@ -582,7 +622,7 @@ def move_background(
     k = int(rng.random() * state.knots.shape[1])
     first_row, rows = support(model.basis_y[i])
     first_column, columns = support(model.basis_x[k])
-    patch = (first_row, rows, first_column, columns)
+    patch = (first_row, rows, first_column, whole_lanes(columns))
     x = first_column + rng.random() * columns - 0.5
     y = first_row + rng.random() * rows - 0.5
     if not centred_here(x, y, model, work):
@@ -596,11 +636,11 @@ def move_background(
     if new < 0.0:
         return False
     log_forward = -0.5 * noise * noise + 0.5 * math.log(information)
-    along_x = model.basis_x[k, first_column : first_column + columns]
+    along_x = model.basis_x[k, first_column : first_column + patch[3]]
     for r in range(rows):
-        along_y = model.basis_y[i, first_row + r] * (new - old)
+        along_y = model.basis_y[i, first_row + r] * np.float32(new - old)
         before, after = row_of(state.rate, patch, r), row_of(work.rate, patch, r)
-        for c in range(columns):
+        for c in range(before.size):
             after[c] = before[c] + along_y * along_x[c]
     change = log_likelihood_change(frame, patch, state.rate, work.rate)
     if change == -np.inf:

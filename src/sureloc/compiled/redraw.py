@@ -18,25 +18,30 @@ from sureloc.compiled.jit import inner
 from sureloc.compiled.scene import (
     MAX_BLOCK,
     MAX_REDRAW,
+    NOTHING,
     SEARCH_SIDE,
     SEARCH_STEPS,
     Array,
     Frame,
+    Image,
     Model,
     Scratch,
     State,
     add_emitters,
     axis_shape,
+    both_patches,
     centred_here,
     copy_patch,
     factorize,
     fill_quadratic,
     fill_shapes,
     find_block,
+    frame_shape,
     inside,
     log_determinant,
     log_emitter_prior,
     log_likelihood_change,
+    out_of_reach,
     patch_bounds,
     row_of,
     solve_lower,
@@ -48,7 +53,25 @@ STILL = 0.1  # a step this small, in half PSF widths and shares of the photons, 
 FIT_SIGMAS = 3.0  # fits look this far beyond the disc, in PSF widths; the target looks farther
 WIDENING = 1.15  # the proposal's standard deviation over the fit's
 LEAST_WEIGHT = 0.02  # share of proposals spread evenly over the counts
+LEAST_RATE = np.float32(1e-9)
 HOPELESS = 4.0  # a fit whose log-evidence is this far below the best ends the search
+
+
+@inner
+def fill_search(
+    x: float,
+    y: float,
+    radius: float,
+    patch: tuple[int, int, int, int],
+    model: Model,
+    work: Scratch,
+) -> None:
+    """Fill the shapes along x and y of the places where `best_residual` looks."""
+    for i in range(SEARCH_SIDE):
+        along = radius * (i - SEARCH_STEPS) / SEARCH_STEPS
+        shape_x, shape_y = work.search_x[i], work.search_y[i]
+        axis_shape(x + along, model.sigma_x, patch[2], patch[3], shape_x, work.slope_x[0])
+        axis_shape(y + along, model.sigma_y, patch[0], patch[1], shape_y, work.slope_y[0])
 
 
 @inner
@@ -58,27 +81,22 @@ def best_residual(
     radius: float,
     patch: tuple[int, int, int, int],
     frame: Frame,
-    rate: Array,
+    rate: Image,
     model: Model,
     work: Scratch,
     out: Array,
 ) -> None:
     """Fill `out` (x, y, N) with the place in the disc where one more emitter helps most.
 
-    Places lie on a square grid, so shapes along x and y are shared: pixels are first summed along
+    Places lie on the grid of `fill_search`, whose shapes are shared: pixels are first summed along
     y for every row of places, then along x for every place.
     """
     patch_rows, patch_columns = patch[1], patch[3]
     for i in range(SEARCH_SIDE):
-        along = radius * (i - SEARCH_STEPS) / SEARCH_STEPS
-        shape_x, shape_y = work.search_x[i], work.search_y[i]
-        axis_shape(x + along, model.sigma_x, patch[2], patch_columns, shape_x, work.slope_x[0])
-        axis_shape(y + along, model.sigma_y, patch[0], patch_rows, shape_y, work.slope_y[0])
-    for i in range(SEARCH_SIDE):
         for c in range(patch_columns):
-            work.search_score[i, c] = 0.0
-            work.search_information[i, c] = 0.0
-    row_weight, row_score = work.row_weight, work.row_score
+            work.search_score[i, c] = NOTHING
+            work.search_information[i, c] = NOTHING
+    row_weight, row_score = work.row_weight[:patch_columns], work.row_score[:patch_columns]
     for r in range(patch_rows):
         weight, counts = row_of(frame.weight, patch, r), row_of(frame.counts, patch, r)
         here = row_of(rate, patch, r)
@@ -87,23 +105,26 @@ def best_residual(
             row_score[c] = row_weight[c] * (counts[c] - here[c])
         for i in range(SEARCH_SIDE):
             share = work.search_y[i, r]
-            scores, informations = work.search_score[i], work.search_information[i]
+            square = share * share
+            scores = work.search_score[i, :patch_columns]
+            informations = work.search_information[i, :patch_columns]
             for c in range(patch_columns):
                 scores[c] += share * row_score[c]
-                informations[c] += share * share * row_weight[c]
+                informations[c] += square * row_weight[c]
     best = -np.inf
     for i in range(SEARCH_SIDE):
         for k in range(SEARCH_SIDE):
             if (i - SEARCH_STEPS) ** 2 + (k - SEARCH_STEPS) ** 2 > SEARCH_STEPS**2:
                 continue
-            score, information = 0.0, 1e-12
-            shares, scores = work.search_x[k], work.search_score[i]
-            informations = work.search_information[i]
+            score, information = NOTHING, np.float32(1e-12)
+            shares, scores = work.search_x[k, :patch_columns], work.search_score[i, :patch_columns]
+            informations = work.search_information[i, :patch_columns]
             for c in range(patch_columns):
                 score += shares[c] * scores[c]
                 information += shares[c] * shares[c] * informations[c]
-            if score / math.sqrt(information) > best:
-                best = score / math.sqrt(information)
+            gain = float(score * abs(score) / information)
+            if gain > best:
+                best = gain
                 out[0] = x + radius * (k - SEARCH_STEPS) / SEARCH_STEPS
                 out[1] = y + radius * (i - SEARCH_STEPS) / SEARCH_STEPS
                 out[2] = score / information
@@ -124,7 +145,7 @@ def prepare(
     copy_patch(patch, work.base, work.rate)
     fill_shapes(emitters, m, patch, model, work)
     add_emitters(emitters, m, 1.0, patch, work.rate, work)
-    fill_quadratic(emitters, m, patch, frame, work.rate, model, work)
+    fill_quadratic(emitters, m, patch, frame, work.rate, 0, model, work)
     precision = 1.0 / model.photons_sd**2
     for j in range(m):
         work.gradient[3 * j + 2] += (model.photons_mean - emitters[j, 2]) * precision
@@ -182,6 +203,7 @@ def find_fits(
 ) -> int:
     """Fill work.fits, work.factors and work.evidence for 1, 2, ... emitters; give how many."""
     best = -np.inf
+    fill_search(x, y, radius, patch, model, work)
     for m in range(1, MAX_REDRAW + 1):
         fit = work.fits[m - 1]
         if m == 1:
@@ -289,20 +311,25 @@ def redraw(
     sigma = max(model.sigma_x, model.sigma_y)
     radius = sigma * (1.0 if rng.random() < 0.5 else 1.7)
     seed = int(rng.random() * n)
+    if out_of_reach(seed, state, model, work):
+        return False
     angle = 2.0 * math.pi * rng.random()
     distance = radius * math.sqrt(rng.random())
-    x = state.emitters[seed, 0] + distance * math.cos(angle)
-    y = state.emitters[seed, 1] + distance * math.sin(angle)
+    x = state.emitters[0, seed] + distance * math.cos(angle)
+    y = state.emitters[1, seed] + distance * math.sin(angle)
     if not centred_here(x, y, model, work):
         return False
     m = find_block(x, y, radius, state, work)
     if m == 0 or m > min(MAX_REDRAW, MAX_BLOCK):
         return False
-    rows, columns = state.rate.shape
-    patch = patch_bounds(x - radius, x + radius, y - radius, y + radius, model.reach, rows, columns)
+    rows, columns = frame_shape(state.rate)
+    reach = min(radius + FIT_SIGMAS * sigma, radius + model.reach)
+    near = patch_bounds(x, x, y, y, reach, rows, columns)
+    whole = patch_bounds(x - radius, x + radius, y - radius, y + radius, model.reach, rows, columns)
+    patch = both_patches(near, whole)
     for j in range(m):
         for a in range(3):
-            work.old[j, a] = state.emitters[work.members[j], a]
+            work.old[j, a] = state.emitters[a, work.members[j]]
     fill_shapes(work.old, m, patch, model, work)
     copy_patch(patch, state.rate, work.base)
     add_emitters(work.old, m, -1.0, patch, work.base, work)
@@ -310,9 +337,7 @@ def redraw(
         row = row_of(work.base, patch, r)
         for c in range(row.size):
             # rounding may leave a tiny negative rate where there is no background
-            row[c] = max(row[c], 1e-9)
-    reach = min(radius + FIT_SIGMAS * sigma, radius + model.reach)
-    near = patch_bounds(x, x, y, y, reach, rows, columns)
+            row[c] = max(row[c], LEAST_RATE)
     found = find_fits(x, y, radius, near, frame, model, work)
     if found < m:
         return False
@@ -323,7 +348,7 @@ def redraw(
         u -= work.evidence[m_new - 1]
         m_new += 1
     n_new = n - m + m_new
-    if n_new > state.emitters.shape[0]:
+    if n_new > state.emitters.shape[1]:
         return False
     for a in range(3 * m_new):
         work.noise[a] = WIDENING * rng.normal()
@@ -355,15 +380,15 @@ def redraw(
         return False
     for j in range(min(m, m_new)):
         for a in range(3):
-            state.emitters[work.members[j], a] = work.new[j, a]
+            state.emitters[a, work.members[j]] = work.new[j, a]
     for j in range(m, m_new):
         for a in range(3):
-            state.emitters[n + j - m, a] = work.new[j, a]
+            state.emitters[a, n + j - m] = work.new[j, a]
     # members are in ascending order: fill the gaps from the end, last gap first
     for j in range(m - 1, m_new - 1, -1):
         last = state.number[0] - 1
         for a in range(3):
-            state.emitters[work.members[j], a] = state.emitters[last, a]
+            state.emitters[a, work.members[j]] = state.emitters[a, last]
         state.number[0] = last
     state.number[0] = n_new
     copy_patch(patch, work.rate, state.rate)

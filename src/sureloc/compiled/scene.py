@@ -1,12 +1,16 @@
 """The state of a chain over emitter sets and the arithmetic that all its moves share (Numba).
 
 Coordinates are in camera pixels with pixel centres at integers; counts are photo-electrons.
+
+Images and what is multiplied with them are in single precision, and patches are whole `LANES`
+pixels wide, so that the processor works on eight pixels at once; emitters, matrices and sums over
+rows are in double. Single precision puts a log-likelihood wrong by a few 1e-8 of the counts summed.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +20,12 @@ from sureloc.compiled.jit import inner, spliced
 from sureloc.compiled.logarithm import quick_log
 
 Array = npt.NDArray[np.float64]
+Image = npt.NDArray[np.float32]
+Filled = npt.NDArray[np.floating[Any]]
 
+LANES = 8  # patches are a whole multiple of so many pixels wide
+SPARE = 2 * LANES  # columns that fill up the rows of images, into which patches may reach
+NOTHING, ONE = np.float32(0.0), np.float32(1.0)
 MAX_BLOCK = 5  # emitters that move together; discs that hold more are left alone
 POSITION_PRECISION = 1.0  # 1/px^2, keeps the proposal of a faint emitter from running away
 MAX_REDRAW = 4  # most emitters that a redraw considers in its disc
@@ -24,9 +33,11 @@ SEARCH_STEPS = 4  # a redraw looks for the next emitter on a grid of radius / SE
 SEARCH_SIDE = 2 * SEARCH_STEPS + 1
 SPLIT_SIGMAS = 0.8  # standard deviation of a split's offset, in PSF widths, per axis
 NEAR_SIGMAS = 2.5  # a block's proposal looks this far beyond its emitters; the target looks farther
+LARGEST_DISC_SIGMAS = 2.6  # no emitter of a move lies farther from its centre
 PAIR_SIGMAS = 2.5  # emitters closer than this, in PSF widths, may merge
 DATA_DRIVEN_BIRTHS = 0.5  # share of births whose photons come from the residual
 ROAMING = 0.02  # share of moves that may be centred anywhere, where others are not
+SEARCHED_AT_ONCE = 16  # emitters
 GUIDED_BIRTHS = 0.7  # share of births whose position comes from the proposal map
 
 TABLE_REACH = 8.5  # standard deviations; 1e-17 lies beyond
@@ -45,13 +56,13 @@ NORMAL_TABLE = _normal_table()  # distribution function, density and its slope, 
 class Frame(NamedTuple):
     """What the camera saw, already shifted (see `sureloc.physics.likelihood`).
 
-    counts: electrons + v / F^2, (rows, columns). shift: v / F^2. weight: 1 / F^2, or 0 for pixels
-    to ignore.
+    counts: electrons + v / F^2, (rows, columns + `SPARE`). shift: v / F^2. weight: 1 / F^2, or 0
+    for pixels to ignore, as those are that fill up the rows.
     """
 
-    counts: Array
-    shift: Array
-    weight: Array
+    counts: Image
+    shift: Image
+    weight: Image
 
 
 class Model(NamedTuple):
@@ -61,7 +72,8 @@ class Model(NamedTuple):
     px^2. x_low, x_high, y_low, y_high: the rectangle where emitters may lie. log_photons_low,
     log_photons_step, log_density: the photon prior, log p(ln N) on a regular grid of ln N.
     cumulative: its distribution function on the same grid. photons_mean, photons_sd: its moments.
-    basis_y, basis_x: hat functions of the background, (knots, rows) and (knots, columns).
+    basis_y, basis_x: hat functions of the background, (knots, rows) and (knots, columns + `SPARE`),
+    0 beyond the columns.
     background_mean: (knots_y, knots_x). background_sd: its prior standard deviation; 0 is fixed.
     guide: where births are proposed, a density per px^2 on `guide_scale` cells per px, covering
     the frame and `guide_margin` px round it, from the corner (-0.5 - guide_margin) of both.
@@ -71,6 +83,7 @@ class Model(NamedTuple):
     moves: cumulative probabilities of the eight kinds of move.
     active: pixels in which moves are centred, all but `ROAMING` of them; empty where they are
     everywhere.
+    reachable: pixels whose emitters may take part in a move that is centred there, likewise.
     """
 
     sigma_x: float
@@ -87,8 +100,8 @@ class Model(NamedTuple):
     cumulative: Array
     photons_mean: float
     photons_sd: float
-    basis_y: Array
-    basis_x: Array
+    basis_y: Image
+    basis_x: Image
     background_mean: Array
     background_sd: float
     guide: Array
@@ -99,14 +112,15 @@ class Model(NamedTuple):
     map_scale: int
     moves: Array
     active: npt.NDArray[np.bool_]
+    reachable: npt.NDArray[np.bool_]
 
 
 class State(NamedTuple):
-    """Emitters (max, 3) as x, y, photons; their number (1,); rate (rows, columns); knots."""
+    """Emitters (3, max): x, y and photons; their number (1,); rate like a `Frame`'s; knots."""
 
     emitters: Array
     number: npt.NDArray[np.int64]
-    rate: Array
+    rate: Image
     knots: Array
 
 
@@ -116,26 +130,27 @@ class Scratch(NamedTuple):
     members: npt.NDArray[np.int64]
     old: Array
     new: Array
-    shape_x: Array
-    slope_x: Array
-    shape_y: Array
-    slope_y: Array
-    rate: Array
+    shape_x: Image
+    slope_x: Image
+    shape_y: Image
+    slope_y: Image
+    rate: Image
     gradient: Array
     fisher: Array
     step: Array
     noise: Array
-    base: Array
+    base: Image
     fits: Array
     factors: Array
     evidence: Array
-    search_x: Array
-    search_y: Array
-    search_score: Array
-    search_information: Array
-    row_weight: Array
-    row_score: Array
-    pairs: Array
+    search_x: Image
+    search_y: Image
+    search_score: Image
+    search_information: Image
+    row_weight: Image
+    row_score: Image
+    scores: Image
+    pairs: Image
     order: npt.NDArray[np.int64]
     direction: npt.NDArray[np.int64]
     everywhere: npt.NDArray[np.bool_]
@@ -144,35 +159,52 @@ class Scratch(NamedTuple):
 def make_scratch(rows: int, columns: int) -> Scratch:
     """Allocate the work space of a chain on a frame of rows x columns."""
     size = 3 * MAX_BLOCK
-    side = max(rows, columns)
+    side = max(rows, columns) + SPARE
+
+    def image(*shape: int) -> Image:
+        return np.zeros(shape, np.float32)
+
     return Scratch(
         np.empty(MAX_BLOCK, np.int64),
         np.empty((MAX_BLOCK, 3)),
         np.empty((MAX_BLOCK, 3)),
-        np.empty((MAX_BLOCK, side)),
-        np.empty((MAX_BLOCK, side)),
-        np.empty((MAX_BLOCK, side)),
-        np.empty((MAX_BLOCK, side)),
-        np.empty((rows, columns)),
+        image(MAX_BLOCK, side),
+        image(MAX_BLOCK, side),
+        image(MAX_BLOCK, side),
+        image(MAX_BLOCK, side),
+        image(rows, columns + SPARE),
         np.empty(size),
         np.empty((size, size)),
         np.empty(size),
         np.empty(size),
-        np.empty((rows, columns)),
+        image(rows, columns + SPARE),
         np.empty((MAX_REDRAW, MAX_REDRAW, 3)),
         np.empty((MAX_REDRAW, 3 * MAX_REDRAW, 3 * MAX_REDRAW)),
         np.empty(MAX_REDRAW),
-        np.empty((SEARCH_SIDE, side)),
-        np.empty((SEARCH_SIDE, side)),
-        np.empty((SEARCH_SIDE, side)),
-        np.empty((SEARCH_SIDE, side)),
-        np.empty(side),
-        np.empty(side),
-        np.empty((2 * MAX_BLOCK * (MAX_BLOCK + 1), side)),
+        image(SEARCH_SIDE, side),
+        image(SEARCH_SIDE, side),
+        image(SEARCH_SIDE, side),
+        image(SEARCH_SIDE, side),
+        image(side),
+        image(side),
+        image(2 * MAX_BLOCK, side),
+        image(2 * MAX_BLOCK * (MAX_BLOCK + 1), side),
         np.empty(MAX_REDRAW, np.int64),
         np.empty(MAX_REDRAW, np.int64),
         np.ones(1, np.bool_),
     )
+
+
+@inner
+def frame_shape(image: Image) -> tuple[int, int]:
+    """Give the rows and columns of a frame, without what fills up its rows."""
+    return image.shape[0], image.shape[1] - SPARE
+
+
+@inner
+def whole_lanes(columns: int) -> int:
+    """Round a number of columns up."""
+    return (columns + LANES - 1) // LANES * LANES
 
 
 @inner
@@ -207,7 +239,7 @@ def normal_at(z: float) -> tuple[float, float]:
 
 @inner
 def axis_shape(
-    position: float, sigma: float, first: int, size: int, shape: Array, slope: Array
+    position: float, sigma: float, first: int, size: int, shape: Filled, slope: Filled
 ) -> None:
     """Fill the share of a 1-D Gaussian in pixels first..first+size-1, and its derivative."""
     scale = 1.0 / sigma
@@ -282,7 +314,10 @@ def draw_log_density(photons: float, model: Model) -> float:
 def patch_bounds(
     x_low: float, x_high: float, y_low: float, y_high: float, reach: float, rows: int, columns: int
 ) -> tuple[int, int, int, int]:
-    """Give (first row, row count, first column, column count) of the pixels within reach."""
+    """Give (first row, row count, first column, column count) of the pixels within reach.
+
+    Columns are whole `LANES`, and may reach into what fills up the rows.
+    """
     first_row = max(math.floor(y_low - reach), 0)
     last_row = min(math.ceil(y_high + reach), rows - 1)
     first_column = max(math.floor(x_low - reach), 0)
@@ -291,7 +326,7 @@ def patch_bounds(
         first_row,
         max(last_row - first_row + 1, 0),
         first_column,
-        max(last_column - first_column + 1, 0),
+        whole_lanes(max(last_column - first_column + 1, 0)),
     )
 
 
@@ -310,6 +345,22 @@ def patch_round(
 
 
 @inner
+def both_patches(
+    one: tuple[int, int, int, int], other: tuple[int, int, int, int]
+) -> tuple[int, int, int, int]:
+    """Give the smallest patch of whole `LANES` that holds two others, of which one may be empty."""
+    if one[1] == 0 or one[3] == 0:
+        return other
+    if other[1] == 0 or other[3] == 0:
+        return one
+    first_row, first_column = min(one[0], other[0]), min(one[2], other[2])
+    last_row = max(one[0] + one[1], other[0] + other[1])
+    last_column = max(one[2] + one[3], other[2] + other[3])
+    columns = whole_lanes(last_column - first_column)
+    return first_row, last_row - first_row, first_column, columns
+
+
+@inner
 def fill_shapes(
     emitters: Array, m: int, patch: tuple[int, int, int, int], model: Model, work: Scratch
 ) -> None:
@@ -324,7 +375,7 @@ def fill_shapes(
 
 
 @spliced
-def row_of(image: Array, patch: tuple[int, int, int, int], row: int) -> Array:
+def row_of(image: Image, patch: tuple[int, int, int, int], row: int) -> Image:
     """Give one row of a patch, counted from the patch's first, as a view.
 
     Loops over a view start at 0. An index that could be negative counts from the end, and having
@@ -339,21 +390,21 @@ def add_emitters(
     m: int,
     sign: float,
     patch: tuple[int, int, int, int],
-    rate: Array,
+    rate: Image,
     work: Scratch,
 ) -> None:
     """Add (sign 1) or subtract (sign -1) m emitters, whose shapes are filled, to a patch's rate."""
     for r in range(patch[1]):
         row = row_of(rate, patch, r)
         for j in range(m):
-            amplitude = sign * emitters[j, 2] * work.shape_y[j, r]
+            amplitude = np.float32(sign * emitters[j, 2] * work.shape_y[j, r])
             shape = work.shape_x[j]
             for c in range(row.size):
                 row[c] += amplitude * shape[c]
 
 
 @inner
-def copy_patch(patch: tuple[int, int, int, int], source: Array, target: Array) -> None:
+def copy_patch(patch: tuple[int, int, int, int], source: Image, target: Image) -> None:
     """Copy the pixels of a patch, given as first row, rows, first column, columns."""
     for r in range(patch[1]):
         here, there = row_of(source, patch, r), row_of(target, patch, r)
@@ -363,19 +414,22 @@ def copy_patch(patch: tuple[int, int, int, int], source: Array, target: Array) -
 
 @inner
 def log_likelihood_change(
-    frame: Frame, patch: tuple[int, int, int, int], old: Array, new: Array
+    frame: Frame, patch: tuple[int, int, int, int], old: Image, new: Image
 ) -> float:
     """Give the change of the log-likelihood on a patch; -inf if a new rate is not positive."""
-    change, impossible = 0.0, 0.0
+    total = 0.0
+    impossible = NOTHING
     for r in range(patch[1]):
         weight, counts = row_of(frame.weight, patch, r), row_of(frame.counts, patch, r)
         before, after = row_of(old, patch, r), row_of(new, patch, r)
+        change = NOTHING
         # No way out of this loop, so that it runs on several pixels at once.
         for c in range(weight.size):
-            impossible += 0.0 if after[c] > 0.0 else 1.0
+            impossible += NOTHING if after[c] > NOTHING else ONE
             ratio = after[c] / before[c]
-            change += weight[c] * (counts[c] * quick_log(ratio) - after[c] + before[c])
-    return change if impossible == 0.0 else -np.inf
+            change += weight[c] * (counts[c] * quick_log(ratio) - (after[c] - before[c]))
+        total += float(change)
+    return total if impossible == NOTHING else -np.inf
 
 
 @inner
@@ -384,16 +438,17 @@ def fill_quadratic(
     m: int,
     patch: tuple[int, int, int, int],
     frame: Frame,
-    rate: Array,
+    rate: Image,
+    skipped: int,
     model: Model,
     work: Scratch,
 ) -> None:
     """Fill gradient and Fisher matrix of the log-likelihood by the m emitters' (x, y, N).
 
-    The pixels of the patch, on which shapes are filled, are summed.
+    The pixels of the patch are summed. Shapes are filled on it and on the `skipped` rows before it.
 
-    An emitter's image is a product of shapes along x and y, so are the derivatives: each row's
-    pixels are summed over x for every pair of shape and slope, and the sums serve all elements.
+    An emitter's image is a product of shapes along x and y, so are the derivatives: every column's
+    pixels are summed over y for every pair of shape and slope, and the sums serve all elements.
     """
     size, columns = 3 * m, patch[3]
     photon_precision = 1.0 / (2.0 * model.photons_sd) ** 2
@@ -402,20 +457,13 @@ def fill_quadratic(
         for b in range(a + 1):
             work.fisher[a, b] = 0.0
         work.fisher[a, a] = photon_precision if a % 3 == 2 else POSITION_PRECISION
-    pair = 0
-    for j in range(m):
-        shape_first, slope_first = work.shape_x[j], work.slope_x[j]
-        for k in range(j + 1):
-            shape_second, slope_second = work.shape_x[k], work.slope_x[k]
-            shapes, slope_one = work.pairs[pair], work.pairs[pair + 1]
-            slope_other, slopes = work.pairs[pair + 2], work.pairs[pair + 3]
-            for c in range(columns):
-                shapes[c] = shape_first[c] * shape_second[c]
-                slope_one[c] = slope_first[c] * shape_second[c]
-                slope_other[c] = shape_first[c] * slope_second[c]
-                slopes[c] = slope_first[c] * slope_second[c]
-            pair += 4
-    row_weight, row_score = work.row_weight, work.row_score
+    for i in range(2 * m):
+        for c in range(columns):
+            work.scores[i, c] = NOTHING
+    for i in range(2 * m * (m + 1)):
+        for c in range(columns):
+            work.pairs[i, c] = NOTHING
+    row_weight, row_score = work.row_weight[:columns], work.row_score[:columns]
     for r in range(patch[1]):
         weight, counts = row_of(frame.weight, patch, r), row_of(frame.counts, patch, r)
         here = row_of(rate, patch, r)
@@ -424,39 +472,67 @@ def fill_quadratic(
             row_score[c] = row_weight[c] * (counts[c] - here[c])
         pair = 0
         for j in range(m):
-            n_j = emitters[j, 2]
-            shape_j, slope_j = work.shape_y[j, r], work.slope_y[j, r]
-            shape_x, slope_x = work.shape_x[j], work.slope_x[j]
-            score_shape, score_slope = 0.0, 0.0
+            shape_j, slope_j = work.shape_y[j, skipped + r], work.slope_y[j, skipped + r]
+            by_shape, by_slope = work.scores[2 * j, :columns], work.scores[2 * j + 1, :columns]
             for c in range(columns):
-                score_shape += row_score[c] * shape_x[c]
-                score_slope += row_score[c] * slope_x[c]
-            work.gradient[3 * j] += n_j * score_slope * shape_j
-            work.gradient[3 * j + 1] += n_j * score_shape * slope_j
-            work.gradient[3 * j + 2] += score_shape * shape_j
+                by_shape[c] += shape_j * row_score[c]
+                by_slope[c] += slope_j * row_score[c]
             for k in range(j + 1):
-                shapes, slope_one = work.pairs[pair], work.pairs[pair + 1]
-                slope_other, slopes = work.pairs[pair + 2], work.pairs[pair + 3]
-                sum_shapes, sum_one, sum_other, sum_slopes = 0.0, 0.0, 0.0, 0.0
+                shape_k, slope_k = work.shape_y[k, skipped + r], work.slope_y[k, skipped + r]
+                shapes, slopes = shape_j * shape_k, slope_j * slope_k
+                slope_first, slope_second = slope_j * shape_k, shape_j * slope_k
+                by_shapes, by_slopes = work.pairs[pair, :columns], work.pairs[pair + 1, :columns]
+                by_first, by_second = work.pairs[pair + 2, :columns], work.pairs[pair + 3, :columns]
                 for c in range(columns):
-                    sum_shapes += row_weight[c] * shapes[c]
-                    sum_one += row_weight[c] * slope_one[c]
-                    sum_other += row_weight[c] * slope_other[c]
-                    sum_slopes += row_weight[c] * slopes[c]
+                    by_shapes[c] += shapes * row_weight[c]
+                    by_slopes[c] += slopes * row_weight[c]
+                    by_first[c] += slope_first * row_weight[c]
+                    by_second[c] += slope_second * row_weight[c]
                 pair += 4
-                n_k = emitters[k, 2]
-                shape_k, slope_k = work.shape_y[k, r], work.slope_y[k, r]
-                fisher = work.fisher[3 * j : 3 * j + 3, 3 * k : 3 * k + 3]
-                fisher[0, 0] += n_j * n_k * sum_slopes * shape_j * shape_k
-                fisher[1, 0] += n_j * n_k * sum_other * slope_j * shape_k
-                fisher[1, 1] += n_j * n_k * sum_shapes * slope_j * slope_k
-                fisher[2, 0] += n_k * sum_other * shape_j * shape_k
-                fisher[2, 1] += n_k * sum_shapes * shape_j * slope_k
-                fisher[2, 2] += sum_shapes * shape_j * shape_k
-                if k < j:
-                    fisher[0, 1] += n_j * n_k * sum_one * shape_j * slope_k
-                    fisher[0, 2] += n_j * sum_one * shape_j * shape_k
-                    fisher[1, 2] += n_j * sum_shapes * slope_j * shape_k
+    pair = 0
+    for j in range(m):
+        n_j = emitters[j, 2]
+        shape_j, slope_j = work.shape_x[j, :columns], work.slope_x[j, :columns]
+        by_shape, by_slope = work.scores[2 * j, :columns], work.scores[2 * j + 1, :columns]
+        along_x, along_y, by_photons = NOTHING, NOTHING, NOTHING
+        for c in range(columns):
+            along_x += slope_j[c] * by_shape[c]
+            along_y += shape_j[c] * by_slope[c]
+            by_photons += shape_j[c] * by_shape[c]
+        work.gradient[3 * j] += n_j * along_x
+        work.gradient[3 * j + 1] += n_j * along_y
+        work.gradient[3 * j + 2] += by_photons
+        for k in range(j + 1):
+            n_k = emitters[k, 2]
+            shape_k, slope_k = work.shape_x[k, :columns], work.slope_x[k, :columns]
+            by_shapes, by_slopes = work.pairs[pair, :columns], work.pairs[pair + 1, :columns]
+            by_first, by_second = work.pairs[pair + 2, :columns], work.pairs[pair + 3, :columns]
+            pair += 4
+            xx, yx, yy, nx, ny, nn = NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, NOTHING
+            xy, xn, yn = NOTHING, NOTHING, NOTHING
+            for c in range(columns):
+                both = shape_j[c] * shape_k[c]
+                first, second = slope_j[c] * shape_k[c], shape_j[c] * slope_k[c]
+                xx += slope_j[c] * slope_k[c] * by_shapes[c]
+                yx += second * by_first[c]
+                yy += both * by_slopes[c]
+                nx += second * by_shapes[c]
+                ny += both * by_second[c]
+                nn += both * by_shapes[c]
+                xy += first * by_second[c]
+                xn += first * by_shapes[c]
+                yn += both * by_first[c]
+            fisher = work.fisher[3 * j : 3 * j + 3, 3 * k : 3 * k + 3]
+            fisher[0, 0] += n_j * n_k * xx
+            fisher[1, 0] += n_j * n_k * yx
+            fisher[1, 1] += n_j * n_k * yy
+            fisher[2, 0] += n_k * nx
+            fisher[2, 1] += n_k * ny
+            fisher[2, 2] += nn
+            if k < j:
+                fisher[0, 1] += n_j * n_k * xy
+                fisher[0, 2] += n_j * xn
+                fisher[1, 2] += n_j * yn
 
 
 @inner
@@ -514,24 +590,49 @@ def inside(x: float, y: float, model: Model) -> bool:
 @inner
 def centred_here(x: float, y: float, model: Model, work: Scratch) -> bool:
     """Tell whether a move centred at (x, y) is made; asked alike of a move and its reverse."""
-    if work.everywhere[0]:
-        return True
-    rows, columns = model.active.shape
+    return bool(work.everywhere[0]) or holds(model.active, x, y)
+
+
+@inner
+def out_of_reach(j: int, state: State, model: Model, work: Scratch) -> bool:
+    """Tell early that no move of emitter j and its surroundings will be centred where it may."""
+    x, y = state.emitters[0, j], state.emitters[1, j]
+    return not (bool(work.everywhere[0]) or holds(model.reachable, x, y))
+
+
+@inner
+def holds(pixels: npt.NDArray[np.bool_], x: float, y: float) -> bool:
+    """Tell whether the pixel at (x, y), or the nearest to it, is one of those marked."""
+    rows, columns = pixels.shape
     r = min(max(math.floor(y + 0.5), 0), rows - 1)
     c = min(max(math.floor(x + 0.5), 0), columns - 1)
-    return bool(model.active[r, c])
+    return bool(pixels[r, c])
+
+
+@inner
+def count_within(x: float, y: float, square: float, first: int, last: int, state: State) -> int:
+    """Count the emitters first..last-1 whose squared distance from (x, y) is at most `square`."""
+    found = 0.0
+    along_x, along_y = state.emitters[0, first:last], state.emitters[1, first:last]
+    for j in range(along_x.size):
+        dx, dy = along_x[j] - x, along_y[j] - y
+        found += 1.0 if dx * dx + dy * dy <= square else 0.0
+    return int(found)
 
 
 @inner
 def find_block(x: float, y: float, radius: float, state: State, work: Scratch) -> int:
     """Collect the emitters within radius of (x, y); give their number, or MAX_BLOCK + 1 if more."""
-    m = 0
-    for j in range(state.number[0]):
-        dx = state.emitters[j, 0] - x
-        dy = state.emitters[j, 1] - y
-        if dx * dx + dy * dy <= radius * radius:
-            if m == MAX_BLOCK:
-                return MAX_BLOCK + 1
-            work.members[m] = j
-            m += 1
+    m, square = 0, radius * radius
+    for first in range(0, state.number[0], SEARCHED_AT_ONCE):
+        last = min(first + SEARCHED_AT_ONCE, state.number[0])
+        if count_within(x, y, square, first, last, state) == 0:
+            continue
+        for j in range(first, last):
+            dx, dy = state.emitters[0, j] - x, state.emitters[1, j] - y
+            if dx * dx + dy * dy <= square:
+                if m == MAX_BLOCK:
+                    return MAX_BLOCK + 1
+                work.members[m] = j
+                m += 1
     return m

@@ -25,6 +25,7 @@ LIKELY = 0.9  # p_exists of rows whose position matters more than whether they e
 EXISTENCE = 2.0  # times as many effective draws are wanted where it is open whether a row exists
 NEAR_SIGMAS = 1.5  # rows so near to one that lags are drawn anew with it
 ACTIVE_SIGMAS = 3.5  # from rows that lag; what lies farther tells hardly anything about them
+MOST_STATES = 40  # kept of a chain: longer ones change slowly where they go on, and keep fewer
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,22 @@ class _Chains:
         return self._run(self.target, self.length, begin, [None] * len(begin))
 
     def twice_as_long(
-        self, chains: Sequence[PosteriorDraws], active: npt.NDArray[np.bool_]
+        self, chains: Sequence[PosteriorDraws], stretch: int, active: npt.NDArray[np.bool_]
     ) -> list[PosteriorDraws]:
-        """Go on with each chain for as long as it is, moving mostly what lies in some pixels."""
-        further = replace(self.length, burn_in=0, draws=chains[0].counts.size)
+        """Go on with each chain for as long as it is, moving mostly what lies in some pixels.
+
+        Args:
+            chains: as they are.
+            stretch: how often they have been made twice as long.
+            active: those pixels, (rows, columns).
+        """
         last, knots = [chain.last for chain in chains], [chain.knots[-1] for chain in chains]
+        moves = (self.length.draws << stretch) * self.length.moves_per_draw
+        size = chains[0].counts.size
+        if 2 * size > MOST_STATES:
+            chains = [_at(chain, np.arange(1, size, 2)) for chain in chains]
+            size = chains[0].counts.size
+        further = ChainLength(0, size, moves // size)
         more = self._run(self.target.only_in(active), further, last, knots)
         return [join_draws(pair) for pair in zip(chains, more, strict=True)]
 
@@ -174,21 +186,24 @@ def frame_posterior(
         )
 
     chains = walkers.begin(starts)
-    rows = summed_up(join_draws(chains))
-    told_by = np.full(len(rows), effort.states)
+    stretches = [join_draws(chains)]
+    rows = summed_up(stretches[0])
+    told_by = np.zeros(len(rows), np.int64)
     going = _going_on(rows, effort.least_effective, NEAR_SIGMAS * width)
-    for _ in range(effort.rounds - 1):
+    for stretch in range(effort.rounds - 1):
         if not going.any():
             break
         active = _around(rows.places[going], data.electrons.shape, ACTIVE_SIGMAS * width)
-        chains = walkers.twice_as_long(chains, active)
-        fresh = summed_up(_inside(join_draws(chains), active))
+        chains = walkers.twice_as_long(chains, stretch, active)
+        whole = join_draws(chains)
+        stretches.append(_spread(whole, effort.chains, effort.states))
+        fresh = summed_up(_inside(whole, active))
         fresh = fresh.of_rows(going[KDTree(rows.places).query(fresh.places)[1]])
-        told_by = np.append(told_by[~going], np.full(len(fresh), chains[0].counts.size))
+        told_by = np.append(told_by[~going], np.full(len(fresh), stretch + 1))
         rows = join_rows(rows.of_rows(~going), fresh)
         settled = np.zeros(len(rows) - len(fresh), bool)
         going = np.append(settled, _going_on(fresh, effort.least_effective, NEAR_SIGMAS * width))
-    draws = _of_one_length(chains, rows.places, told_by, effort.states)
+    draws = _pieced_together(stretches, rows.places, told_by)
     return FramePosterior(
         rows,
         draws,
@@ -248,40 +263,46 @@ def _with_emitters(
     return replace(draws, x_px=padded[0], y_px=padded[1], photons=padded[2], counts=counts)
 
 
-def _of_one_length(
-    chains: Sequence[PosteriorDraws], places: Array, told_by: Index, number: int
-) -> PosteriorDraws:
-    """Give `number` draws of each chain, spread evenly over the stretch in which it moved.
+def _at(draws: PosteriorDraws, state: Index) -> PosteriorDraws:
+    """Give some of the draws."""
+    x_px, y_px, photons = (a[state] for a in (draws.x_px, draws.y_px, draws.photons))
+    counts, knots = draws.counts[state], draws.knots[state]
+    return replace(draws, x_px=x_px, y_px=y_px, photons=photons, counts=counts, knots=knots)
 
-    Chains went on round some rows only: what else they hold stood nearly still, and is taken from
-    before. So a draw is put together, the surroundings of every row from its own stretch.
+
+def _spread(draws: PosteriorDraws, chains: int, number: int) -> PosteriorDraws:
+    """Give `number` draws of each chain, spread evenly over it."""
+    length = draws.counts.size // chains
+    within = (np.arange(number) + 0.5) * length // number
+    return _at(draws, (length * np.arange(chains)[:, None] + within).ravel().astype(np.int64))
+
+
+def _pieced_together(
+    stretches: Sequence[PosteriorDraws], places: Array, told_by: Index
+) -> PosteriorDraws:
+    """Give draws in which the surroundings of every row come from the stretch that tells of it.
+
+    Chains went on round some rows only: what else they hold stood nearly still.
 
     Args:
-        chains: all draws.
+        stretches: as many draws of all chains each.
         places: of the rows, (n, 2) x and y, px.
-        told_by: for each row, how many draws of a chain tell of it.
-        number: how many draws of each chain are wanted.
+        told_by: for each row, which of the stretches it comes from.
     """
-    whole = join_draws(chains)
-    length = chains[0].counts.size
-    if length == number:
-        return whole
-    if len(places) == 0:  # all draws tell of a frame without rows
-        places, told_by = np.zeros((1, 2)), np.array([length])
+    last = stretches[-1]
+    if len(stretches) == 1 or len(places) == 0:
+        return last
     tree = KDTree(places)
-    first = length * np.arange(len(chains))[:, None]
     parts = []
-    for stretch in np.unique(told_by):
-        state = (first + (np.arange(number) + 0.5) * stretch // number).ravel().astype(np.int64)
-        draw, column = np.nonzero(whole.present[state])
-        found = np.stack([a[state[draw], column] for a in (whole.x_px, whole.y_px, whole.photons)])
+    for stretch, draws in enumerate(stretches):
+        draw, column = np.nonzero(draws.present)
+        found = np.stack([a[draw, column] for a in (draws.x_px, draws.y_px, draws.photons)])
         mine = told_by[tree.query(found[:2].T)[1]] == stretch
         parts.append((draw[mine], found[:, mine]))
     draw = np.concatenate([part[0] for part in parts])
     order = np.argsort(draw, kind="stable")
     x_px, y_px, photons = np.concatenate([part[1] for part in parts], axis=1)[:, order]
-    # Background knots of the longest stretch, which came last; counts are made anew.
-    last = replace(whole, counts=whole.counts[state], knots=whole.knots[state])
+    # Background knots of the last stretch, which is the longest; counts are made anew.
     return _with_emitters(last, draw[order], x_px, y_px, photons)
 
 

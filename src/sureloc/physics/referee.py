@@ -8,13 +8,16 @@ Green 1997).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from sureloc.compiled import chain
-from sureloc.compiled.scene import Frame, Model
+from sureloc.compiled.scene import LARGEST_DISC_SIGMAS, SPARE, Frame, Image, Model
 from sureloc.errors import InputError
 from sureloc.physics.priors import ScenePrior, hat_functions
 
@@ -22,6 +25,7 @@ Array = npt.NDArray[np.float64]
 MOVE_NAMES = ("block", "birth", "death", "split", "merge", "resplit", "background", "redraw")
 # Between the best of six sets of shares tried at 3.56 emitters per um^2, by effective draws.
 _MOVE_SHARES = np.array([0.63, 0.05, 0.05, 0.08, 0.08, 0.03, 0.04, 0.04])
+BEYOND_E = 1e15  # single precision keeps 7 digits
 _BIRTHS_AND_DEATHS = np.array([0.0, 0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0])
 
 
@@ -32,12 +36,19 @@ class ChainLength:
     Attributes:
         burn_in: moves before the first draw.
         draws: states kept.
-        moves_per_draw: moves between kept states.
+        moves_per_draw: moves between kept states, 1 or more.
     """
 
     burn_in: int
     draws: int
     moves_per_draw: int
+
+    def __post_init__(self) -> None:
+        if self.moves_per_draw < 1:
+            raise InputError(
+                f"moves_per_draw is {self.moves_per_draw}; a chain needs 1 or more moves between "
+                "the states that it keeps."
+            )
 
 
 @dataclass(frozen=True)
@@ -105,17 +116,42 @@ class PosteriorDraws:
         return probabilities
 
 
-def shifted(data: FrameData) -> Frame:
-    """Give a frame as counts that are Poisson but for a weight (shifted-Poisson likelihood)."""
+class Shifted(NamedTuple):
+    """A frame as counts that are Poisson but for a weight (shifted-Poisson likelihood).
+
+    Attributes:
+        counts: electrons + v / F^2, (rows, columns).
+        shift: v / F^2.
+        weight: 1 / F^2, or 0 for pixels to ignore.
+    """
+
+    counts: Array
+    shift: Array
+    weight: Array
+
+
+def shifted(data: FrameData) -> Shifted:
+    """Give a frame as the likelihood takes it."""
     shift = data.read_variance_e2 / data.excess_noise
     weight = np.full(data.electrons.shape, 1.0 / data.excess_noise)
     if data.ignore is not None:
         weight[data.ignore] = 0.0
-    return Frame(
-        np.ascontiguousarray(data.electrons + shift, dtype=np.float64),
-        np.ascontiguousarray(shift, dtype=np.float64),
-        weight,
-    )
+    return Shifted(data.electrons + shift, shift, weight)
+
+
+def _compiled(frame: Shifted) -> Frame:
+    """Give a frame as compiled code takes it.
+
+    The rate of what fills up its rows is so large that emitters, some of whose light falls there,
+    do not change it.
+    """
+    shift = _filled_up(frame.shift, BEYOND_E)
+    return Frame(_filled_up(frame.counts), shift, _filled_up(frame.weight))
+
+
+def _filled_up(image: Array, value: float = 0.0) -> Image:
+    """Give rows in single precision, followed by the columns that fill them up."""
+    return np.pad(image, ((0, 0), (0, SPARE)), constant_values=value).astype(np.float32)
 
 
 def _log_map(relative: Array | None, shape: tuple[int, int]) -> tuple[Array, int]:
@@ -167,8 +203,8 @@ def _model(
         prior.photons.cumulative,
         prior.photons.mean,
         prior.photons.sd,
-        hat_functions(rows, mean.shape[0]),
-        hat_functions(columns, mean.shape[1]),
+        hat_functions(rows, mean.shape[0]).astype(np.float32),
+        _filled_up(hat_functions(columns, mean.shape[1])),
         mean,
         float(prior.background_sd_e),
         guide,
@@ -177,6 +213,7 @@ def _model(
         margin,
         *_log_map(prior.relative_density, shape),
         np.cumsum((1 - counting) * _MOVE_SHARES + counting * _BIRTHS_AND_DEATHS)[:-1],
+        np.empty((0, 0), bool),
         np.empty((0, 0), bool),
     )
 
@@ -256,7 +293,7 @@ class ChainTarget:
         """
         shape = data.electrons.shape
         model = _model(shape, prior, sigma_px, guide, guide_margin_px, support_sigmas, counting)
-        return cls(shifted(data), model, prior.photons.within)
+        return cls(_compiled(shifted(data)), model, prior.photons.within)
 
     def only_in(self, active: npt.NDArray[np.bool_]) -> ChainTarget:
         """Give the same posterior, of which chains move little but what lies in some pixels.
@@ -264,7 +301,10 @@ class ChainTarget:
         Args:
             active: pixels where most moves are centred, (rows, columns).
         """
-        return replace(self, model=self.model._replace(active=active))
+        widest = LARGEST_DISC_SIGMAS * max(self.model.sigma_x, self.model.sigma_y)
+        # A disc's centre and its emitters may each lie anywhere in their pixels.
+        reachable = ndimage.distance_transform_edt(~active) <= widest + math.sqrt(2.0)
+        return replace(self, model=self.model._replace(active=active, reachable=reachable))
 
     def run(
         self,
