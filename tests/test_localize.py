@@ -765,6 +765,8 @@ def test_a_sure_molecule_leaves_no_doubt_where_a_window_ends_at_it(rng):
         ({"excess": Excess(0.08, 1.4)}, Trust.CARE, "8 rows in 100"),
         ({"excess": Excess(0.2, 1.2)}, Trust.TRUST, "camera noise and no more"),
         ({"excess": Excess(0.2, 1.6)}, Trust.REFUSE, "20 rows in 100"),
+        ({"excess": Excess(tail=0.07)}, Trust.CARE, "7 rows in 100 are faint ones"),
+        ({"excess": Excess(tail=0.2)}, Trust.REFUSE, "20 rows in 100 are faint ones"),
         ({"mean_chi2": 1.2}, Trust.CARE, "1.20 times"),
         ({"mean_chi2": 3.0}, Trust.REFUSE, "3.00 times"),
         ({"doubts": _doubts(10, 0)}, Trust.CARE, "10 % of the field of view does not fit"),

@@ -29,6 +29,7 @@ CARE_SHARE, REFUSE_SHARE = 0.05, 0.30  # shares of untrusted rows
 CARE_CHI2, REFUSE_CHI2 = (0.85, 1.15), (0.6, 1.6)  # bounds of the movie's mean chi2
 CARE_PAIRS, REFUSE_PAIRS = 0.05, 0.15  # pairs more than by chance, over the rows
 CARE_RATIO, REFUSE_RATIO = 1.2, 1.4  # of pairs to those by chance, from which on that counts
+CARE_TAIL, REFUSE_TAIL = 0.05, 0.10  # faint rows on one side more than on the other, over the rows
 LEAST_SHARE = 0.01  # of the rows, for a reason to be worth a clause
 CARE_ABSENT = 0.2  # share of the rows that are expected not to exist
 OPEN_SIGMAS = 0.45  # of the PSF; evenly spread over what counts as one row gives 0.5
@@ -72,6 +73,10 @@ class Doubt(Enum):
         "{share:.0f} rows in 100 stand beside another one of their frame, in {ratio:.1f} times as "
         "many pairs as independent molecules make: spots have another shape than the model's, or "
         "molecules move"
+    )
+    TAIL = (
+        "{share:.0f} rows in 100 are faint ones on the same side of brighter ones: spots have a "
+        "tail, as by coma or a tilted cover glass, that the model has not"
     )
     DENSE = (
         "emitters are very dense ({density:.3f} per square pixel), so that some overlap without "
@@ -362,6 +367,13 @@ def _measured(
             asks=excess.share > CARE_PAIRS and excess.ratio > CARE_RATIO,
             refuses=excess.share > REFUSE_PAIRS and excess.ratio > REFUSE_RATIO,
             adds=pairs,
+        ),
+        Clause(
+            Doubt.TAIL.clause(share=100 * excess.tail),
+            gravity=excess.tail / REFUSE_TAIL,
+            asks=excess.tail > CARE_TAIL,
+            refuses=excess.tail > REFUSE_TAIL,
+            adds=excess.tail / REFUSE_TAIL,
         ),
         Clause(
             (Doubt.TOO_DENSE if too_dense else Doubt.DENSE).clause(density=density),
