@@ -107,7 +107,8 @@ def with_tails(rng, frames, shining, share, turned):
         angle = rng.normal(0.0, 0.8, tailed.sum()) + turned * rng.uniform(0, 6.3, tailed.sum())
         way = np.stack([np.cos(angle), np.sin(angle)], axis=1)
         places = np.concatenate([alone, alone[tailed] + 4.0 * SIGMA_NM * way])
-        doubles.add(*places.T, np.concatenate([bright, 0.08 * bright[tailed]]))
+        order = rng.permutation(len(places))
+        doubles.add(*places[order].T, np.concatenate([bright, 0.08 * bright[tailed]])[order])
     return doubles
 
 
