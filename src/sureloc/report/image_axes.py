@@ -105,7 +105,7 @@ def add_scale_bar(
 
 
 def scale_bar(width_nm: float) -> tuple[float, str]:
-    """Give length (nm) and label of a scale bar of about a fifth of an image's width."""
+    """Give length (nm) and label of a scale bar of up to a quarter of an image's width."""
     length_nm = round_length(BAR_SHARE * width_nm)
     label = f"{length_nm:g} nm" if length_nm < 1000 else f"{length_nm / 1000:g} µm"
     return length_nm, label
