@@ -16,8 +16,9 @@ import tiny_run
 from sureloc.errors import InputError, MovieError, OutputError
 from sureloc.io.output import partial_folder
 from sureloc.runs import execution, localization
-from sureloc.runs.execution import check_scheduler, do_units
+from sureloc.runs.execution import do_units
 from sureloc.runs.job import open_job
+from sureloc.runs.scheduler import check_scheduler
 from test_runs import contents, parts_of, raising
 from tiny_run import run
 

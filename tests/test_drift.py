@@ -187,7 +187,7 @@ def test_too_few_rows_or_frames_are_refused(rng):
     ):
         with pytest.raises(InputError, match=words):
             estimate_drift(bad)
-    with pytest.raises(InputError, match="segments is 4; it must lie in 5"):
+    with pytest.raises(InputError, match="segments is 4; it must lie between 5"):
         estimate_drift(table, segments=4)
     with pytest.raises(InputError, match=r"make 2\d at most"):
         estimate_drift(table, segments=150)

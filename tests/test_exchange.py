@@ -17,12 +17,12 @@ from sureloc.errors import InputError, OutputError
 from sureloc.io.convert import Changes, convert_table
 from sureloc.io.exchange.formats import (
     FORMATS,
-    format_for,
     format_of_file,
     read_localizations,
     write_localizations,
 )
 from sureloc.io.exchange.localizations import Geometry, Localizations, Reading
+from sureloc.io.exchange.names import format_to_write
 from sureloc.io.exchange.thunderstorm import ThunderstormWriter
 from sureloc.io.tables import read_provenance, read_table, write_table
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS, TRUTH_COLUMNS
@@ -522,16 +522,16 @@ def test_damaged_metadata_are_refused(tmp_path):
 
 
 def test_names_of_new_files_say_their_format(tmp_path):
-    assert format_for(Path("a.csv"), None).name == "thunderstorm"
-    assert format_for(Path("a.csv"), "challenge").name == "challenge"
-    assert format_for(Path("a_sml.mat"), None).name == "smap"
+    assert format_to_write(Path("a.csv")) == "thunderstorm"
+    assert format_to_write(Path("a.csv"), "challenge") == "challenge"
+    assert format_to_write(Path("a_sml.mat")) == "smap"
     for name, given in (("a.mat", None), ("a.txt", None), ("a.mat", "smap")):
         with pytest.raises(InputError, match=r"_sml\.mat"):
-            format_for(Path(name), given)
+            format_to_write(Path(name), given)
     with pytest.raises(InputError, match=r"call it a\.hdf5"):
-        format_for(Path("a.csv"), "picasso")
+        format_to_write(Path("a.csv"), "picasso")
     with pytest.raises(InputError, match="no format 'word'"):
-        format_for(Path("a.csv"), "word")
+        format_to_write(Path("a.csv"), "word")
     for wrong in ({"pixel_nm": 0.0}, {"width_px": -3}, {"psf_sigma_nm": np.nan}):
         with pytest.raises(InputError, match="larger than 0"):
             Geometry(**wrong)

@@ -116,8 +116,8 @@ def test_what_is_kept_and_its_contrary_make_the_table():
 @pytest.mark.parametrize(
     ("expression", "words"),
     [
-        ("sigma_x < 20", "no column 'sigma_x'. Did you mean sigma_x_nm"),
-        ("zzz < 20", "It has frame, x_nm, sigma_x_nm"),
+        ("sigma_x < 20", "no column 'sigma_x' (did you mean sigma_x_nm?); it has"),
+        ("zzz < 20", "it has frame, x_nm, sigma_x_nm"),
         ("p_exists > 0.5 & trusted", "write 'and'"),
         ("~trusted", "write 'not'"),
         ("trusted && trusted", "Write 'and', 'or' and 'not'"),
@@ -129,6 +129,7 @@ def test_what_is_kept_and_its_contrary_make_the_table():
         ("reason < 'b'", "compare numbers with numbers"),
         ("x_nm and trusted", "'x_nm' is a number where"),
         ("sqrt(1, 2) < 3", "takes one"),
+        ("sqr(x_nm) < 3", "is not allowed in an expression (did you mean sqrt?)"),
         ("max(x_nm) < 3", "takes two or more"),
         ("x_nm < 1" + "0" * 400, "too large"),
         ("", "cannot be read"),

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "src" / "sureloc"
 # From the bottom up. A part may import from layers below its own, and from another part of its own
 # layer as long as no circle comes of it. README shows the same picture.
 LAYERS = (
-    {"errors", "seeds", "camera", "table", "shipped"},
+    {"errors", "seeds", "limits", "camera", "table", "shipped"},
     {"physics", "diffusion", "networks", "scoring", "compiled"},
     {"simulate", "train", "localize", "evaluate", "analysis", "calibrate"},
     {"io", "report", "config"},

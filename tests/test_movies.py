@@ -9,7 +9,8 @@ import tifffile
 import zarr
 
 from sureloc.errors import InputError, MovieError
-from sureloc.io.movies import open_movie, parse_frames, parse_region
+from sureloc.io.movies import open_movie
+from sureloc.io.regions import parse_frames, parse_region
 
 SHARED = Path(
     os.environ.get("SURELOC_SHARED_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")

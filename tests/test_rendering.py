@@ -372,7 +372,7 @@ def test_a_picture_names_unit_and_numbers_of_its_colours(tmp_path):
     words = re.findall(r">([^<>\n]+)</text>", (tmp_path / "a.svg").read_text(encoding="utf-8"))
     assert "stated precision (nm, mean)" in words
     assert {"10.0", "20.0", "30.0"} <= set(words)
-    assert "100 nm" in words  # the scale bar
+    assert "200 nm" in words  # the scale bar
 
 
 def test_tables_alone_are_drawn_too(tmp_path, rng):

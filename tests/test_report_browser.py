@@ -276,6 +276,12 @@ def test_without_rows_or_in_an_old_browser_it_says_so(browser, report, table, tm
 # --- Filters ------------------------------------------------------------------------------------
 
 
+def test_the_median_precision_of_all_rows_is_one_number(page):
+    said = re.search(r"median precision (\S+) nm", page.inner_text("#counts"))[1]
+    stated = page.locator(".facts div", has_text="median precision").first.locator("dd")
+    assert stated.inner_text() == f"{said} nm"
+
+
 def test_sliders_count_what_pandas_counts(page, table):
     limits = {
         "sigma_below": numbers(slide(page, "sigma-below", 0.6))[0],
@@ -295,7 +301,7 @@ def test_sliders_count_what_pandas_counts(page, table):
     expected = int(re.search(r"([\d,]+) expected to exist", words)[1].replace(",", ""))
     assert expected == pytest.approx(kept["p_exists"].sum(), rel=0.005)
     median = float(re.search(r"median precision (\S+) nm", words)[1])
-    assert median == pytest.approx(np.median(sigma_nm(kept)), rel=0.015, abs=0.06)
+    assert median == pytest.approx(np.median(sigma_nm(kept)), rel=0.002, abs=0.06)
     # What the page says about Python is true, too.
     query = re.fullmatch(r'table\.query\("(.*)"\)', page.inner_text("#query"))[1]
     assert table.query(query).index.tolist() == kept.index.tolist()

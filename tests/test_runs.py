@@ -31,7 +31,7 @@ from sureloc.localize.regions import regions_of
 from sureloc.localize.units import units_of
 from sureloc.networks.weights import load_weights
 from sureloc.runs import first_run, job, localization, parts
-from sureloc.runs.execution import check_scheduler
+from sureloc.runs.scheduler import check_scheduler
 from test_localize_command import run as command
 from tiny_run import CAMERA, OPTIONS, run
 

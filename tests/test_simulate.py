@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 from typer.testing import CliRunner
@@ -656,14 +657,26 @@ def test_rows_pass_the_buffer_in_order_and_none_is_lost(monkeypatch):
     assert all(len(part) <= 7 for part in received)
 
 
-@pytest.mark.parametrize(("colour", "plate"), [("white", 0.0), ("black", 1.0)])
-def test_the_scale_bars_text_is_read_on_what_it_lies_on(colour, plate):
-    frame = small().frame
-    axes = Figure().subplots()
-    axes.scatter([0.0], [0.0])
-    add_scale_bar(axes, frame, colour)
-    (text,), (bar,) = axes.texts, axes.patches
-    red, green, blue, opacity = text.get_bbox_patch().get_facecolor()
-    assert (red, green, blue) == (plate, plate, plate)
-    assert 0.5 < opacity < 0.9
-    assert min(text.get_zorder(), bar.get_zorder()) > axes.collections[0].get_zorder()
+@pytest.mark.parametrize("colour", ["white", "black"])
+@pytest.mark.parametrize("ground", [0.0, 1.0])
+def test_a_scale_bar_is_seen_on_what_it_lies_on(colour, ground):
+    figure = Figure(figsize=(4, 4), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(np.full((100, 100), ground), cmap="gray", vmin=0, vmax=1)
+    axes.scatter([92.0], [95.0], s=400, color=str(ground))
+    axes.set_axis_off()
+    add_scale_bar(axes, (-0.5, 99.5, 99.5, -0.5), 100.0, colour)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn = np.asarray(canvas.buffer_rgba())[::-1, :, :3] / 255  # from below, as extents count
+    (artist,) = axes.artists
+    (bar,) = artist.size_bar.get_children()
+    left, bottom, right, top = np.rint(bar.get_window_extent().extents).astype(int)
+    assert right - left == pytest.approx(80, abs=1)  # 2 µm of 10, on 400 dots
+    lightness = 1.0 if colour == "white" else 0.0
+    middle = (bottom + top) // 2
+    assert drawn[middle, left + 2 : right - 2] == pytest.approx(lightness, abs=0.02)
+    for row in (bottom - 3, top + 2):
+        assert np.abs(drawn[row, left:right] - lightness).min() > 0.5
+    label = drawn[top + 4 : top + 14, left:right]
+    assert np.ptp(label) > 0.5

@@ -12,8 +12,6 @@ from scipy import special
 
 from sureloc.io.exchange.localizations import Geometry
 from sureloc.io.results import (
-    IMAGES,
-    RUN,
     ImagesWriter,
     Place,
     TablesWriter,
@@ -21,6 +19,7 @@ from sureloc.io.results import (
     relative_sd,
     write_run,
 )
+from sureloc.io.run_folder import IMAGES, RUN
 from sureloc.localize.images import FineBand, ImageSums
 from sureloc.table import LOCALIZATION_COLUMNS
 

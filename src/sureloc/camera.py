@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sureloc.errors import CameraError, InputError
+from sureloc.limits import check_limit
 
 FloatMap = float | npt.NDArray[np.float64]
 ROUNDING_VARIANCE_ADU2 = 1.0 / 12.0
@@ -107,16 +108,10 @@ class Camera:
                     f"must be finite{'' if low == -np.inf else f' and {sign} {low:g}'}. Correct "
                     "the camera file, or give dead pixels a very large variance instead."
                 )
-        if not 0 < self.quantum_efficiency <= 1:
-            raise CameraError(
-                f"quantum_efficiency is {self.quantum_efficiency}; it must lie in (0, 1]."
-            )
-        if not (np.isfinite(self.em_gain) and self.em_gain >= 1):
-            raise CameraError(
-                f"em_gain is {self.em_gain}; it must be 1 (no multiplication) or larger."
-            )
-        if self.saturation_adu is not None and self.saturation_adu < 1:
-            raise CameraError(f"saturation_adu is {self.saturation_adu}; it must be 1 or larger.")
+        for name in ("quantum_efficiency", "em_gain", "saturation_adu"):
+            number = getattr(self, name)
+            if number is not None:
+                check_limit(name, number, CameraError)
 
     @property
     def excess_noise(self) -> float:

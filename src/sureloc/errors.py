@@ -15,6 +15,11 @@
 Every message names the offending value, the allowed range and the next step.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class SurelocError(Exception):
     """Base of every exception that sureloc raises on purpose."""
@@ -50,3 +55,24 @@ class WeightsError(InputError):
 
 class OutputError(SurelocError, OSError):
     """A result could not be written; no result that is half-written was left behind."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Give " (did you mean NAME?)" with the known name that a word is most like, if any is.
+
+    Names begin with the word's own letter: nobody mistypes gpu for cpu.
+    """
+    names = [name for name in known if name[:1].lower() == word[:1].lower()]
+    begin_so = [name for name in names if name.startswith(word)]
+    near = begin_so or get_close_matches(word.lower(), names, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def check_one_of(what: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise `InputError` unless a value, which `what` names, is one of those allowed."""
+    names = list(allowed)
+    if value not in names:
+        raise InputError(
+            f"{what} is {value!r}{did_you_mean(value, names)}; it must be one of "
+            f"{', '.join(names)}."
+        )

@@ -27,13 +27,12 @@ from scipy.spatial import cKDTree
 
 from sureloc.analysis.drift_path import Averages, DriftPath, drift_path
 from sureloc.errors import InputError
+from sureloc.limits import FEWEST_SEGMENTS, check_limit
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-FEWEST_SEGMENTS = 5  # with fewer, shifts by chance can seem to agree
-MOST_SEGMENTS = 200
 FEWEST_ROWS = 50  # of a stretch
 MAX_SHIFT_NM = 1000.0
 AGREEING_SHARE = 0.6  # of all pairs, before those that disagree are looked at again
@@ -185,10 +184,7 @@ def _cut(frame: Index, segments: int | None) -> tuple[Index, int]:
     wanted = segments
     if wanted is None:
         wanted = int(np.clip(len(frame) // _AUTO_ROWS, FEWEST_SEGMENTS, _AUTO_SEGMENTS))
-    if not FEWEST_SEGMENTS <= wanted <= MOST_SEGMENTS:
-        raise InputError(
-            f"segments is {wanted}; it must lie in {FEWEST_SEGMENTS} to {MOST_SEGMENTS}."
-        )
+    check_limit("segments", wanted)
     if (segment := _stretches(frame, wanted)) is not None:
         return segment, wanted
     most = next((n for n in range(wanted - 1, 0, -1) if _stretches(frame, n) is not None), 0)

@@ -18,7 +18,6 @@ import operator
 import re
 import warnings
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import reduce
 from typing import Any
 
@@ -26,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sureloc.errors import InputError
+from sureloc.errors import InputError, did_you_mean
 
 MOST_CHARACTERS = 2000
 MOST_LEVELS = 150
@@ -186,10 +185,9 @@ class _Walk:
     def _column(self, name: str) -> Values:
         if name not in self._table.columns:
             columns = [str(column) for column in self._table.columns]
-            close = get_close_matches(name, columns, n=1, cutoff=0.5)
-            meant = f" Did you mean {close[0]}?" if close else ""
             raise InputError(
-                f"The table has no column {name!r}.{meant} It has {', '.join(columns)}."
+                f"The table has no column {name!r}{did_you_mean(name, columns)}; it has "
+                f"{', '.join(columns)}."
             )
         column = self._table[name]
         if column.dtype == bool:
@@ -241,8 +239,11 @@ class _Walk:
             "comparisons, and, or, not, + - * / **, columns, numbers, texts, and "
             f"{', '.join(_FUNCTIONS)}"
         )
+        near = ""
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            near = did_you_mean(node.func.id, _FUNCTIONS)
         return InputError(
-            f"{self._text(node)!r} is not allowed in an expression; "
+            f"{self._text(node)!r} is not allowed in an expression{near}; "
             f"{instead or f'allowed are {allowed}'}."
         )
 

@@ -25,6 +25,7 @@ from scipy.spatial import cKDTree
 from scipy.stats import chi2, norm
 
 from sureloc.errors import InputError
+from sureloc.limits import check_limit
 from sureloc.table import DRIFT_COLUMNS, LINK_COLUMNS
 
 Array = npt.NDArray[np.float64]
@@ -389,10 +390,9 @@ def _check(table: pd.DataFrame, gap: int, radius_nm: float | None) -> None:
             "The table was linked before: it has one row for each molecule. Link the table that "
             "it was made from."
         )
-    if gap < 0:
-        raise InputError(f"gap is {gap}; it must be 0 or more frames.")
-    if radius_nm is not None and not 0 < radius_nm < np.inf:
-        raise InputError(f"radius_nm is {radius_nm:g}; it must be larger than 0, or auto.")
+    check_limit("gap", gap)
+    if radius_nm is not None:
+        check_limit("radius_nm", radius_nm)
     covariance = own_covariance(table)
     spread = np.diagonal(covariance, axis1=1, axis2=2)
     determinant = spread[:, 0] * spread[:, 1] - covariance[:, 0, 1] ** 2

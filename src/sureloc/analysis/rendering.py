@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import special
 
 from sureloc.errors import InputError
+from sureloc.limits import check_limit
 from sureloc.localize.images import frame_density
 
 Array = npt.NDArray[np.float64]
@@ -57,8 +58,7 @@ class Canvas:
         Raises:
             InputError: the pixels are no positive number, or there would be none or too many.
         """
-        if not (math.isfinite(pixel_nm) and pixel_nm > 0):
-            raise InputError(f"The image's pixel size is {pixel_nm} nm; it must be larger than 0.")
+        check_limit("image_pixel_nm", pixel_nm)
         # A rectangle of whole pixels must not get one more for a rounding error.
         sides = [max(0, math.ceil((high - low) / pixel_nm - 1e-6)) for low, high in (y_nm, x_nm)]
         if not all(1 <= side <= LARGEST_SIDE_PX for side in sides):

@@ -27,6 +27,7 @@ from scipy import fft, signal, special
 from sureloc.analysis.rendering import Canvas, histogram
 from sureloc.calibrate.on_time import on_time_of_rows
 from sureloc.errors import InputError
+from sureloc.limits import check_limit
 
 Array = npt.NDArray[np.float64]
 Edges = tuple[tuple[float, float], tuple[float, float]]
@@ -401,7 +402,8 @@ def frc_resolution(
     Raises:
         InputError: blocks or splits are too few.
     """
-    _check_counts(blocks, splits, resamples)
+    for name, value in (("blocks", blocks), ("splits", splits), ("resamples", resamples)):
+        check_limit(name, value)
     if len(table) < LEAST_ROWS:
         return _none(FRC, len(table), f"{len(table)} rows are too few")
     x, y = (table[name].to_numpy(float) for name in ("x_nm", "y_nm"))
@@ -419,16 +421,6 @@ def frc_resolution(
             break
         expected = seen
     return result
-
-
-def _check_counts(blocks: int, splits: int, resamples: int) -> None:
-    for name, value, least in (
-        ("blocks", blocks, 2),
-        ("splits", splits, 1),
-        ("resamples", resamples, 10),
-    ):
-        if value < least:
-            raise InputError(f"{name} is {value}; it must be {least} or larger.")
 
 
 def frame_blocks(frame: npt.NDArray[np.int64], blocks: int) -> npt.NDArray[np.int64]:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from sureloc.calibrate.inspection import Inspection
 from sureloc.errors import InputError
+from sureloc.limits import check_limit
 from sureloc.networks.blocks import unfold
 from sureloc.networks.posterior import INFORMATIVE, shipped_sampling
 from sureloc.networks.weights import Networks
@@ -188,8 +189,7 @@ def plan_adaptation(
         InputError: `minutes` is not positive.
         WeightsError: the card holds no recipes.
     """
-    if not (math.isfinite(minutes) and minutes > 0):
-        raise InputError(f"minutes is {minutes}; it must be larger than 0 (20 are usual).")
+    check_limit("minutes", minutes)
     phi = recipe_in_card(networks.card, "phi", PhiTrainingRecipe)
     psi = recipe_in_card(networks.card, "psi", PsiTrainingRecipe)
     on_gpu = device != "cpu" and torch.cuda.is_available()

@@ -33,6 +33,7 @@ from scipy import ndimage
 from sureloc.calibrate.moments import MovieMoments
 from sureloc.camera import Camera
 from sureloc.errors import CameraError, InputError
+from sureloc.limits import check_limit
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -68,13 +69,10 @@ class Multiplication:
     preamplifier_adu_per_e: float | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.em_gain) and self.em_gain >= 1):
-            raise CameraError(f"em_gain is {self.em_gain}; it must be 1 (none) or larger.")
+        check_limit("em_gain", self.em_gain, CameraError)
         known = self.preamplifier_adu_per_e
-        if known is not None and not (math.isfinite(known) and known > 0):
-            raise CameraError(
-                f"The preamplifier's gain is {known} ADU per electron; it must be > 0."
-            )
+        if known is not None:
+            check_limit("preamplifier_adu_per_e", known, CameraError)
         if known is not None and self.em_gain > 1:
             raise CameraError(
                 "Both em_gain and the preamplifier's gain are given, but each follows from the "

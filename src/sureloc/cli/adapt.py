@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sureloc.cli import completion
-from sureloc.cli.inputs import check_inputs
+from sureloc.cli import completion, inputs
+from sureloc.cli.inputs import check_inputs, limited
 from sureloc.cli.stopping import stopping
-from sureloc.cli.train import Device, DeviceOption
+from sureloc.cli.train import DeviceOption
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -34,7 +34,10 @@ def adapt(
     out: Annotated[
         Path, typer.Option(help="Folder for the weights; training leaves its checkpoints there.")
     ],
-    minutes: Annotated[float, typer.Option(help="Time for training, both networks.")] = 20.0,
+    minutes: Annotated[
+        float,
+        typer.Option(help="Time for training, both networks.", callback=limited("minutes")),
+    ] = 20.0,
     camera: Annotated[
         Path | None,
         typer.Option(
@@ -46,6 +49,7 @@ def adapt(
         typer.Option(
             help="Weights to start from: name, .safetensors file or folder.",
             autocompletion=completion.weights,
+            callback=inputs.weights,
         ),
     ] = "fast",
     force: Annotated[
@@ -54,7 +58,7 @@ def adapt(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a training that was broken off.")
     ] = False,
-    device: DeviceOption = Device.AUTO,
+    device: DeviceOption = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Of training and held-out tiles.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
@@ -81,11 +85,11 @@ def adapt(
     try:
         with stopping(out, "go on by the same command with --resume"):
             if not resume and not _begin(
-                movie, out, minutes, camera, networks, weights, seed, device.value, force=force
+                movie, out, minutes, camera, networks, weights, seed, device, force=force
             ):
                 return
             plan = _plan(out / TRAINING)
-            comparison = _train_and_compare(networks, plan, out, minutes, device.value, seed, quiet)
+            comparison = _train_and_compare(networks, plan, out, minutes, device, seed, quiet)
     except OSError as error:
         if isinstance(error, SurelocError):
             raise
@@ -96,7 +100,7 @@ def adapt(
     except RuntimeError as error:
         if "device" not in str(error).lower():
             raise
-        raise InputError(f"The device {device.value!r} cannot be used: {error}.") from error
+        raise InputError(f"The device {device!r} cannot be used: {error}.") from error
     _show(comparison)
     if comparison.worse:
         typer.echo(

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sureloc.cli.inputs import check_inputs
+from sureloc.cli import inputs
+from sureloc.cli.inputs import check_inputs, limited
 from sureloc.io.output import check_new_folder
 
 FAILED = 3  # exit code of an audit that was made, but that the run failed
@@ -35,12 +36,18 @@ def audit(
         typer.Option(help="Camera file of the movie; without it what the run's record says."),
     ] = None,
     camera_pixel_nm: Annotated[
-        float | None, typer.Option(help="Camera pixel size, nm, where the table does not say it.")
+        float | None,
+        typer.Option(
+            help="Camera pixel size, nm, where the table does not say it.", callback=inputs.pixel_nm
+        ),
     ] = None,
     frames: Annotated[
         int, typer.Option(min=5, help="Frames of the movie to halve, spread over it.")
     ] = 60,
-    workers: Annotated[int, typer.Option(help="Threads; results do not depend on them.")] = 2,
+    workers: Annotated[
+        int,
+        typer.Option(help="Threads; results do not depend on them.", callback=limited("workers")),
+    ] = 2,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same answers.")] = 0,
 ) -> None:
     """Ask a run, without any truth, whether its error bars hold, and write one page of answers.

@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+from sureloc.cli.inputs import check_inputs, limited
+from sureloc.io.output import check_new_folder
+
 
 def calibrate_camera(
     dark: Annotated[Path, typer.Argument(help="Movie without any light (shutter closed).")],
@@ -18,21 +21,32 @@ def calibrate_camera(
     ],
     out: Annotated[Path, typer.Option(help="New folder for the camera and its pictures.")],
     em_gain: Annotated[
-        float, typer.Option(help="Electron multiplication of an EMCCD; 1 is none.")
+        float,
+        typer.Option(
+            help="Electron multiplication of an EMCCD; 1 is none.", callback=limited("em_gain")
+        ),
     ] = 1.0,
     preamplifier: Annotated[
         float | None,
         typer.Option(
             help="ADU per electron behind an EMCCD's register, from which its multiplication "
-            "follows; instead of --em-gain."
+            "follows; instead of --em-gain.",
+            callback=limited("preamplifier_adu_per_e"),
         ),
     ] = None,
     quantum_efficiency: Annotated[
-        float, typer.Option(help="Photo-electrons per photon, from the data sheet.")
+        float,
+        typer.Option(
+            help="Photo-electrons per photon, from the data sheet.",
+            callback=limited("quantum_efficiency"),
+        ),
     ] = 1.0,
     saturation_adu: Annotated[
         int | None,
-        typer.Option(help="Largest value that the camera writes; seen in the movies without it."),
+        typer.Option(
+            help="Largest value that the camera writes; seen in the movies without it.",
+            callback=limited("saturation_adu"),
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
@@ -42,6 +56,9 @@ def calibrate_camera(
     errors, bad pixels, calibration.json, and pictures of photon transfer, maps and histograms.
     Memory does not depend on the movies' length.
     """
+    for path in (dark, *flats):
+        check_inputs(path)
+    check_new_folder(out)
     from contextlib import ExitStack
 
     from rich.console import Console
@@ -52,10 +69,9 @@ def calibrate_camera(
     from sureloc.calibrate.moments import movie_moments
     from sureloc.io.calibrations import write_calibration
     from sureloc.io.movies import open_movie
-    from sureloc.io.output import check_new_folder, new_folder
+    from sureloc.io.output import new_folder
     from sureloc.report.calibration import draw_calibration
 
-    check_new_folder(out)
     multiplication = transfer.Multiplication(em_gain, preamplifier)
     with ExitStack() as stack:
         movies = [stack.enter_context(open_movie(path)) for path in (dark, *flats)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sureloc.shipped import recipe_names, shipped_weights, training_recipe_names
+from sureloc.shipped import recipe_names, shipped_weights
 
 Completion = Callable[[str], list[str]]
 
@@ -30,11 +30,5 @@ def choice(*values: str, other: str | None = None) -> dict[str, Any]:
     return {"metavar": shown, "autocompletion": offer(lambda: values)}
 
 
-def names_of_both_trainings() -> list[str]:
-    """Give the names of recipes that train phi or Psi."""
-    return sorted({*training_recipe_names("phi"), *training_recipe_names("psi")})
-
-
 weights = offer(shipped_weights)
 recipes = offer(recipe_names)
-training_recipes = offer(names_of_both_trainings)

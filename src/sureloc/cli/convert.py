@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sureloc.cli import completion
+from sureloc.cli import completion, inputs
+from sureloc.cli.inputs import check_inputs, check_new_table, checked, limited, x_y_nm
+from sureloc.io.exchange.names import SUFFIXES
 
 if TYPE_CHECKING:
     from sureloc.io.movies import Movie
 
 
-FORMATS = (
-    *("sureloc", "thunderstorm", "smap-csv", "challenge", "decode-csv"),
-    *("picasso", "decode", "smap"),
-)
+def _shift(text: str) -> tuple[float, float]:
+    return x_y_nm("shift", text)
 
 
 def convert(
@@ -36,8 +36,9 @@ def convert(
         typer.Option(
             "--from",
             metavar="FORMAT",
-            help=f"Format of a table IN, if it is not recognised: {', '.join(FORMATS)}.",
-            autocompletion=completion.offer(lambda: FORMATS),
+            help=f"Format of a table IN, if it is not recognised: {', '.join(SUFFIXES)}.",
+            autocompletion=completion.offer(lambda: SUFFIXES),
+            callback=inputs.table_format,
         ),
     ] = None,
     target_format: Annotated[
@@ -46,12 +47,16 @@ def convert(
             "--to",
             metavar="FORMAT",
             help="Format of a table OUT, one of the same; by default by suffix.",
-            autocompletion=completion.offer(lambda: FORMATS),
+            autocompletion=completion.offer(lambda: SUFFIXES),
+            callback=inputs.table_format,
         ),
     ] = None,
     pixel_nm: Annotated[
         float | None,
-        typer.Option(help="Pixel size in the sample, nm, where IN does not say it."),
+        typer.Option(
+            help="Pixel size in the sample, nm, where IN does not say it.",
+            callback=inputs.pixel_nm,
+        ),
     ] = None,
     first_frame: Annotated[
         int | None,
@@ -60,28 +65,56 @@ def convert(
         ),
     ] = None,
     shift_nm: Annotated[
-        str, typer.Option(help="Added to positions, x,y in nm; half a pixel mends many a mix-up.")
+        str,
+        typer.Option(
+            help="Added to positions, x,y in nm; half a pixel mends many a mix-up.",
+            callback=checked(_shift),
+        ),
     ] = "0,0",
     uncertainty_nm: Annotated[
-        float | None, typer.Option(help="Uncertainty of x and y, nm, for a table without one.")
+        float | None,
+        typer.Option(
+            help="Uncertainty of x and y, nm, for a table without one.",
+            callback=limited("uncertainty_nm"),
+        ),
     ] = None,
     psf_sigma_nm: Annotated[
-        float | None, typer.Option(help="PSF standard deviation, nm, for a table without one.")
+        float | None,
+        typer.Option(
+            help="PSF standard deviation, nm, for a table without one.",
+            callback=limited("psf_sigma_nm"),
+        ),
     ] = None,
     width_px: Annotated[
-        int | None, typer.Option(help="Columns of the camera frame, which Picasso wants to know.")
+        int | None,
+        typer.Option(
+            help="Columns of the camera frame, which Picasso wants to know.",
+            callback=limited("width_px"),
+        ),
     ] = None,
     height_px: Annotated[
-        int | None, typer.Option(help="Rows of the camera frame, which Picasso wants to know.")
+        int | None,
+        typer.Option(
+            help="Rows of the camera frame, which Picasso wants to know.",
+            callback=limited("height_px"),
+        ),
     ] = None,
     movie_frames: Annotated[
-        int | None, typer.Option(help="Frames of the movie, which Picasso wants to know.")
+        int | None,
+        typer.Option(
+            help="Frames of the movie, which Picasso wants to know.",
+            callback=limited("frames"),
+        ),
     ] = None,
     draw: Annotated[
         int | None, typer.Option(help="Take this one posterior draw of draws.parquet.")
     ] = None,
-    roi: Annotated[str | None, typer.Option(help="Part of a movie, y0:y1,x0:x1.")] = None,
-    frames: Annotated[str | None, typer.Option(help="Frames of a movie, a:b.")] = None,
+    roi: Annotated[
+        str | None, typer.Option(help="Part of a movie, y0:y1,x0:x1.", callback=inputs.region)
+    ] = None,
+    frames: Annotated[
+        str | None, typer.Option(help="Frames of a movie, a:b.", callback=inputs.frames)
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Convert a table of localizations for another program, or a movie to an open format.
@@ -89,16 +122,16 @@ def convert(
     Positions are moved to each format's origin, frames to its first number. What OUT cannot hold is
     counted and said.
     """
-    from sureloc.camera import check_pixel_nm
-    from sureloc.io.convert import Changes, convert_table
-    from sureloc.io.exchange.localizations import Geometry, Reading
     from sureloc.io.movie_writing import is_movie_name
 
-    if pixel_nm is not None:
-        check_pixel_nm(pixel_nm)
     if is_movie_name(target):
         _convert_movie(source, target, pixel_nm, roi, frames, quiet)
         return
+    check_inputs(None, source=source)
+    check_new_table(target, target_format)
+    from sureloc.io.convert import Changes, convert_table
+    from sureloc.io.exchange.localizations import Geometry, Reading
+
     geometry = Geometry(pixel_nm, width_px, height_px, movie_frames, psf_sigma_nm)
     written = convert_table(
         source,
@@ -113,22 +146,6 @@ def convert(
     typer.echo(f"{target}: {written.rows:,} rows")
 
 
-def _shift(text: str) -> tuple[float, float]:
-    from math import isfinite
-
-    from sureloc.errors import InputError
-
-    try:
-        x_nm, y_nm = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise InputError(
-            f"The shift {text!r} is not of the form x,y in nm, such as 50,50."
-        ) from error
-    if not (isfinite(x_nm) and isfinite(y_nm)):
-        raise InputError(f"The shift is {text}; both numbers must be finite.")
-    return x_nm, y_nm
-
-
 def _convert_movie(
     source: Path,
     target: Path,
@@ -139,7 +156,8 @@ def _convert_movie(
 ) -> None:
     from sureloc.cli.localize import bar_of_frames
     from sureloc.io.movie_writing import write_movie
-    from sureloc.io.movies import open_movie, parse_frames, parse_region
+    from sureloc.io.movies import open_movie
+    from sureloc.io.regions import parse_frames, parse_region
 
     with open_movie(source) as whole:
         rows, columns = parse_region(roi, whole.full_shape) if roi else (None, None)

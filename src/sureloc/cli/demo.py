@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sureloc.cli.inputs import limited
 from sureloc.cli.stopping import stopping
+from sureloc.io.output import check_new_folder
 
 if TYPE_CHECKING:
     from sureloc.evaluate.compare import Comparison
@@ -16,7 +18,10 @@ if TYPE_CHECKING:
 def demo(
     out: Annotated[Path, typer.Option(help="New folder for what the demonstration makes.")],
     frames: Annotated[int, typer.Option(min=1, help="Number of frames to simulate.")] = 200,
-    workers: Annotated[int, typer.Option(help="Threads; results do not depend on them.")] = 2,
+    workers: Annotated[
+        int,
+        typer.Option(help="Threads; results do not depend on them.", callback=limited("workers")),
+    ] = 2,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same results.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
@@ -24,18 +29,17 @@ def demo(
 
     Writes the folders `movie` (the simulation) and `result` (what `sureloc localize` writes).
     """
+    check_new_folder(out)
     from sureloc.cli.localize import bar_of_frames
     from sureloc.cli.simulate import simulate
     from sureloc.io.cameras import read_camera
     from sureloc.io.movies import open_movie
-    from sureloc.io.output import check_new_folder
     from sureloc.io.tables import read_table
     from sureloc.localize.movie import Options
     from sureloc.networks.weights import load_weights
     from sureloc.runs.localization import localize_movie
     from sureloc.table import TRUTH_COLUMNS
 
-    check_new_folder(out)
     simulated, result = out / "movie", out / "result"
     with stopping(out, "remove that folder before you start again"):
         simulate("crowded_filaments", frames=frames, out=simulated, seed=seed, quiet=quiet)

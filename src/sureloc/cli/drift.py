@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sureloc.cli import completion
+from sureloc.cli import inputs
+from sureloc.cli.inputs import check_inputs, checked, choice, limited, x_y_nm
+from sureloc.io.output import check_new_folder, new_folder
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from sureloc.analysis.drift import Drift
+
+
+def _place(text: str) -> tuple[float, float]:
+    return x_y_nm("fiducial", text)
 
 
 def drift(
@@ -31,26 +37,36 @@ def drift(
         typer.Option(
             help="rcc: cross-correlation of the structure with itself; fiducials: bright spots "
             "that are there in nearly all frames.",
-            **completion.choice("rcc", "fiducials"),
+            **choice("rcc", "fiducials"),
         ),
     ] = "rcc",
     segments: Annotated[
         int | None,
-        typer.Option(help="Stretches of the movie for rcc, 5 to 200; chosen without it."),
+        typer.Option(
+            help="Stretches of the movie for rcc, 5 to 200; chosen without it.",
+            callback=limited("segments"),
+        ),
     ] = None,
     fiducial: Annotated[
         list[str] | None,
-        typer.Option(metavar="X,Y", help="Place of a fiducial, nm; repeatable; found without it."),
+        typer.Option(
+            metavar="X,Y",
+            help="Place of a fiducial, nm; repeatable; found without it.",
+            callback=checked(_place),
+        ),
     ] = None,
     reference: Annotated[
         str,
         typer.Option(
             help="Where the drift is zero: first (frame), or mean (of all rows).",
-            **completion.choice("first", "mean"),
+            **choice("first", "mean"),
         ),
     ] = "first",
     pixel_nm: Annotated[
-        float | None, typer.Option(help="Pixel size, nm, where the table does not say it.")
+        float | None,
+        typer.Option(
+            help="Pixel size, nm, where the table does not say it.", callback=inputs.pixel_nm
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the drift's draws, for draws.parquet.")] = 0,
 ) -> None:
@@ -59,16 +75,15 @@ def drift(
     Writes localizations.parquet and .csv (ThunderSTORM), draws.parquet if the run has it,
     drift.csv (frame, x_nm, y_nm and their standard deviations) and drift.png.
     """
+    check_inputs(None, source=run_or_table)
+    check_new_folder(out)
     from sureloc import __version__
     from sureloc.analysis.drift import Method, Reference, corrected, drift_table, estimate_drift
-    from sureloc.io.output import check_new_folder, new_folder
-    from sureloc.io.results import LOCALIZATIONS, THUNDERSTORM
+    from sureloc.io.run_folder import LOCALIZATIONS, THUNDERSTORM
     from sureloc.io.sources import read_source, write_step
     from sureloc.report.drift import draw_drift
 
-    how = Method(_one_of("method", method, [m.value for m in Method]))
-    zero = Reference(_one_of("reference", reference, [r.value for r in Reference]))
-    check_new_folder(out)
+    how, zero = Method(method), Reference(reference)
     source = read_source(run_or_table, pixel_nm)
     found = estimate_drift(source.table, how, segments, _places(fiducial), zero)
     step: dict[str, object] = {
@@ -98,7 +113,7 @@ def _correct_draws(
     draws: Path, found: Drift, seed: int, step: dict[str, object], folder: Path
 ) -> None:
     from sureloc.analysis.drift import DrawCorrection
-    from sureloc.io.results import DRAWS
+    from sureloc.io.run_folder import DRAWS
     from sureloc.io.sources import with_step
     from sureloc.io.tables import TableWriter, read_provenance, read_table, table_chunks
     from sureloc.table import DRAW_COLUMNS
@@ -134,28 +149,7 @@ def _summary(found: Drift) -> str:
     )
 
 
-def _one_of(name: str, value: str, allowed: list[str]) -> str:
-    from sureloc.errors import InputError
-
-    if value not in allowed:
-        raise InputError(f"The {name} is {value!r}; it must be {' or '.join(allowed)}.")
-    return value
-
-
 def _places(texts: list[str] | None) -> npt.NDArray[np.float64] | None:
     import numpy as np
 
-    from sureloc.errors import InputError
-
-    if not texts:
-        return None
-    places = []
-    for text in texts:
-        try:
-            x, y = (float(part) for part in text.split(","))
-        except ValueError as error:
-            raise InputError(
-                f"The fiducial {text!r} is no place; write x and y in nm, such as 5200,1340."
-            ) from error
-        places.append((x, y))
-    return np.array(places)
+    return np.array([_place(text) for text in texts]) if texts else None

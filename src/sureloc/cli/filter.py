@@ -9,6 +9,9 @@ from typing import Annotated
 
 import typer
 
+from sureloc.cli import inputs
+from sureloc.cli.inputs import check_inputs, check_new_table
+
 
 def filter(
     run_or_table: Annotated[
@@ -29,7 +32,10 @@ def filter(
         ),
     ],
     pixel_nm: Annotated[
-        float | None, typer.Option(help="Pixel size, nm, where the table does not say it.")
+        float | None,
+        typer.Option(
+            help="Pixel size, nm, where the table does not say it.", callback=inputs.pixel_nm
+        ),
     ] = None,
 ) -> None:
     """Keep the rows that satisfy an expression on the table's columns.
@@ -37,12 +43,13 @@ def filter(
     Comparisons (also 5 < sigma_x_nm < 20), and, or, not, + - * / **, abs, sqrt, min, max, numbers,
     texts in quotes.
     """
+    check_inputs(None, source=run_or_table)
+    check_new_table(out)
     from sureloc import __version__
     from sureloc.analysis.filtering import rows_that_satisfy
-    from sureloc.io.sources import check_step_output, read_source, write_step
+    from sureloc.io.sources import read_source, write_step
 
     source = read_source(run_or_table, pixel_nm)
-    check_step_output(out)
     kept = rows_that_satisfy(source.table, expression)
     table = source.table[kept].reset_index(drop=True)
     step = {

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sureloc.cli import completion
-from sureloc.cli.inputs import check_inputs
+from sureloc.cli import completion, inputs
+from sureloc.cli.inputs import check_inputs, limited
+from sureloc.io.output import check_new_file, new_file
 
 if TYPE_CHECKING:
     from sureloc.calibrate.inspection import Inspection
@@ -27,17 +28,24 @@ def inspect(
     ] = None,
     pixel_nm: Annotated[
         float | None,
-        typer.Option(help="Pixel size in the sample, nm; by default what the file says."),
+        typer.Option(
+            help="Pixel size in the sample, nm; by default what the file says.",
+            callback=inputs.pixel_nm,
+        ),
     ] = None,
     exposure_ms: Annotated[
         float | None,
-        typer.Option(min=1e-6, help="Exposure of a frame, ms; by default what the file says."),
+        typer.Option(
+            help="Exposure of a frame, ms; by default what the file says.",
+            callback=limited("exposure_ms"),
+        ),
     ] = None,
     weights: Annotated[
         str,
         typer.Option(
             help="Weights to compare with: name, .safetensors file or adapted folder.",
             autocompletion=completion.weights,
+            callback=inputs.weights,
         ),
     ] = "fast",
     picture: Annotated[
@@ -52,15 +60,15 @@ def inspect(
     photons, background and on-time from the movie. Takes about half a minute.
     """
     check_inputs(movie, camera)
+    if picture is not None:
+        if picture.suffix.lower() != ".png":
+            picture = picture.with_name(f"{picture.name}.png")
+        check_new_file(picture)
     from sureloc.networks.weights import load_weights
     from sureloc.report.inspection import draw_inspection
 
     found = inspect_file(movie, camera, pixel_nm, exposure_ms, load_weights(weights), seed)
     if picture is not None:
-        from sureloc.io.output import new_file
-
-        if picture.suffix.lower() != ".png":
-            picture = picture.with_name(f"{picture.name}.png")
         with new_file(picture) as partial:
             draw_inspection(found, movie.name, partial)
     show(found, movie.name, as_json=json)
@@ -76,12 +84,9 @@ def inspect_file(
 ) -> Inspection:
     """Open a movie and its camera, and look at it."""
     from sureloc.calibrate.inspection import Stated, inspect_movie
-    from sureloc.camera import check_pixel_nm
     from sureloc.io.cameras import read_camera
     from sureloc.io.movies import open_movie
 
-    if pixel_nm is not None:
-        check_pixel_nm(pixel_nm)
     used = None if camera is None else read_camera(camera)
     with open_movie(movie) as opened:
         stated = Stated(

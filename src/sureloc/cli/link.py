@@ -10,6 +10,10 @@ from typing import Annotated
 
 import typer
 
+from sureloc.cli import inputs
+from sureloc.cli.inputs import check_inputs, check_new_table, limited, limited_or_auto
+from sureloc.limits import number_or_auto
+
 
 def link(
     run_or_table: Annotated[
@@ -26,17 +30,25 @@ def link(
         ),
     ],
     gap: Annotated[
-        int, typer.Option(help="Frames in a row that a molecule may miss and be the same one.")
+        int,
+        typer.Option(
+            help="Frames in a row that a molecule may miss and be the same one.",
+            callback=limited("gap"),
+        ),
     ] = 1,
     radius_nm: Annotated[
         str,
         typer.Option(
             help="Largest distance of a row from its molecule, nm; auto lets the stated precisions "
-            "decide (99.9 % of true links are kept)."
+            "decide (99.9 % of true links are kept).",
+            callback=limited_or_auto("radius_nm"),
         ),
     ] = "auto",
     pixel_nm: Annotated[
-        float | None, typer.Option(help="Pixel size, nm, where the table does not say it.")
+        float | None,
+        typer.Option(
+            help="Pixel size, nm, where the table does not say it.", callback=inputs.pixel_nm
+        ),
     ] = None,
 ) -> None:
     """Merge the rows of one molecule in successive frames into one row.
@@ -44,15 +56,16 @@ def link(
     Positions and precisions are those of all its light together, photons are summed. Says how far
     rows of successive frames lie apart over their stated precision, which should be 1.
     """
+    check_inputs(None, source=run_or_table)
+    check_new_table(out)
     from sureloc import __version__
     from sureloc.analysis.audit import repeat_ratio
     from sureloc.analysis.linking import GATE_QUANTILE, link_rows, merged
-    from sureloc.io.sources import check_step_output, read_source, write_step
+    from sureloc.io.sources import read_source, write_step
     from sureloc.table import check_rows
 
-    radius = _radius(radius_nm)
+    radius = number_or_auto("radius_nm", radius_nm)
     source = read_source(run_or_table, pixel_nm)
-    check_step_output(out)
     check_rows(source.table, "to link")
     links = link_rows(source.table, gap, radius)
     table = merged(source.table, links)
@@ -95,14 +108,3 @@ def _remark(ratio: float) -> str:
     if ratio < 1 / NOTICED_RATIO:
         return ": precisions are stated larger than they need be"
     return ""
-
-
-def _radius(text: str) -> float | None:
-    from sureloc.errors import InputError
-
-    if text == "auto":
-        return None
-    try:
-        return float(text)
-    except ValueError as error:
-        raise InputError(f"The radius is {text!r}; give a number of nm, or 'auto'.") from error

@@ -11,11 +11,14 @@ from typing import Annotated
 
 import typer
 
-from sureloc.cli import completion
-from sureloc.cli.inputs import check_inputs
+from sureloc.cli import completion, inputs
+from sureloc.cli.inputs import check_inputs, choice, limited, limited_or_auto
 from sureloc.cli.stopping import stopping
 from sureloc.errors import FinishedError
-from sureloc.io.output import check_new_folder, partial_folder
+from sureloc.io.output import partial_folder
+from sureloc.io.run_folder import RUN, check_place
+from sureloc.limits import number_or_auto
+from sureloc.runs.scheduler import PROCESSES, THREADS
 
 RATE_FRAMES = 30  # over which the speed is averaged
 REFUSED = 3  # exit code of a run that finished, but must not be trusted
@@ -38,58 +41,92 @@ def localize(
     ] = None,
     pixel_nm: Annotated[
         float | None,
-        typer.Option(help="Pixel size in the sample, nm; by default what the file says, else 100."),
+        typer.Option(
+            help="Pixel size in the sample, nm; by default what the file says, else 100.",
+            callback=inputs.pixel_nm,
+        ),
     ] = None,
     sigma_px: Annotated[
-        str, typer.Option(help="PSF standard deviation, px, or auto to estimate it.")
+        str,
+        typer.Option(
+            help="PSF standard deviation, px, or auto to estimate it.",
+            callback=limited_or_auto("sigma_px"),
+        ),
     ] = "auto",
     density: Annotated[
         float | None,
-        typer.Option(help="Emitters per square micrometre and frame; learned without it."),
+        typer.Option(
+            help="Emitters per square micrometre and frame; learned without it.",
+            callback=limited("density_per_um2"),
+        ),
     ] = None,
     photons: Annotated[
-        float | None, typer.Option(help="Mean photons of an emitter; learned without it.")
+        float | None,
+        typer.Option(
+            help="Mean photons of an emitter; learned without it.",
+            callback=limited("mean_photons"),
+        ),
     ] = None,
     background: Annotated[
-        float | None, typer.Option(help="Mean background photons a pixel; learned without it.")
+        float | None,
+        typer.Option(
+            help="Mean background photons a pixel; learned without it.",
+            callback=limited("background_photons"),
+        ),
     ] = None,
-    draws: Annotated[int, typer.Option(help="Posterior draws in draws.parquet.")] = 16,
+    draws: Annotated[
+        int, typer.Option(help="Posterior draws in draws.parquet.", callback=limited("draws"))
+    ] = 16,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same results.")] = 0,
     roi: Annotated[
-        str | None, typer.Option(help="Rows and columns to use, y0:y1,x0:x1, ends left out.")
+        str | None,
+        typer.Option(
+            help="Rows and columns to use, y0:y1,x0:x1, ends left out.", callback=inputs.region
+        ),
     ] = None,
     frames: Annotated[
-        str | None, typer.Option(help="Frames to use, a:b: from a to before b, from 0.")
+        str | None,
+        typer.Option(
+            help="Frames to use, a:b: from a to before b, from 0.", callback=inputs.frames
+        ),
     ] = None,
     weights: Annotated[
         str,
         typer.Option(
             help="Name of shipped weights, a .safetensors file, or a folder of `sureloc adapt`.",
             autocompletion=completion.weights,
+            callback=inputs.weights,
         ),
     ] = "fast",
     device: Annotated[
         str,
-        typer.Option(
-            help="For the networks; auto prefers a GPU.", **completion.choice("auto", "cpu", "cuda")
-        ),
+        typer.Option(help="For the networks; auto prefers a GPU.", **choice("auto", "cpu", "cuda")),
     ] = "auto",
     workers: Annotated[
-        int, typer.Option(help="Threads or processes; results do not depend on them.")
+        int,
+        typer.Option(
+            help="Threads or processes; results do not depend on them.",
+            callback=limited("workers"),
+        ),
     ] = 2,
     scheduler: Annotated[
         str,
         typer.Option(
             help="Who works: threads, processes, or a dask cluster's address such as "
             "tcp://10.0.0.1:8786.",
-            **completion.choice("threads", "processes", other="ADDRESS"),
+            callback=inputs.scheduler,
+            **completion.choice(THREADS, PROCESSES, other="ADDRESS"),
         ),
-    ] = "threads",
+    ] = THREADS,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was stopped.")
     ] = False,
     min_probability: Annotated[
-        float, typer.Option(help="Leave out rows that exist with less than this.")
+        float,
+        typer.Option(
+            help="Leave out rows that exist with less than this.",
+            callback=limited("min_probability"),
+        ),
     ] = 0.5,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
@@ -101,8 +138,7 @@ def localize(
     """
     with stopping(partial_folder(out), "go on by the same command with --resume"):
         check_inputs(movie, camera)
-        if not resume:
-            check_new_folder(out)
+        check_place(out, resume=resume)
         from functools import partial
 
         from sureloc.localize.verdict import Trust
@@ -114,7 +150,7 @@ def localize(
                 out,
                 camera=camera,
                 pixel_nm=pixel_nm,
-                sigma_px=_width(sigma_px),
+                sigma_px=number_or_auto("sigma_px", sigma_px),
                 density_per_um2=density,
                 mean_photons=photons,
                 background_photons=background,
@@ -149,25 +185,10 @@ def _tell_finished(out: Path) -> None:
     """Say what a run that was finished before had said, and leave as it did."""
     import json
 
-    from sureloc.io.results import RUN
-
     verdict = json.loads((out / RUN).read_text(encoding="utf-8"))["verdict"]
     typer.echo(f"{out}: was finished before\n{verdict['sentence']}")
     if verdict["trust"] == "do not trust":
         raise typer.Exit(REFUSED)
-
-
-def _width(text: str) -> float | None:
-    from sureloc.errors import InputError
-
-    if text == "auto":
-        return None
-    try:
-        return float(text)
-    except ValueError as error:
-        raise InputError(
-            f"The PSF width is {text!r}; give a number of pixels, such as 1.3, or 'auto'."
-        ) from error
 
 
 @contextmanager

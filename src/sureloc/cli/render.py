@@ -7,7 +7,10 @@ from typing import Annotated
 
 import typer
 
-from sureloc.cli import completion
+from sureloc.cli import inputs
+from sureloc.cli.inputs import check_inputs, choice, limited
+from sureloc.io.output import check_new_file
+from sureloc.report.rendering_options import COLOURS, KINDS, check_rendering
 
 
 def render(
@@ -24,34 +27,48 @@ def render(
         typer.Option(
             help="histogram; gaussian, as wide as each row is uncertain; or posterior, the mean "
             "over the draws, with its standard deviation as a second image.",
-            **completion.choice("histogram", "gaussian", "posterior"),
+            **choice(*KINDS),
         ),
     ] = "gaussian",
     zoom: Annotated[
-        float | None, typer.Option(help="Image pixels for each camera pixel and axis; 10 if left.")
+        float | None,
+        typer.Option(
+            help="Image pixels for each camera pixel and axis; 10 if left.",
+            callback=limited("zoom"),
+        ),
     ] = None,
     pixel_nm: Annotated[
-        float | None, typer.Option(help="Size of an image pixel, nm, instead of --zoom.")
+        float | None,
+        typer.Option(
+            help="Size of an image pixel, nm, instead of --zoom.",
+            callback=limited("image_pixel_nm"),
+        ),
     ] = None,
     colour: Annotated[
         str,
         typer.Option(
             help="What colours show.",
-            **completion.choice("intensity", "time", "precision", "trust"),
+            **choice(*COLOURS),
         ),
     ] = "intensity",
     roi: Annotated[
         str | None,
-        typer.Option(help="Camera rows and columns to show, y0:y1,x0:x1; or y0:y1,x0:x1nm."),
+        typer.Option(
+            help="Camera rows and columns to show, y0:y1,x0:x1; or y0:y1,x0:x1nm.",
+            callback=inputs.rectangle,
+        ),
     ] = None,
     camera_pixel_nm: Annotated[
-        float | None, typer.Option(help="Camera pixel size, nm, where the table does not say it.")
+        float | None,
+        typer.Option(
+            help="Camera pixel size, nm, where the table does not say it.", callback=inputs.pixel_nm
+        ),
     ] = None,
     bits: Annotated[
         int,
         typer.Option(
             help="Of a TIFF: 32 (exact values) or 16 (whole numbers).",
-            **completion.choice("32", "16"),
+            **choice("32", "16"),
         ),
     ] = 32,
 ) -> None:
@@ -59,6 +76,9 @@ def render(
 
     A PNG has scale bar, colour bar and title; a TIFF holds true values and the pixel size.
     """
+    check_inputs(None, source=source)
+    check_rendering(out, kind, colour, zoom, pixel_nm)
+    check_new_file(out)
     from sureloc.report.rendered import render_file
 
     typer.echo(

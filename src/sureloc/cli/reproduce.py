@@ -8,12 +8,22 @@ from typing import Annotated
 import typer
 
 from sureloc.cli import completion
+from sureloc.cli.inputs import checked
 from sureloc.cli.stopping import stopping
+from sureloc.errors import InputError, did_you_mean
 
 STUDY_NAMES = (
     *("precision", "coverage", "filtering", "sets", "uncertainty", "schedules"),
     *("links", "rivals", "unknown", "figures", "mismatch"),
 )
+
+
+def _check_study(name: str) -> None:
+    if name not in STUDY_NAMES:
+        raise InputError(
+            f"There is no study {name!r}{did_you_mean(name, STUDY_NAMES)}; give some of "
+            f"{', '.join(STUDY_NAMES)}, or none for all."
+        )
 
 
 def reproduce(
@@ -22,6 +32,7 @@ def reproduce(
         typer.Argument(
             help=f"Names of studies, all of them by default: {', '.join(STUDY_NAMES)}.",
             autocompletion=completion.offer(lambda: STUDY_NAMES),
+            callback=checked(_check_study),
         ),
     ] = None,
     out: Annotated[
@@ -37,18 +48,10 @@ def reproduce(
     import torch
 
     from sureloc.cli.localize import bar_of_frames
-    from sureloc.errors import InputError
     from sureloc.networks.weights import load_weights
     from sureloc.report.reproduction import code_version, run_study, write_index
     from sureloc.report.reproduction_studies import STUDIES
 
-    names = [study.name for study in STUDIES]
-    unknown = sorted(set(what or ()) - set(names))
-    if unknown:
-        raise InputError(
-            f"There is no study {', '.join(unknown)}; give some of {', '.join(names)}, or none "
-            "for all."
-        )
     torch.set_num_threads(1)
     # Nobody shall mistake the one for the other.
     folder = out / "quick" if quick else out

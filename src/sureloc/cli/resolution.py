@@ -7,6 +7,10 @@ from typing import Annotated
 
 import typer
 
+from sureloc.cli import inputs
+from sureloc.cli.inputs import check_inputs, limited
+from sureloc.io.output import check_new_folder
+
 
 def resolution(
     source: Annotated[
@@ -22,16 +26,30 @@ def resolution(
     ] = None,
     roi: Annotated[
         str | None,
-        typer.Option(help="Camera rows and columns to look at, y0:y1,x0:x1; or y0:y1,x0:x1nm."),
+        typer.Option(
+            help="Camera rows and columns to look at, y0:y1,x0:x1; or y0:y1,x0:x1nm.",
+            callback=inputs.rectangle,
+        ),
     ] = None,
     camera_pixel_nm: Annotated[
-        float | None, typer.Option(help="Camera pixel size, nm, where the table does not say it.")
+        float | None,
+        typer.Option(
+            help="Camera pixel size, nm, where the table does not say it.", callback=inputs.pixel_nm
+        ),
     ] = None,
-    splits: Annotated[int, typer.Option(help="Random halvings of the frames.")] = 6,
+    splits: Annotated[
+        int, typer.Option(help="Random halvings of the frames.", callback=limited("splits"))
+    ] = 6,
     blocks: Annotated[
-        int, typer.Option(help="Parts of the movie that go into a half as a whole.")
+        int,
+        typer.Option(
+            help="Parts of the movie that go into a half as a whole.", callback=limited("blocks")
+        ),
     ] = 20,
-    resamples: Annotated[int, typer.Option(help="Of parts of the field, for error bars.")] = 200,
+    resamples: Annotated[
+        int,
+        typer.Option(help="Of parts of the field, for error bars.", callback=limited("resamples")),
+    ] = 200,
     trusted_only: Annotated[
         bool, typer.Option("--trusted-only", help="Leave out rows that are not trusted.")
     ] = False,
@@ -42,11 +60,11 @@ def resolution(
     Every number comes with a 95 % interval; where halves of the movie do not agree beyond chance,
     there is no resolution, and it is said.
     """
-    from sureloc.io.output import check_new_folder
-    from sureloc.report.resolution import cautions, measure_resolution, write_resolution
-
+    check_inputs(None, source=source)
     if out is not None:
         check_new_folder(out)
+    from sureloc.report.resolution import cautions, measure_resolution, write_resolution
+
     results = measure_resolution(
         source,
         roi=roi,

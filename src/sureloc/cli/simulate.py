@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sureloc.cli import completion
+from sureloc.cli.inputs import check_inputs
+from sureloc.io.output import check_new_folder, new_folder
 
 if TYPE_CHECKING:
     from sureloc.simulate.movie import MovieChunk
@@ -49,10 +51,14 @@ def simulate(
     Writes movie.ome.tif (16 bit), truth.parquet and truth.csv, camera.yaml and camera.npz,
     recipe.yaml, drift.csv, preview.png, generative_chain.png and a README.txt that explains them.
     """
-    from sureloc import __version__
+    check_inputs(None, camera)
+    check_new_folder(out)
     from sureloc.config.recipes import load_recipe, recipe_yaml
+
+    settings = settings or []
+    scene = load_recipe(recipe, settings)
+    from sureloc import __version__
     from sureloc.io.cameras import read_camera
-    from sureloc.io.output import check_new_folder, new_folder
     from sureloc.io.simulation import write_simulation
     from sureloc.report.generative_chain import draw_generative_chain
     from sureloc.report.preview import draw_preview
@@ -60,9 +66,6 @@ def simulate(
     from sureloc.simulate.generative_chain import generative_chain
     from sureloc.simulate.movie import simulate_movie
 
-    settings = settings or []
-    scene = load_recipe(recipe, settings)
-    check_new_folder(out)
     used = read_camera(camera) if camera else make_camera(scene.camera, scene.frame)
     movie = simulate_movie(scene, frames, seed, camera=used)
     provenance = {

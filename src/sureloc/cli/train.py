@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sureloc.cli import completion
+from sureloc.cli import completion, inputs
 from sureloc.cli.flags import Command, Group
+from sureloc.cli.inputs import check_new_weights, choice, limited
 from sureloc.cli.stopping import stopping
+from sureloc.io.output import check_new_folder, new_folder
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -28,20 +29,19 @@ train = typer.Typer(
 )
 
 
-class Device(StrEnum):
-    """Where a network is trained."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    GPU = "gpu"
-
-
-RecipeArgument = Annotated[
+PhiRecipeArgument = Annotated[
     str,
     typer.Argument(
-        help="Name of a shipped recipe (default, smoke, paper, rivals; for Psi also one_step) or "
-        "path of a YAML file.",
-        autocompletion=completion.training_recipes,
+        help="Name of a shipped recipe (default, smoke, paper, rivals) or path of a YAML file.",
+        **inputs.training_recipe("phi"),
+    ),
+]
+PsiRecipeArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Name of a shipped recipe (default, smoke, paper, rivals, one_step) or path of a YAML "
+        "file.",
+        **inputs.training_recipe("psi"),
     ),
 ]
 OutOption = Annotated[
@@ -50,19 +50,26 @@ OutOption = Annotated[
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Continue from the checkpoint in the folder.")
 ]
-DeviceOption = Annotated[Device, typer.Option(help="What to train on; auto prefers a GPU.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(help="What to train on; auto prefers a GPU.", **choice("auto", "cpu", "gpu")),
+]
 DevicesOption = Annotated[
-    int, typer.Option(help="How many devices share each step's tiles; the batch stays as it is.")
+    int,
+    typer.Option(
+        help="How many devices share each step's tiles; the batch stays as it is.",
+        callback=limited("devices"),
+    ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 
 
 @train.command("phi", cls=Command)
 def train_phi(
-    recipe: RecipeArgument,
+    recipe: PhiRecipeArgument,
     out: OutOption,
     resume: ResumeOption = False,
-    device: DeviceOption = Device.AUTO,
+    device: DeviceOption = "auto",
     devices: DevicesOption = 1,
     quiet: QuietOption = False,
 ) -> None:
@@ -88,18 +95,19 @@ def train_phi(
 
 @train.command("psi", cls=Command)
 def train_psi(
-    recipe: RecipeArgument,
+    recipe: PsiRecipeArgument,
     phi: Annotated[
         str,
         typer.Option(
             help="Trained phi: a folder of `sureloc train phi`, the name of shipped weights "
             "(default), or the path of a .safetensors file.",
             autocompletion=completion.weights,
+            callback=inputs.phi,
         ),
     ],
     out: OutOption,
     resume: ResumeOption = False,
-    device: DeviceOption = Device.AUTO,
+    device: DeviceOption = "auto",
     devices: DevicesOption = 1,
     quiet: QuietOption = False,
 ) -> None:
@@ -134,6 +142,7 @@ def export(
         typer.Argument(
             help="The trained phi: its folder, or weights by name or path.",
             autocompletion=completion.weights,
+            callback=inputs.phi,
         ),
     ],
     psi: Annotated[Path, typer.Argument(help="Folder of the Psi that was trained on it.")],
@@ -144,6 +153,7 @@ def export(
 
     Writes OUT.safetensors, its card OUT.json with both recipes, and both logs as CSV.
     """
+    check_new_weights(out)
     from sureloc.config.training import load_training_recipe
     from sureloc.io.weights import RECIPE, read_phi, write_weights
     from sureloc.train.export import assemble
@@ -167,6 +177,7 @@ def search(
         typer.Argument(
             help="Name of shipped weights (default) or path of a .safetensors file.",
             autocompletion=completion.weights,
+            callback=inputs.weights,
         ),
     ],
     out: Annotated[Path, typer.Option(help="New folder for the table and the picture.")],
@@ -186,10 +197,10 @@ def search(
     schedules.png. Prints which schedule phi-FD chooses, and which one the energy score chooses
     among those whose spread matches their errors.
     """
+    check_new_folder(out)
     from rich.console import Console
     from rich.progress import track
 
-    from sureloc.io.output import check_new_folder, new_folder
     from sureloc.io.search import write_search
     from sureloc.networks.weights import load_weights
     from sureloc.report.schedule_search import draw_search
@@ -197,7 +208,6 @@ def search(
     from sureloc.train.export import recipe_in_card
     from sureloc.train.recipe import PsiTrainingRecipe
 
-    check_new_folder(out)
     networks = load_weights(weights)
     schedules = workflow.candidates(networks, tuple(steps or workflow.STEPS))
     recipe = recipe_in_card(networks.card, "psi", PsiTrainingRecipe)
@@ -222,7 +232,6 @@ def search(
 def _training_folder(out: Path, recipe: str, resume: bool) -> Iterator[None]:
     """Prepare the folder of a training; a broken-off training stays there, to be resumed."""
     from sureloc.errors import OutputError, SurelocError
-    from sureloc.io.output import check_new_folder
     from sureloc.io.weights import RECIPE
 
     begins = not resume and _is_first_process()
@@ -255,7 +264,7 @@ def _fit(
     training: Training,
     out: Path,
     resume: bool,
-    device: Device,
+    device: str,
     devices: int,
     quiet: bool,
     callbacks: Sequence[pl.Callback],
@@ -273,7 +282,7 @@ def _fit(
             training,
             out,
             resume=resume,
-            device=device.value,
+            device=device,
             devices=devices,
             callbacks=[bar, *callbacks],
             logger=board,

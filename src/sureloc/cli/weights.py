@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sureloc.cli import completion
+from sureloc.cli import completion, inputs
 from sureloc.cli.flags import Command, Group
+from sureloc.cli.inputs import check_new_weights
+from sureloc.io.output import check_new_file
+from sureloc.networks.weight_files import check_frame_model_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,6 +31,7 @@ WeightsArgument = Annotated[
     typer.Argument(
         help="Name of shipped weights, a .safetensors file, or a folder of `sureloc adapt`.",
         autocompletion=completion.weights,
+        callback=inputs.weights,
     ),
 ]
 
@@ -71,6 +75,8 @@ def export(
     It takes electrons, read variance, PSF width and noise, and gives the mean image and a draw at
     four times the sampling. Needs the extra: pip install 'sureloc[onnx]'.
     """
+    check_frame_model_name(out)
+    check_new_file(out)
     from sureloc.io.frame_models import write_frame_model
     from sureloc.networks.weights import load_weights, read_card
 
@@ -90,11 +96,12 @@ def recalibrate(
     On tiles simulated as in training: where phi expects the same, draws get as many pixels in each
     range of values as the truth has. The map is kept with the weights, its effect on the card.
     """
-    from sureloc.io.weights import read_logs, write_weights
-    from sureloc.networks.weights import load_weights
+    check_new_weights(out)
     from sureloc.train import extra
 
     extra.check_installed()
+    from sureloc.io.weights import read_logs, write_weights
+    from sureloc.networks.weights import load_weights
     from sureloc.train.pixel_map import with_pixel_map
 
     made = with_pixel_map(load_weights(weights), tiles, seed)

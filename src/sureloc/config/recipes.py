@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from sureloc.errors import RecipeError
+from sureloc.errors import RecipeError, did_you_mean
 from sureloc.shipped import recipe_names
 from sureloc.simulate.recipe import Recipe
 
@@ -100,7 +99,7 @@ def _recipe_text(name_or_path: str | Path) -> tuple[str, str]:
         raise RecipeError(f"There is no recipe file {path} (seen from {Path.cwd()}).")
     names = shipped_recipes()
     raise RecipeError(
-        f"There is no recipe {str(name_or_path)!r}{_did_you_mean(str(name_or_path), names)}. "
+        f"There is no recipe {str(name_or_path)!r}{did_you_mean(str(name_or_path), names)}. "
         f"Shipped recipes: {', '.join(names)}; or give the path of a YAML file."
     )
 
@@ -133,7 +132,7 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
     kind = problem["type"]
     if kind == "extra_forbidden":
         allowed = list(owner.model_fields)
-        near = _did_you_mean(str(location[-1]), allowed)
+        near = did_you_mean(str(location[-1]), allowed)
         return f"unknown key {path}{near}, allowed are {', '.join(allowed)}"
     if kind == "missing":
         return f"{path} is missing, add it"
@@ -141,7 +140,7 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
         return f"{path}.kind is missing, allowed are {', '.join(members)}"
     if kind == "union_tag_invalid":
         tag = str(problem["ctx"]["tag"])
-        near = _did_you_mean(tag, list(members))
+        near = did_you_mean(tag, list(members))
         return f"{path}.kind is {tag!r}{near}, allowed are {', '.join(members)}"
     reason = problem["msg"].removeprefix("Value error, ")
     reason = reason[:1].lower() + reason[1:]
@@ -189,8 +188,3 @@ def _tagged_members(annotation: object) -> dict[str, type[BaseModel]]:
         if "kind" in member.model_fields
         for tag in get_args(member.model_fields["kind"].annotation)
     }
-
-
-def _did_you_mean(word: str, known: Sequence[str] | Mapping[str, str]) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (did you mean {near[0]}?)" if near else ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 
 from sureloc.config.recipes import check, read_mapping
+from sureloc.config.training_files import training_recipe_text
 from sureloc.errors import RecipeError
 from sureloc.shipped import training_recipe_names
 from sureloc.train.recipe import PhiTrainingRecipe, TrainingRecipe
@@ -31,7 +31,7 @@ def load_training_recipe(model: type[Plan], name_or_path: str | Path) -> Plan:
     Raises:
         RecipeError: there is no such recipe, it is not YAML, or a key or value is impossible.
     """
-    text, source = _text(model, name_or_path)
+    text, source = training_recipe_text(_kind(model), name_or_path)
     mapping = read_mapping(text, source)
     wanted, found = _kind(model), mapping.get("kind", _kind(model))
     if found != wanted:
@@ -49,21 +49,3 @@ def training_recipe_yaml(recipe: TrainingRecipe) -> str:
 
 def _kind(model: type[TrainingRecipe]) -> str:
     return "phi" if issubclass(model, PhiTrainingRecipe) else "psi"
-
-
-def _text(model: type[TrainingRecipe], name_or_path: str | Path) -> tuple[str, str]:
-    path = Path(name_or_path)
-    names = shipped_training_recipes(model)
-    if str(name_or_path) in names:
-        shipped = resources.files("sureloc") / "recipes" / "train"
-        text = (shipped / f"{_kind(model)}_{name_or_path}.yaml").read_text(encoding="utf-8")
-        return text, f"The recipe {_kind(model)} {name_or_path}"
-    if not path.is_file():
-        raise RecipeError(
-            f"There is no training recipe {str(name_or_path)!r} for {_kind(model)}. Shipped: "
-            f"{', '.join(names)}; or give the path of a YAML file."
-        )
-    try:
-        return path.read_text(encoding="utf-8"), f"The recipe {path}"
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"The recipe {path} cannot be read: {error}.") from error

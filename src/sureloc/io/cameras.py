@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
-from sureloc.errors import CameraError
+from sureloc.errors import CameraError, did_you_mean
+from sureloc.io.paths import check_camera_exists
 
 _MAPS = ("offset_adu", "gain_adu_per_e", "variance_adu2")
 _SCALARS = ("quantum_efficiency", "em_gain", "saturation_adu")
@@ -41,15 +41,6 @@ class CameraFile(BaseModel):
     quantum_efficiency: float | int = 1.0
     em_gain: float | int = 1.0
     saturation_adu: int | None = 65535
-
-
-def check_camera_exists(path: Path) -> None:
-    """Raise `CameraError` unless there is a file at a camera's path: before long work."""
-    if not path.is_file():
-        raise CameraError(
-            f"There is no camera file at {path} (seen from {Path.cwd()}). Check the spelling, or "
-            "leave the camera out to have it estimated from the movie."
-        )
 
 
 def read_camera(path: str | Path) -> Camera:
@@ -181,7 +172,7 @@ def _read_yaml(path: Path) -> Camera:
 def _check_keys(path: Path, keys: Iterable[object]) -> None:
     known = (*_MAPS, *_SCALARS)
     names = [str(key) for key in keys]
-    unknown = [f"{name}{_did_you_mean(name)}" for name in sorted(set(names) - set(known))]
+    unknown = [f"{name}{did_you_mean(name, known)}" for name in sorted(set(names) - set(known))]
     missing = [name for name in _MAPS if name not in names]
     if unknown or missing:
         parts = [f"lacks {', '.join(missing)}"] * bool(missing)
@@ -190,13 +181,6 @@ def _check_keys(path: Path, keys: Iterable[object]) -> None:
             f"The camera file {path} {' and '.join(parts)}; it must hold {', '.join(_MAPS)} and "
             f"may hold {', '.join(_SCALARS)}."
         )
-
-
-def _did_you_mean(name: str) -> str:
-    known = (*_MAPS, *_SCALARS)
-    begin_so = [one for one in known if one.startswith(f"{name}_")]
-    near = begin_so or get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _wanted(name: str) -> str:

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sureloc.errors import InputError
-from sureloc.io.exchange.formats import format_for, read_localizations, write_localizations
+from sureloc.io.exchange.formats import read_localizations, write_localizations
 from sureloc.io.exchange.localizations import Localizations, Reading, Written
+from sureloc.io.exchange.names import format_to_write
 from sureloc.io.sources import read_run
+from sureloc.limits import check_limit
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def convert_table(
         InputError: a file or value cannot be used, or something that is needed is not known.
         OutputError: the table cannot be written; nothing is left of it.
     """
-    format_for(target, target_format)  # before long reading
+    format_to_write(target, target_format)  # before long reading
     if source.is_dir():
         found = read_run(source, reading).data
     else:
@@ -70,10 +72,7 @@ def _changed(source: Path, data: Localizations, changes: Changes) -> Localizatio
                 f"{data.table['draw'].max()}."
             )
     if changes.uncertainty_nm is not None and not {"sigma_x_nm", "sigma_y_nm"} & set(table):
-        if changes.uncertainty_nm <= 0:
-            raise InputError(
-                f"The uncertainty is {changes.uncertainty_nm} nm; it must be larger than 0."
-            )
+        check_limit("uncertainty_nm", changes.uncertainty_nm)
         table = table.assign(sigma_x_nm=changes.uncertainty_nm, sigma_y_nm=changes.uncertainty_nm)
     moved = {
         name: table[name] + shift

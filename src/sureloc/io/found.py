@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +11,13 @@ import numpy as np
 import pandas as pd
 
 from sureloc.errors import InputError
-from sureloc.io.results import DRAWS
+from sureloc.io.regions import parse_rectangle
+from sureloc.io.run_folder import DRAWS
 from sureloc.io.sources import read_source
 from sureloc.io.tables import read_table
 from sureloc.table import DRAW_COLUMNS
 
 Edges = tuple[tuple[float, float], tuple[float, float]]
-
-_RANGE = r"\s*(-?[\d.]+)\s*:\s*(-?[\d.]+)\s*"
-_ROI = re.compile(rf"^{_RANGE},{_RANGE}(nm)?\s*$")
 
 
 @dataclass(frozen=True)
@@ -150,18 +147,8 @@ def parse_roi(text: str | None, found: Found) -> Edges:
     """
     if text is None:
         return found.field_nm
-    match = _ROI.match(text)
-    try:
-        numbers = [float(match[k]) for k in range(1, 5)] if match else []
-    except ValueError:
-        numbers = []
-    if match is None or not numbers or numbers[0] >= numbers[1] or numbers[2] >= numbers[3]:
-        raise InputError(
-            f"The region is {text!r}; give rows and columns as y0:y1,x0:x1 in camera pixels, such "
-            "as 10:40,20:60, or in nanometres, such as '1000:4000,2000:6000nm'."
-        )
-    y0, y1, x0, x1 = numbers
-    if match[5]:
+    (y0, y1, x0, x1), in_nm = parse_rectangle(text)
+    if in_nm:
         return (x0, x1), (y0, y1)
     if found.pixel_nm is None:
         raise InputError(

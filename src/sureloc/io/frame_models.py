@@ -30,11 +30,11 @@ from sureloc import __version__
 from sureloc.errors import InputError, WeightsError
 from sureloc.io.output import new_file
 from sureloc.networks.frame_model import FrameModel, example_inputs
+from sureloc.networks.weight_files import ONNX, check_frame_model_name
 from sureloc.networks.weights import Card, Networks
 from sureloc.physics.kde import UPSAMPLING
 from sureloc.seeds import torch_generator
 
-ONNX, PACKAGE = ".onnx", ".zip"
 OPSET = 18
 FORMAT_VERSION = "0.5.4"  # of the bioimage.io model description
 RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-3, 1e-5  # of ONNX against PyTorch, mass a fine pixel
@@ -83,11 +83,7 @@ def write_frame_model(networks: Networks, fingerprint: str, path: str | Path) ->
         OutputError: it could not be written; nothing is left of it.
     """
     place = Path(path)
-    if place.suffix not in (ONNX, PACKAGE):
-        raise InputError(
-            f"{place} ends in {place.suffix or 'nothing'!r}; networks are written as .onnx, or as "
-            ".zip for bioimage.io."
-        )
+    check_frame_model_name(place)
     if not (find_spec("onnx") and find_spec("onnxscript")):
         raise InputError(
             "Writing ONNX needs the packages onnx and onnxscript: pip install 'sureloc[onnx]'."

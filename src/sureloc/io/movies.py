@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from sureloc.errors import InputError, MovieError
+from sureloc.errors import MovieError
 from sureloc.io.frame_source import (
     COPY_AGAIN,
     Acquisition,
@@ -35,8 +35,9 @@ from sureloc.io.frame_source import (
 )
 from sureloc.io.movies_raw import dax_source, picasso_source
 from sureloc.io.movies_vendor import CziSource, LifSource, parsed_xml
+from sureloc.io.paths import check_movie_exists
+from sureloc.io.regions import MIN_SIDE_PX
 
-MIN_SIDE_PX = 8
 TIFF_SUFFIXES = (".tif", ".tiff")
 NDTIFF_INDEX = "NDTiff.index"
 KNOWN_FORMATS = (
@@ -183,14 +184,6 @@ class Movie:
         self.close()
 
 
-def check_movie_exists(path: Path) -> None:
-    """Raise `MovieError` unless there is something at a movie's path: before long work."""
-    if not path.exists():
-        raise MovieError(
-            f"There is no movie at {path} (seen from {Path.cwd()}). Check the spelling of the path."
-        )
-
-
 def open_movie(path: str | Path) -> Movie:
     """Open a movie without reading its frames.
 
@@ -220,53 +213,6 @@ def open_movie(path: str | Path) -> Movie:
         source.close()
         raise
     return movie
-
-
-def parse_region(text: str, shape: tuple[int, int]) -> tuple[slice, slice]:
-    """Turn "y0:y1,x0:x1" into slices of rows and columns.
-
-    Args:
-        text: pixel indices counted from 0, the ends excluded; an empty end means the frame's edge.
-        shape: (rows, columns) of the whole frame.
-
-    Raises:
-        InputError: the text has another form, or the region is empty, too small or outside.
-    """
-    parts = text.split(",")
-    if len(parts) != 2:
-        raise InputError(
-            f"The region {text!r} is not of the form y0:y1,x0:x1; for instance 0:{shape[0]},"
-            f"0:{shape[1]} is the whole frame."
-        )
-    rows = _parse_range(parts[0], shape[0], "rows", MIN_SIDE_PX)
-    columns = _parse_range(parts[1], shape[1], "columns", MIN_SIDE_PX)
-    return rows, columns
-
-
-def parse_frames(text: str, frames: int) -> slice:
-    """Turn "a:b" into a slice of a movie's frames, counted from 0, b excluded.
-
-    Raises:
-        InputError: the text has another form, or the range is empty or outside the movie.
-    """
-    return _parse_range(text, frames, "frames", 1)
-
-
-def _parse_range(text: str, length: int, what: str, least: int) -> slice:
-    match = re.fullmatch(r"\s*(\d*)\s*:\s*(\d*)\s*", text)
-    if match is None:
-        raise InputError(
-            f"The range of {what} {text!r} is not of the form a:b with whole numbers of 0 or more; "
-            f"for instance 0:{length}."
-        )
-    start = int(match[1] or 0)
-    stop = int(match[2] or length)
-    if not 0 <= start <= stop - least or stop > length:
-        raise InputError(
-            f"The range of {what} {start}:{stop} must lie inside 0:{length} and hold {least} or "
-            f"more {what}."
-        )
-    return slice(start, stop)
 
 
 def _inner_slice(outer: slice, inner: slice | None, what: str) -> slice:

@@ -49,11 +49,17 @@ def new_file(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         OutputError: something could not be written; nothing is left of it.
     """
     place = Path(path).resolve()
-    if place.is_dir() or (place.exists() and not replace):
-        raise InputError(f"The output file {path} exists already. Give another name, or remove it.")
+    if place.is_dir() or not replace:
+        check_new_file(path)
     with _whole_or_nothing(place) as partial:
         yield partial
         partial.replace(place)
+
+
+def check_new_file(path: str | Path) -> None:
+    """Raise `InputError` unless a result can go to the file `path`: nothing is there."""
+    if Path(path).exists():
+        raise InputError(f"The output file {path} exists already. Give another name, or remove it.")
 
 
 def check_new_folder(path: str | Path) -> None:

@@ -23,19 +23,13 @@ import pandas as pd
 
 from sureloc.io.exchange.localizations import Geometry
 from sureloc.io.exchange.thunderstorm import ThunderstormWriter
+from sureloc.io.run_folder import DRAWS, LOCALIZATIONS, THUNDERSTORM
 from sureloc.io.tables import TableWriter
 from sureloc.localize.images import ImageSums
 from sureloc.localize.tally import shifted
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
 
 Array = npt.NDArray[np.float64]
-
-LOCALIZATIONS = "localizations.parquet"
-THUNDERSTORM = "localizations.csv"
-DRAWS = "draws.parquet"
-IMAGES = "images.ome.zarr"
-REPORT = "report.html"
-RUN = "run.json"
 
 _CHUNK_PX = 1024
 _LEAST_MEAN = 0.01 / (2 * math.pi)  # a hundredth of one emitter's peak; below, a ratio says nothing

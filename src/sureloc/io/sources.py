@@ -16,9 +16,10 @@ from typing import Any
 import pandas as pd
 
 from sureloc.errors import InputError, PixelSizeError
-from sureloc.io.exchange.formats import format_for, read_localizations, write_localizations
+from sureloc.io.exchange.formats import read_localizations, write_localizations
 from sureloc.io.exchange.localizations import Geometry, Localizations, Reading, Written
-from sureloc.io.results import DRAWS, LOCALIZATIONS, RUN
+from sureloc.io.paths import check_source_exists
+from sureloc.io.run_folder import DRAWS, LOCALIZATIONS, RUN
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,6 @@ class Source:
     def pixel_nm(self) -> float | None:
         """Camera pixel size, nm, as far as known."""
         return self.data.geometry.pixel_nm
-
-
-def check_source_exists(path: Path) -> None:
-    """Raise `InputError` unless there is something at the path of a run or table."""
-    if not path.exists():
-        raise InputError(f"There is no run or table at {path} (seen from {Path.cwd()}).")
 
 
 def read_source(
@@ -134,13 +129,6 @@ def _pixel_of(record: Mapping[str, Any]) -> float | None:
 
 
 # --- Steps --------------------------------------------------------------------------------------
-
-
-def check_step_output(path: Path) -> None:
-    """Raise `InputError` unless a new table can go to `path`: before long work."""
-    format_for(path, None)
-    if path.exists():
-        raise InputError(f"The output file {path} exists already. Give another name, or remove it.")
 
 
 def write_step(

@@ -9,9 +9,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from sureloc.config.training import load_training_recipe
-from sureloc.errors import InputError
 from sureloc.io.output import new_file
-from sureloc.networks.weights import Networks, load_weights, only_file, save_weights
+from sureloc.networks.weight_files import check_phi, check_weights_name, only_file
+from sureloc.networks.weights import Networks, load_weights, save_weights
 from sureloc.shipped import shipped_weights
 from sureloc.train.export import TrainedPhi, phi_of_training, phi_of_weights
 from sureloc.train.folder import History, read_log, write_log
@@ -38,8 +38,7 @@ def write_weights(
         OutputError: something could not be written; nothing is left of it.
     """
     weights = Path(path)
-    if weights.suffix != ".safetensors":
-        raise InputError(f"{weights} is no name for weights; it must end in .safetensors.")
+    check_weights_name(weights)
     named = {name: weights.with_name(_log_name(weights.stem, name)) for name in logs}
     card = weights.with_suffix(".json")
     with ExitStack() as stack:
@@ -67,15 +66,10 @@ def read_phi(source: str | Path) -> TrainedPhi:
         RecipeError: it is no phi that Psi can build on.
         WeightsError: weights, card or recipe cannot be used.
     """
+    check_phi(source)
     path = Path(source)
     if path.is_dir():
         return phi_of_training(load_training_recipe(PhiTrainingRecipe, path / RECIPE), path)
-    shipped = shipped_weights()
-    if str(source) not in shipped and path.suffix != ".safetensors":
-        raise InputError(
-            f"There is no phi {str(source)!r}. Give a folder of `sureloc train phi`, the name of "
-            f"shipped weights ({', '.join(shipped)}), or the path of a .safetensors file."
-        )
     return phi_of_weights(load_weights(source), read_log(_log_beside(source, "phi")))
 
 

@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from sureloc.camera import Camera, check_pixel_nm
 from sureloc.errors import InputError
+from sureloc.limits import check_limit
 from sureloc.localize.bands import bands_of, spots_of_band, spots_of_frames
 from sureloc.localize.camera_estimate import check_camera, estimate_camera
 from sureloc.localize.crowding import Crowding, crowding_of
@@ -72,6 +73,10 @@ WIDTH_SLACK, WRONG_WIDTH = 0.12, 0.22  # by which a given PSF width may differ f
 SURE_ERRORS = 3.0  # of the width of lone spots
 ANY_16_BIT_ADU = 65535
 LEAST_PROBABILITY = 0.2  # rows below are not even looked at
+_LIMITED = (
+    *("sigma_px", "draws", "min_probability", "workers"),
+    *("density_per_um2", "mean_photons", "background_photons"),
+)
 
 
 class Frames(Protocol):
@@ -117,30 +122,10 @@ class Options:
 
     def __post_init__(self) -> None:
         check_pixel_nm(self.pixel_nm)
-        if self.sigma_px is not None and not 0.3 <= self.sigma_px <= 10.0:
-            raise InputError(
-                f"The PSF width is {self.sigma_px} px; it must lie between 0.3 and 10 px (0.8 to "
-                "1.8 is usual), or be left to 'auto'."
-            )
-        if self.draws < 2:
-            raise InputError(f"draws is {self.draws}; at least 2 are needed for an uncertainty.")
-        if not 0 < self.min_probability <= 1:
-            raise InputError(
-                f"min_probability is {self.min_probability}; it must lie in (0, 1], 0.5 is usual."
-            )
-        if self.workers < 1:
-            raise InputError(f"workers is {self.workers}; it must be 1 or larger.")
-        for name, what, low, high in (
-            ("density_per_um2", "density", 1e-6, 1000.0),
-            ("mean_photons", "mean number of photons", 1.0, 1e7),
-            ("background_photons", "background", 0.0, 1e6),
-        ):
+        for name in _LIMITED:
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                raise InputError(
-                    f"The {what} is {value}; it must lie between {low:g} and {high:g}, or be left "
-                    "out, to be learned from the movie."
-                )
+            if value is not None:
+                check_limit(name, value)
 
 
 @dataclass(frozen=True)

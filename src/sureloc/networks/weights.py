@@ -10,7 +10,6 @@ import copy
 import json
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,7 +28,8 @@ from sureloc.networks.phi import Phi
 from sureloc.networks.pixel_map import PixelMap
 from sureloc.networks.psi import Psi, PsiNetwork
 from sureloc.networks.unet import UNetPsi
-from sureloc.shipped import fingerprint, shipped_weights
+from sureloc.networks.weight_files import weight_files
+from sureloc.shipped import fingerprint
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1, le=4096)]
@@ -292,34 +292,13 @@ def _parts(networks: Networks) -> dict[str, nn.Module]:
 
 
 def _read(name_or_path: str | Path) -> tuple[bytes, str, str]:
-    path = Path(name_or_path)
-    if path.is_dir() and str(name_or_path) not in shipped_weights():
-        path = only_file(path)
-    if len(path.parts) == 1 and path.suffix == "":
-        names = shipped_weights()
-        if str(name_or_path) not in names:
-            raise WeightsError(
-                f"There are no weights named {str(name_or_path)!r}. Shipped: "
-                f"{', '.join(names) or 'none'}; or give the path of a .safetensors file."
-            )
-        folder = resources.files("sureloc") / "weights"
-        blob = (folder / f"{name_or_path}.safetensors").read_bytes()
-        text = (folder / f"{name_or_path}.json").read_text(encoding="utf-8")
-        return blob, text, f"The weights {name_or_path}"
-    if path.suffix != ".safetensors":
-        raise WeightsError(
-            f"{path} is no .safetensors file. Other formats can run code when they are opened; "
-            "export the weights as safetensors with a JSON card."
-        )
+    weights, card, source = weight_files(name_or_path)
     try:
-        blob = path.read_bytes()
-        text = path.with_suffix(".json").read_text(encoding="utf-8")
+        return weights.read_bytes(), card.read_text(encoding="utf-8"), source
     except (OSError, UnicodeDecodeError) as error:
         raise WeightsError(
-            f"{path} or the card {path.with_suffix('.json').name} beside it cannot be read: "
-            f"{error}. Both are needed."
+            f"{source} or the card {card.name} beside it cannot be read: {error}. Both are needed."
         ) from error
-    return blob, text, str(path)
 
 
 def _arrays(blob: bytes, source: str) -> dict[str, Tensor]:
@@ -329,22 +308,6 @@ def _arrays(blob: bytes, source: str) -> dict[str, Tensor]:
         raise WeightsError(
             f"{source} is named .safetensors but is none: {error}. Export the weights again."
         ) from error
-
-
-def only_file(folder: Path) -> Path:
-    """Give the one file of weights that a folder holds, such as that of `sureloc adapt`.
-
-    Raises:
-        WeightsError: it holds none, or several.
-    """
-    files = sorted(f for f in folder.glob("*.safetensors") if not f.name.startswith("."))
-    if len(files) != 1:
-        held = ", ".join(file.name for file in files) or "no .safetensors file"
-        raise WeightsError(
-            f"The folder {folder} holds {held}; weights are one such file. Give its path, or the "
-            "folder of a `sureloc adapt` that has finished."
-        )
-    return files[0]
 
 
 def _parse_card(text: str, source: str) -> Card:

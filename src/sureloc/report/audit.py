@@ -36,8 +36,9 @@ from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
 from sureloc.errors import InputError, WeightsError
 from sureloc.io.cameras import read_camera
 from sureloc.io.found import Found, movie_shape, read_found
-from sureloc.io.movies import Movie, open_movie, parse_frames, parse_region
+from sureloc.io.movies import Movie, open_movie
 from sureloc.io.output import check_new_folder, new_folder
+from sureloc.io.regions import parse_frames, parse_region
 from sureloc.localize.movie import Options, localize, prepare, spread_frames
 from sureloc.localize.saturation import saturated
 from sureloc.networks.weights import Networks, load_weights

@@ -50,15 +50,12 @@ function drawScaleBar(context, view) {
   const bar = scaleBar(view);
   const left = view.width - 16 - bar.px;
   const top = view.height - 20;
-  context.fillStyle = "#fff";
-  context.strokeStyle = "#000";
-  context.lineWidth = 2;
-  context.strokeRect(left, top, bar.px, 4);
-  context.fillRect(left, top, bar.px, 4);
   context.font = "14px system-ui, sans-serif";
   context.textAlign = "center";
-  context.lineWidth = 3;
-  context.strokeText(bar.label, left + bar.px / 2, top - 6);
+  context.fillStyle = "rgba(0, 0, 0, 0.65)"; // the plate, as on the page
+  context.fillRect(left - 5, top - 26, bar.px + 10, 35);
+  context.fillStyle = "#fff";
+  context.fillRect(left, top, bar.px, 4);
   context.fillText(bar.label, left + bar.px / 2, top - 6);
 }
 

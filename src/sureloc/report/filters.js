@@ -65,15 +65,21 @@ function summaryOf(rows, kept) {
     trusted: doubts[0],
     doubts: rows.about.reasons.map((reason, k) => ({ reason, count: doubts[k + 1] })),
     expected,
-    medianSigma: medianOfBins(rows.reading.sigma.edges, sigmas),
+    // Of all rows it is known exactly, as the report says it above.
+    medianSigma: kept.length === rows.count
+      ? rows.about.median_sigma_nm
+      : medianOfBins(rows.reading.sigma.edges, sigmas),
   };
 }
 
 function medianOfBins(edges, counts) {
   let left = counts.subarray(1).reduce((sum, count) => sum + count, 0) / 2;
   for (let bin = 1; bin < counts.length; bin++) {
+    if (counts[bin] > 0 && left <= counts[bin]) {
+      const low = edges[bin - 1];
+      return low + (left / counts[bin]) * ((edges[bin] ?? low) - low);
+    }
     left -= counts[bin];
-    if (left <= 0 && counts[bin] > 0) return binMiddle(edges, bin);
   }
   return NaN;
 }

@@ -51,11 +51,11 @@ def _draw_truth(chain: GenerativeChain, axes: Axes) -> None:
         edgecolors="black",
         linewidths=0.5,
     )
-    left, right, bottom, top = image_extent_nm(chain.frame)
+    left, right, bottom, top = extent = image_extent_nm(chain.frame)
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
     axes.set_aspect("equal")
     axes.set_xticks([])
     axes.set_yticks([])
-    add_scale_bar(axes, chain.frame, colour="black")
+    add_scale_bar(axes, extent, colour="black")
     add_colour_bar(axes, colours, "photons / frame")

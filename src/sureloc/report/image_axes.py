@@ -8,16 +8,18 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.patches import Rectangle
+from matplotlib.font_manager import FontProperties
+from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from sureloc.simulate.recipe import FrameRecipe
 
-BAR_SHARE = 0.25
+BAR_SHARE = 0.25  # of an image's width, at most
 ABOVE = 4.0  # what else is drawn, in matplotlib's order
 PLATE_OPACITY = 0.65
+Extent = tuple[float, float, float, float]
 
 
-def image_extent_nm(frame: FrameRecipe) -> tuple[float, float, float, float]:
+def image_extent_nm(frame: FrameRecipe) -> Extent:
     """Give left, right, bottom and top of a frame's outer edges, nm, y pointing down."""
     half = 0.5 * frame.pixel_nm
     return -half, frame.width * frame.pixel_nm - half, frame.height * frame.pixel_nm - half, -half
@@ -53,7 +55,7 @@ def draw_image(
     )
     axes.set_xticks([])
     axes.set_yticks([])
-    add_scale_bar(axes, frame)
+    add_scale_bar(axes, image_extent_nm(frame))
     add_colour_bar(axes, shown, unit)
 
 
@@ -64,34 +66,49 @@ def add_colour_bar(axes: Axes, shown: ScalarMappable, unit: str) -> None:
     bar.ax.tick_params(labelsize=7)
 
 
-def add_scale_bar(axes: Axes, frame: FrameRecipe, colour: str = "white") -> None:
-    """Add a bar of a round length, about a quarter of the frame, to the lower right corner.
+def add_scale_bar(
+    axes: Axes, extent: Extent, nm_per_unit: float = 1.0, colour: str = "white", size: float = 7.0
+) -> None:
+    """Add a bar of a round length to the lower right corner of an image.
 
-    Its text stands on a plate that lets shine through what it lies on, and both lie above all else.
+    Bar and label stand on a plate that lets shine through what it lies on, above all else: they are
+    seen on pixels of every lightness.
+
+    Args:
+        axes: of the image.
+        extent: left, right, bottom and top of the image's outer edges, y pointing down.
+        nm_per_unit: length of one unit of the axes, nm.
+        colour: of bar and label, "white" or "black"; the plate has the other one.
+        size: of the label, points.
     """
-    width_nm = frame.width * frame.pixel_nm
-    height_nm = frame.height * frame.pixel_nm
-    length_nm = round_length(BAR_SHARE * width_nm)
-    _, right, bottom, _ = image_extent_nm(frame)
-    thickness = 0.015 * height_nm
-    corner = right - 0.05 * width_nm - length_nm, bottom - 0.05 * height_nm - thickness
-    # A thin edge and a plate keep them visible on pixels and emitters of the same lightness.
-    edge = "black" if colour == "white" else "white"
-    bar = Rectangle(corner, length_nm, thickness, facecolor=colour, edgecolor=edge, linewidth=0.4)
-    bar.set_zorder(ABOVE)
-    axes.add_patch(bar)
-    text = f"{length_nm:g} nm" if length_nm < 1000 else f"{length_nm / 1000:g} µm"
-    axes.text(
-        corner[0] + length_nm / 2,
-        corner[1] - 0.02 * height_nm,
-        text,
+    left, right, bottom, top = extent
+    length_nm, label = scale_bar((right - left) * nm_per_unit)
+    bar = AnchoredSizeBar(
+        axes.transData,
+        length_nm / nm_per_unit,
+        label,
+        "lower right",
+        pad=0.4,
+        borderpad=0.8,
+        sep=2,
+        label_top=True,
         color=colour,
-        fontsize=7,
-        ha="center",
-        va="bottom",
-        bbox={"facecolor": edge, "alpha": PLATE_OPACITY, "pad": 1.0, "linewidth": 0},
-        zorder=ABOVE,
+        size_vertical=0.012 * (bottom - top),
+        fill_bar=True,
+        fontproperties=FontProperties(size=size),
     )
+    bar.patch.set(
+        facecolor="black" if colour == "white" else "white", alpha=PLATE_OPACITY, linewidth=0
+    )
+    bar.set_zorder(ABOVE)
+    axes.add_artist(bar)
+
+
+def scale_bar(width_nm: float) -> tuple[float, str]:
+    """Give length (nm) and label of a scale bar of up to a quarter of an image's width."""
+    length_nm = round_length(BAR_SHARE * width_nm)
+    label = f"{length_nm:g} nm" if length_nm < 1000 else f"{length_nm / 1000:g} µm"
+    return length_nm, label
 
 
 def round_length(nm: float) -> float:

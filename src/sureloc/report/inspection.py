@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from sureloc.calibrate.inspection import Inspection, Quantity
 from sureloc.report.charts import BLUE, GREY, INK, ORANGE
-from sureloc.report.image_axes import add_colour_bar, add_scale_bar
+from sureloc.report.image_axes import add_colour_bar, add_scale_bar, image_extent_nm
 from sureloc.report.records import plain
 from sureloc.simulate.recipe import FrameRecipe
 
@@ -137,10 +137,9 @@ def _frame(axes: Axes, image: Array, title: str, inspection: Inspection) -> None
     pixel_nm = inspection.quantities["pixel_nm"].value
     if pixel_nm is not None and min(image.shape) >= 8:
         rows, columns = image.shape
-        shown.set_extent(
-            (-0.5 * pixel_nm, (columns - 0.5) * pixel_nm, (rows - 0.5) * pixel_nm, -0.5 * pixel_nm)
-        )
-        add_scale_bar(axes, FrameRecipe(height=rows, width=columns, pixel_nm=pixel_nm))
+        extent = image_extent_nm(FrameRecipe(height=rows, width=columns, pixel_nm=pixel_nm))
+        shown.set_extent(extent)
+        add_scale_bar(axes, extent)
     add_colour_bar(axes, shown, "ADU")
     axes.set_title(title, fontsize=10)
 

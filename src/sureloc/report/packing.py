@@ -108,6 +108,13 @@ def sigma_nm(table: pd.DataFrame) -> Array:
     return np.asarray(variance**0.5, float)
 
 
+def median_sigma_nm(table: pd.DataFrame) -> float | None:
+    """Give the median of what is finite of `sigma_nm`, or None where nothing is."""
+    sigma = sigma_nm(table)
+    finite = sigma[np.isfinite(sigma)]
+    return float(np.median(finite)) if finite.size else None
+
+
 def pack_rows(table: pd.DataFrame, rows: int) -> PackedRows:
     """Pack rows for the page.
 
@@ -134,6 +141,7 @@ def pack_rows(table: pd.DataFrame, rows: int) -> PackedRows:
         "rows": len(table),
         "of": rows,
         "stride": stride_of(rows),
+        "median_sigma_nm": median_sigma_nm(table),
         "columns": layout,
         "reasons": _doubts(table)[1],
         "interval_step": INTERVAL_STEP,

@@ -27,9 +27,10 @@ from sureloc.report.charts import (
     rows_chart,
 )
 from sureloc.report.frames import LEAST_RADIUS_PX, example_pngs
+from sureloc.report.image_axes import scale_bar
 from sureloc.report.molecules import Molecules, molecules_section
-from sureloc.report.packing import sigma_nm
-from sureloc.report.pictures import Picture, indexed_png, scale_bar
+from sureloc.report.packing import median_sigma_nm
+from sureloc.report.pictures import Picture, indexed_png
 
 PAGE_PX = 900  # a side of the pictures in the page; the molecules are there for closer looks
 NOISY = 3.0  # times the median read noise
@@ -151,13 +152,12 @@ def _example(example: ExampleFrame, pixel_nm: float) -> str:
 
 def _facts(content: ReportContent) -> str:
     tally, verdict = content.tally, content.verdict
+    median = median_sigma_nm(content.molecules.table)
     facts = {
         "localizations": f"{tally.rows:,}",
         "trusted": f"{100 * verdict.trusted_rows:.1f} %",
         "frames": f"{content.images.frames:,}",
-        "median precision": f"{np.median(sigma_nm(content.molecules.table)):.1f} nm"
-        if tally.rows
-        else "none",
+        "median precision": "none" if median is None else f"{median:.1f} nm",
         "median precision / bound": f"{tally.ratio.median:.2f}" if tally.rows else "none",
         "fit (chi2, 1 is right)": f"{verdict.mean_chi2:.2f}",
         **content.facts,

@@ -14,14 +14,12 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from PIL import Image
 
 from sureloc.localize.images import ImageSums
-from sureloc.report.image_axes import round_length
+from sureloc.report.image_axes import add_scale_bar
 
 Array = npt.NDArray[np.float64]
 
@@ -252,33 +250,9 @@ def draw_picture(picture: Picture, path: Path) -> None:
         bar.set_ticks([])
     figure.text(0.01, 0.005, f"Colours: {picture.contrast}.", color="#9aa0a6", fontsize=7)
     figure.get_layout_engine().set(rect=(0, 0.02, 1, 0.98))  # type: ignore[call-arg,union-attr]
-    _add_scale_bar(axes, rows, columns, picture.pixel_nm)
+    extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
+    add_scale_bar(axes, extent, picture.pixel_nm, size=9)
     figure.savefig(path, facecolor=DARK)
-
-
-def _add_scale_bar(axes: Axes, rows: int, columns: int, pixel_nm: float) -> None:
-    length_nm, text = scale_bar(columns * pixel_nm)
-    length, thick = length_nm / pixel_nm, 0.012 * rows
-    left, top = 0.96 * columns - length - 0.5, 0.96 * rows - thick - 0.5
-    axes.add_patch(
-        Rectangle((left, top), length, thick, facecolor="white", edgecolor="black", linewidth=0.4)
-    )
-    axes.text(
-        left + length / 2,
-        top - 0.01 * rows,
-        text,
-        color="white",
-        fontsize=9,
-        ha="center",
-        va="bottom",
-    )
-
-
-def scale_bar(width_nm: float) -> tuple[float, str]:
-    """Give length (nm) and label of a scale bar of about a fifth of an image's width."""
-    length_nm = round_length(0.2 * width_nm)
-    label = f"{length_nm:g} nm" if length_nm < 1000 else f"{length_nm / 1000:g} µm"
-    return length_nm, label
 
 
 def indexed_png(picture: Picture, largest_px: int) -> bytes:

@@ -37,13 +37,11 @@ from sureloc.report.pictures import (
     averaged_down,
     draw_picture,
 )
+from sureloc.report.rendering_options import COLOURS, check_rendering
 from sureloc.table import check_rows
 
 Array = npt.NDArray[np.float64]
 
-KINDS = ("histogram", "gaussian", "posterior")
-COLOURS = ("intensity", "time", "precision", "trust")
-SUFFIXES = (".png", ".tif", ".tiff")
 USUAL_ZOOM = 10.0
 BLUE, GREY, ORANGE = "#3d9bff", "#b9b4ad", "#ff8f1f"
 _FAINT = 1e-3  # of the brightest pixel; below, a pixel counts as empty
@@ -160,15 +158,7 @@ def render_file(
         OutputError: a file could not be written; nothing is left.
     """
     out = Path(out)
-    _one_of("kind", kind, KINDS)
-    _one_of("colour", colour, COLOURS)
-    if out.suffix.lower() not in SUFFIXES:
-        raise InputError(f"The image is {out}; its name must end in {', '.join(SUFFIXES)}.")
-    if kind == "posterior" and colour != "intensity":
-        raise InputError(
-            f"colour is {colour!r}, but draws have neither precision nor trust; leave the colour "
-            "away, or draw the rows with --kind gaussian."
-        )
+    check_rendering(out, kind, colour, zoom, pixel_nm)
     found = read_found(source, camera_pixel_nm, say)
     check_rows(found.table, "to draw")
     size = _pixel_size(found, zoom, pixel_nm)
@@ -206,18 +196,9 @@ def _size(one: Rendering, canvas: Canvas) -> str:
     )
 
 
-def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise InputError(f"{what} is {value!r}; it must be one of {', '.join(allowed)}.")
-
-
 def _pixel_size(found: Found, zoom: float | None, pixel_nm: float | None) -> float:
-    if zoom is not None and pixel_nm is not None:
-        raise InputError("Give --zoom or --pixel-nm, not both.")
     if pixel_nm is not None:
         return pixel_nm
-    if zoom is not None and not zoom > 0:
-        raise InputError(f"zoom is {zoom}; it must be larger than 0, {USUAL_ZOOM:g} is usual.")
     if found.pixel_nm is None:
         raise InputError(
             f"Nothing says how large a camera pixel of {found.name} is; give the size of the "

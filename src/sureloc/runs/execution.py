@@ -30,29 +30,11 @@ from sureloc.localize.movie import one_thread_each
 from sureloc.localize.units import Unit
 from sureloc.runs.job import Job, open_job
 from sureloc.runs.parts import part_folder
+from sureloc.runs.scheduler import PROCESSES, THREADS
 
-THREADS, PROCESSES = "threads", "processes"
 CONNECT_S = 30.0
 LATE_S = 60.0  # files that another machine wrote may be seen so much later over a network
 _one_by_one = Lock()
-
-
-def check_scheduler(scheduler: str) -> None:
-    """Raise `InputError` unless work can be given to "threads", "processes" or an address."""
-    if scheduler in (THREADS, PROCESSES):
-        return
-    if "://" not in scheduler:
-        raise InputError(
-            f"The scheduler is {scheduler!r}; give threads, processes, or the address of a "
-            "dask.distributed scheduler, such as tcp://10.0.0.1:8786."
-        )
-    try:
-        import distributed  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"The scheduler {scheduler} needs the package distributed. Install it with: pip "
-            "install 'sureloc[cluster]'"
-        ) from error
 
 
 def do_units(

@@ -24,16 +24,10 @@ from sureloc.evaluate.compare import Comparison, compare
 from sureloc.io.assumptions import read_assumptions
 from sureloc.io.cameras import read_camera
 from sureloc.io.exchange.localizations import Geometry
-from sureloc.io.movies import Movie, open_movie, parse_frames, parse_region
-from sureloc.io.results import (
-    LOCALIZATIONS,
-    REPORT,
-    RUN,
-    Place,
-    TablesWriter,
-    versions,
-    write_run,
-)
+from sureloc.io.movies import Movie, open_movie
+from sureloc.io.regions import parse_frames, parse_region
+from sureloc.io.results import Place, TablesWriter, versions, write_run
+from sureloc.io.run_folder import LOCALIZATIONS, REPORT, RUN, check_place
 from sureloc.io.tables import read_table
 from sureloc.localize.doubles import Doubles
 from sureloc.localize.frames import go_on
@@ -46,12 +40,13 @@ from sureloc.report.molecules import Molecules
 from sureloc.report.packing import read_rows
 from sureloc.report.page import ReportContent, write_report
 from sureloc.report.pictures import Picture, draw_picture, pictures_of
-from sureloc.runs.execution import THREADS, check_scheduler, do_units
+from sureloc.runs.execution import do_units
 from sureloc.runs.first_run import say_if_compiling
 from sureloc.runs.job import ASSUMPTIONS, Job, identity_of, keep_assumptions, write_job
-from sureloc.runs.partial import PartialRun, check_finished, check_place, open_partial
+from sureloc.runs.partial import PartialRun, check_finished, open_partial
 from sureloc.runs.parts import sound_parts
 from sureloc.runs.results import gather_sums, write_fine_images, write_tables
+from sureloc.runs.scheduler import THREADS, check_scheduler
 from sureloc.shipped import shipped_weights
 from sureloc.table import LOCALIZATION_COLUMNS
 

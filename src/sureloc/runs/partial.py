@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from sureloc.errors import FinishedError, InputError, OutputError
-from sureloc.io.output import check_new_folder, partial_folder
-from sureloc.io.results import RUN
+from sureloc.io.output import partial_folder
+from sureloc.io.run_folder import IDENTITY, RUN, check_place
 from sureloc.runs.job import ASSUMPTIONS, PARTS, differences
 from sureloc.runs.parts import force, to_disk
 
-IDENTITY, RESULT = "identity.json", "result"
+RESULT = "result"
 FORMAT = 1
 
 
@@ -57,24 +57,6 @@ class PartialRun:
         result.rename(self.out)
         force(self.out.parent)
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def check_place(out: Path, *, resume: bool) -> None:
-    """Raise `InputError` unless a run may write `out`, or go on doing so.
-
-    With `resume` a run may be finished already; `check_finished` looks at that.
-    """
-    place = out.resolve()
-    if not (resume and (out / RUN).is_file()):
-        check_new_folder(out)
-    folder = partial_folder(place)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file and in the way. Give another name for {out}.")
-    if not resume and (folder / IDENTITY).exists():
-        raise InputError(
-            f"A run that was to write {out} was stopped; what it had done is kept in {folder}. Go "
-            "on with it by the same command with --resume, or remove that folder to start anew."
-        )
 
 
 def check_finished(out: Path, identity: Mapping[str, Any]) -> None:

@@ -17,13 +17,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from sureloc.io.results import (
-    IMAGES,
     ImagesWriter,
     Place,
     TablesWriter,
     enlarged_rows,
     relative_sd,
 )
+from sureloc.io.run_folder import IMAGES
 from sureloc.localize.images import FineBand, ImageSums, fine_bands
 from sureloc.localize.regions import regions_of
 from sureloc.localize.tally import Tally, View, chosen_views

@@ -10,7 +10,8 @@ import dask.array as da
 import numpy as np
 
 from sureloc.errors import InputError
-from sureloc.io.results import CHANNELS, IMAGES, LOCALIZATIONS, RUN
+from sureloc.io.results import CHANNELS
+from sureloc.io.run_folder import IMAGES, LOCALIZATIONS, RUN
 from sureloc.io.sources import read_source
 from sureloc.viewer.movie_layers import ABOUT, AXES, UNITS, LayerData
 from sureloc.viewer.table_layers import DOUBTED_COLOUR, points_layer

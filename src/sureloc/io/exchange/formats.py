@@ -11,6 +11,7 @@ from sureloc.errors import InputError
 from sureloc.io.exchange import challenge, decode, parquet, picasso, smap, thunderstorm
 from sureloc.io.exchange.csv_text import first_lines, header_of
 from sureloc.io.exchange.localizations import Localizations, Reading, Written
+from sureloc.io.exchange.names import SUFFIXES, all_suffixes, check_format, format_to_write
 from sureloc.io.output import new_file
 
 
@@ -30,32 +31,20 @@ class Format:
     write: Callable[[Localizations, Path], Written]
 
 
-# The first format of a suffix is the one that is written unless another is asked for.
 FORMATS = {
-    one.name: one
-    for one in (
-        Format("sureloc", ".parquet", parquet.read, parquet.write),
-        Format("thunderstorm", ".csv", thunderstorm.read, thunderstorm.write),
-        Format("smap-csv", ".csv", smap.read_csv, smap.write_csv),
-        Format("challenge", ".csv", challenge.read, challenge.write),
-        Format("decode-csv", ".csv", decode.read_csv, decode.write_csv),
-        Format("picasso", ".hdf5", picasso.read, picasso.write),
-        Format("decode", ".h5", decode.read, decode.write),
-        Format("smap", smap.SUFFIX, smap.read_mat, smap.write_mat),
+    name: Format(name, SUFFIXES[name], read, write)
+    for name, read, write in (
+        ("sureloc", parquet.read, parquet.write),
+        ("thunderstorm", thunderstorm.read, thunderstorm.write),
+        ("smap-csv", smap.read_csv, smap.write_csv),
+        ("challenge", challenge.read, challenge.write),
+        ("decode-csv", decode.read_csv, decode.write_csv),
+        ("picasso", picasso.read, picasso.write),
+        ("decode", decode.read, decode.write),
+        ("smap", smap.read_mat, smap.write_mat),
     )
 }
 _HDF5 = (".hdf5", ".h5")
-
-
-def format_named(name: str) -> Format:
-    """Give the format of a name.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    if name not in FORMATS:
-        raise InputError(f"There is no format {name!r}; there are {', '.join(FORMATS)}.")
-    return FORMATS[name]
 
 
 def format_of_file(path: Path) -> Format:
@@ -79,7 +68,7 @@ def format_of_file(path: Path) -> Format:
     if suffix in _HDF5:
         return _hdf5(path)
     raise InputError(
-        f"{path} has the extension {suffix or '(none)'!r}, but tables end in {_suffixes()}. "
+        f"{path} has the extension {suffix or '(none)'!r}, but tables end in {all_suffixes()}. "
         "'sureloc convert --from FORMAT' reads a table of another name; a movie becomes a table by "
         "'sureloc localize'."
     )
@@ -92,11 +81,7 @@ def is_table(path: Path) -> bool:
     except InputError:
         return False
     # MATLAB keeps anything in .mat; only the whole suffix speaks of SMAP.
-    return found.name != "smap" or path.name.lower().endswith(smap.SUFFIX)
-
-
-def _suffixes() -> str:
-    return ", ".join(sorted({one.suffix for one in FORMATS.values()}))
+    return found.name != "smap" or path.name.lower().endswith(SUFFIXES["smap"])
 
 
 def _csv(path: Path) -> Format:
@@ -138,34 +123,6 @@ def _hdf5(path: Path) -> Format:
     )
 
 
-def format_for(path: Path, name: str | None) -> Format:
-    """Give the format in which a new file is to be written.
-
-    Args:
-        path: the new file.
-        name: the format's name, or None to go by the suffix.
-
-    Raises:
-        InputError: the suffix is unknown, or is not the one of the format.
-    """
-    lower = path.name.lower()
-    if name is not None:
-        chosen = format_named(name)
-        if not lower.endswith(chosen.suffix):
-            raise InputError(
-                f"{path.name} does not end in {chosen.suffix}, as files of the format {name} do; "
-                f"call it {path.name.split('.')[0]}{chosen.suffix}."
-            )
-        return chosen
-    fitting = next((one for one in FORMATS.values() if lower.endswith(one.suffix)), None)
-    if fitting is None:
-        raise InputError(
-            f"{path.name} has no ending of a table: {_suffixes()}. SMAP opens only files whose "
-            f"name ends in {smap.SUFFIX}."
-        )
-    return fitting
-
-
 def read_localizations(path: Path, reading: Reading, name: str | None = None) -> Localizations:
     """Read a table of any format.
 
@@ -177,7 +134,9 @@ def read_localizations(path: Path, reading: Reading, name: str | None = None) ->
     Raises:
         InputError: the file cannot be used, or something that is needed is not known.
     """
-    one = format_of_file(path) if name is None else format_named(name)
+    if name is not None:
+        check_format(name)
+    one = format_of_file(path) if name is None else FORMATS[name]
     if not path.is_file():
         raise InputError(f"There is no table at {path} (seen from {Path.cwd()}).")
     found = one.read(path, reading)
@@ -196,7 +155,7 @@ def write_localizations(data: Localizations, path: Path, name: str | None = None
         InputError: the format needs something that is not known, or the file exists.
         OutputError: the file cannot be written.
     """
-    one = format_for(path, name)
+    one = FORMATS[format_to_write(path, name)]
     with ExitStack() as files:
         partial = files.enter_context(new_file(path))
         beside = (

@@ -13,6 +13,7 @@ import pandas as pd
 
 from sureloc.camera import check_pixel_nm
 from sureloc.errors import InputError, PixelSizeError
+from sureloc.limits import check_limit
 from sureloc.table import (
     DRAW_COLUMNS,
     DRIFT_COLUMNS,
@@ -86,11 +87,8 @@ class Geometry:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is None:
-                continue
-            least = "0 or larger" if name == "read_variance_photons2" else "larger than 0"
-            if not np.isfinite(value) or value < 0 or (value == 0 and least == "larger than 0"):
-                raise InputError(f"{name} is {value}; it must be a number {least}.")
+            if value is not None:
+                check_limit(name, value)
 
     def or_else(self, other: Geometry) -> Geometry:
         """Give this geometry with its gaps filled from another one."""

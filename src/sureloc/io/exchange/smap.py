@@ -31,7 +31,6 @@ from sureloc.io.exchange.localizations import (
 
 FIRST_FRAME = 1
 MARK = "xnm"
-SUFFIX = "_sml.mat"
 _NAMES = {
     "frame": "frame",
     "xnm": "x_nm",
