@@ -28,8 +28,8 @@ test-viewer: $(VIEWER_STAMP)
 
 viewer: $(VIEWER_STAMP)
 
-# Files that go to Picasso, SMAPpy, locan and bioimageio.core and come from them. These need other
-# libraries than sureloc, and Python 3.12, so they have an environment of their own.
+# Files that go to Picasso, SMAPpy, locan, ome-zarr and bioimageio.core and come from them. These need
+# other libraries than sureloc, and Python 3.12, so they have an environment of their own.
 test-readers: $(STAMP) $(READERS_STAMP)
 	SURELOC_READERS=$(abspath $(READERS))/bin/python $(BIN)/pytest tests/test_readers.py \
 		tests/test_frame_models.py -k "test_readers or bioimageio"

@@ -10,8 +10,9 @@ and leaves what it got, in its own units, as read_by_PROGRAM.json. `count` leave
 that it got of each such table in folders of FOLDER, or how it refused, as counted_by_PROGRAM.json.
 `write` has PROGRAM write the
 localizations of FOLDER/rows.json, which are in pixels, into FOLDER. `run` has bioimageio test
-FOLDER/package.zip and run it on the inputs in FOLDER, one .npy each, and Picasso load a camera,
-save a movie and measure a resolution there. Nothing of sureloc is imported.
+FOLDER/package.zip and run it on the inputs in FOLDER, one .npy each, Picasso load a camera,
+save a movie and measure a resolution there, and ome_zarr write a movie in all its versions and read
+what sureloc wrote. Nothing of sureloc is imported.
 """
 
 from __future__ import annotations
@@ -246,7 +247,63 @@ def run_picasso(folder: Path) -> None:
     (folder / "resolution.json").write_text(json.dumps(float(resolution_nm)), encoding="utf-8")
 
 
-RUN: dict[str, Callable[[Path], None]] = {"bioimageio": run_bioimageio, "picasso": run_picasso}
+def run_ome_zarr(folder: Path) -> None:
+    import zarr
+    from ome_zarr import OMEZarrImage, OMEZarrMultiscale
+    from ome_zarr_models import open_ome_zarr
+    from ome_zarr_models.v04 import Image
+    from ome_zarr_models.v04.axes import Axis
+    from pydantic_zarr.v2 import ArraySpec
+
+    movie = np.load(folder / "movie.npy")
+    scale = {"t": 0.02, "c": 1.0, "z": 0.5, "y": 0.108, "x": 0.108}
+    for version in ("0.4", "0.5", "0.6"):
+        for axes in ("tyx", "tczyx"):
+            image = OMEZarrImage(
+                data=movie if axes == "tyx" else movie[:, None, None],
+                axes=axes,
+                scale={axis: scale[axis] for axis in axes},
+                axes_units={axis: "micrometer" for axis in axes if axis in "zyx"},
+            )
+            pyramid = OMEZarrMultiscale(image=image, scale_factors=[2])
+            pyramid.to_ome_zarr(group=str(folder / f"{axes}_{version}.zarr"), version=version)
+    # Levels in units of the finest one's pixels, whose size stands once, beside them.
+    whole = Image.new(
+        array_specs=[ArraySpec.from_array(movie)],
+        paths=["full"],
+        axes=[
+            Axis(name="t", type="time"),
+            *(Axis(name=axis, type="space", unit="nanometer") for axis in "yx"),
+        ],
+        scales=[[1.0, 1.0, 1.0]],
+        translations=[None],
+        global_scale=[0.02, 108.0, 108.0],
+    )
+    group = whole.to_zarr(zarr.storage.LocalStore(folder / "tyx_whole.zarr"), path="")
+    group["full"][:] = movie
+
+    about = {}
+    for name in ("images.ome.zarr", "movie.ome.zarr"):
+        place = str(folder / name)
+        described = open_ome_zarr(place, version="0.4").attributes  # raises unless it is valid
+        seen = OMEZarrMultiscale.from_ome_zarr(place).images[0]
+        np.save(folder / f"{name}.npy", np.asarray(seen.data))
+        steps = described.multiscales[0].datasets[0].coordinateTransformations
+        about[name] = {
+            "axes": "".join(seen.axes),
+            "scale": seen.scale,
+            "units": seen.axes_units,
+            "translation": [list(one.translation) for one in steps if one.type == "translation"],
+            "channels": [one.label for one in described.omero.channels] if described.omero else [],
+        }
+    (folder / "seen_by_ome_zarr.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+RUN: dict[str, Callable[[Path], None]] = {
+    "bioimageio": run_bioimageio,
+    "ome_zarr": run_ome_zarr,
+    "picasso": run_picasso,
+}
 
 
 def main() -> None:

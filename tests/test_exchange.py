@@ -291,6 +291,21 @@ def test_a_table_written_as_it_grows_is_the_one_written_at_once(tmp_path, rows):
     np.testing.assert_allclose(raw["bkgstd [photon]"], noise, atol=1e-5)
 
 
+def test_a_growing_table_counts_what_picasso_cannot_import(tmp_path):
+    frame = Geometry(100.0, psf_sigma_nm=130.0, read_variance_photons2=9.0, variance_per_photon=2.5)
+    table = rows_of_a_run(500)
+    table.loc[3, ["photons", "p_exists"]] = np.nan
+    table.loc[300, "x_nm"] = np.inf
+    table["chi2"] = np.nan  # it has no place for it
+    with ThunderstormWriter(tmp_path / "grown.csv", frame) as writer:
+        for part in (table.iloc[4:200], table.iloc[:4], table.iloc[200:]):
+            writer.append(part)
+            assert len(writer.notes) == (3 in part.index or 300 in part.index)
+    written = write_localizations(Localizations(table, frame), tmp_path / "whole.csv")
+    assert writer.notes == tuple(note for note in written.notes if "finite" in note)
+    assert writer.notes[0].startswith("2 of 500 rows hold")
+
+
 def test_where_a_growing_table_cannot_lie_is_told(tmp_path):
     with pytest.raises(OutputError, match="cannot be written"):
         ThunderstormWriter(tmp_path / "absent" / "t.csv", Geometry(100.0))

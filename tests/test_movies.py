@@ -298,6 +298,35 @@ def test_ome_zarr_of_both_formats(tmp_path, zarr_format):
         open_movie(path)
 
 
+def test_ome_zarr_scales_are_multiplied_and_found_in_coordinate_systems(tmp_path):
+    path = tmp_path / "movie.ome.zarr"
+    _write_ome_zarr(path, STACK, 3)
+    group = zarr.open_group(str(path))
+    about = group.attrs["ome"]
+    # Beside the levels: what follows after each of them.
+    (image,) = about["multiscales"]
+    after = {"coordinateTransformations": [{"type": "scale", "scale": [0.02, 1.08, 1.08]}]}
+    group.attrs["ome"] = about | {"multiscales": [image | after]}
+    with open_movie(path) as movie:
+        assert movie.pixel_nm == pytest.approx(108)
+    # Version 0.6: axes have coordinate systems, to which the transformations lead.
+    shift = {"type": "translation", "translation": [0.0, 9.0, 9.0]}
+    (scale,) = image["datasets"][0]["coordinateTransformations"]
+    step = {"type": "sequence", "input": {"path": "0"}, "output": {"name": "stage"}}
+    other = {"name": "cut", "axes": [{"name": axis} for axis in "abc"]}
+    systems = [other, {"name": "stage", "axes": image["axes"]}]
+    level = {"path": "0", "coordinateTransformations": [step | {"transformations": [scale, shift]}]}
+    further = [{"type": "scale", "scale": [9.0] * 3, "output": {"name": "cut"}}]
+    new = {"coordinateSystems": systems, "datasets": [level], "coordinateTransformations": further}
+    group.attrs["ome"] = {"version": "0.6", "multiscales": [new]}
+    with open_movie(path) as movie:
+        assert movie.pixel_nm == pytest.approx(100)
+        np.testing.assert_array_equal(movie.read(), STACK)
+    group.attrs["ome"] = {"version": "0.6", "multiscales": [new | {"coordinateSystems": [other]}]}
+    with pytest.raises(MovieError, match="without an OME-Zarr image"):
+        open_movie(path)
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_bare_zarr_arrays_and_damaged_ones(tmp_path, zarr_format):
     path = tmp_path / "movie.zarr"

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import zarr
 from typer.testing import CliRunner
 
 from conftest import ROOT
@@ -28,11 +29,14 @@ from sureloc.io.exchange.formats import read_localizations, write_localizations
 from sureloc.io.exchange.localizations import Geometry, Localizations, Reading
 from sureloc.io.exchange.picasso import refused
 from sureloc.io.exchange.thunderstorm import ThunderstormWriter
+from sureloc.io.movie_writing import write_movie
 from sureloc.io.movies import open_movie
+from sureloc.io.results import CHANNELS, IMAGES
 from sureloc.table import LOCALIZATION_COLUMNS
+from viewer_results import EMITTERS_PX, PART, PIXEL_NM, PLACE, write_results
 
 NM = 108.0
-MODULES = {"locan": "locan", "picasso": "picasso", "smappy": "smappy", "mat73": "mat73"}
+READERS = ("locan", "picasso", "smappy", "mat73")  # of tables
 # What each program adds to positions of the pixel-centre convention: nothing, but where it takes
 # ThunderSTORM's corner for its own origin. Picasso also calls the first frame that has rows 0.
 HALF = NM / 2
@@ -43,7 +47,7 @@ FRAME = Geometry(NM, 512, 300, 40, 1.2 * NM, 2.25, 1.0)
 def python_with(program):
     """Give a Python that can import a program, or skip."""
     given = os.environ.get("SURELOC_READERS")
-    candidates = [sys.executable] * (find_spec(MODULES[program]) is not None)
+    candidates = [sys.executable] * (find_spec(program) is not None)
     if given:
         found = subprocess.run(
             [given, "-c", f"import importlib.util as u; assert u.find_spec({program!r})"],
@@ -275,7 +279,7 @@ def edges(tmp_path_factory):
     return folder, written
 
 
-@pytest.mark.parametrize("program", MODULES)
+@pytest.mark.parametrize("program", READERS)
 def test_no_row_vanishes_unsaid(edges, program):
     folder, written = edges
     run("count", program, str(folder))
@@ -440,3 +444,71 @@ def test_picasso_measures_the_same_resolution(worked):
     expected = 2 * np.pi * 10.0 / np.sqrt(np.log(3 * 4000 / 200))
     assert ours.nm == pytest.approx(expected, rel=0.1)
     assert theirs == pytest.approx(ours.nm, rel=0.1)
+
+
+# --- OME-Zarr -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def zarrs(tmp_path_factory):
+    """A folder of OME-Zarr that the reference implementation wrote and what it read of ours."""
+    folder = tmp_path_factory.mktemp("zarrs")
+    movie = np.random.default_rng(15).integers(0, 65536, (7, 19, 24), dtype=np.uint16)
+    np.save(folder / "movie.npy", movie)
+    write_results(folder / "result")
+    (folder / "result" / IMAGES).rename(folder / IMAGES)
+    tifffile.imwrite(folder / "movie.tif", movie, photometric="minisblack")
+    with open_movie(folder / "movie.tif") as opened:
+        write_movie(opened, folder / "movie.ome.zarr", NM)
+    run("run", "ome_zarr", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    [f"{axes}_{how}" for axes in ("tyx", "tczyx") for how in ("0.4", "0.5", "0.6")] + ["tyx_whole"],
+)
+def test_movies_that_ome_zarr_writes_are_read(zarrs, name):
+    with open_movie(zarrs / f"{name}.zarr") as movie:
+        assert movie.pixel_nm == pytest.approx(NM)
+        np.testing.assert_array_equal(movie.read(), np.load(zarrs / "movie.npy"))
+        np.testing.assert_array_equal(movie.read(2, 5), np.load(zarrs / "movie.npy")[2:5])
+
+
+def seen_by_ome_zarr(folder, name):
+    about = json.loads((folder / "seen_by_ome_zarr.json").read_text())[name]
+    return np.load(folder / f"{name}.npy"), about
+
+
+def test_ome_zarr_reads_the_movie_that_we_write(zarrs):
+    values, about = seen_by_ome_zarr(zarrs, "movie.ome.zarr")
+    np.testing.assert_array_equal(values, np.load(zarrs / "movie.npy"))
+    assert about["axes"] == "tyx"
+    assert about["scale"] == {"t": 1.0, "y": NM, "x": NM}
+    assert about["units"] == {"y": "nanometer", "x": "nanometer"}
+
+
+def test_ome_zarr_reads_the_images_of_a_run(zarrs):
+    values, about = seen_by_ome_zarr(zarrs, IMAGES)
+    zoom = 9
+    assert values.shape == (len(CHANNELS), PART[0] * zoom, PART[1] * zoom)
+    np.testing.assert_array_equal(values, zarr.open_group(str(zarrs / IMAGES), mode="r")["0"][:])
+    assert about["channels"] == [one.name for one in CHANNELS]
+    assert about["axes"] == "cyx"
+    assert about["scale"] == {"c": 1.0, "y": PIXEL_NM / zoom, "x": PIXEL_NM / zoom}
+    assert about["units"] == {"y": "nanometer", "x": "nanometer"}
+    # Positions that follow from its numbers are those of the molecules.
+    ((_, top, left),) = about["translation"]
+    mean, trusted = values[0].astype(float), values[3]
+    assert mean.sum() == pytest.approx(len(EMITTERS_PX), rel=1e-3)
+    for x, y in EMITTERS_PX:
+        row, column = ((at * PIXEL_NM - o) / (PIXEL_NM / zoom) for at, o in ((y, top), (x, left)))
+        rows, columns = (round(at) + np.arange(-5, 6) for at in (row, column))
+        around = mean[np.ix_(rows, columns)]
+        centre = (around.sum(1) @ rows, around.sum(0) @ columns) / around.sum()
+        np.testing.assert_allclose(centre, (row, column), atol=0.02)
+    assert (top, left) == tuple(
+        (first - 0.5 + 0.5 / zoom) * PIXEL_NM for first in (PLACE.first_row, PLACE.first_column)
+    )
+    assert not trusted[: 4 * zoom, : 4 * zoom].any()
+    assert trusted.sum() == trusted.size - (4 * zoom) ** 2

@@ -30,7 +30,7 @@ from sureloc.localize.movie import FrameWorker, localize, prepare
 from sureloc.localize.regions import regions_of
 from sureloc.localize.units import units_of
 from sureloc.networks.weights import load_weights
-from sureloc.runs import first_run, job, localization, parts
+from sureloc.runs import first_run, job, localization, parts, results
 from sureloc.runs.scheduler import check_scheduler
 from test_localize_command import run as command
 from tiny_run import CAMERA, OPTIONS, run
@@ -124,6 +124,22 @@ def test_what_was_learned_is_kept_unless_the_input_must_be_mended(film, tmp_path
         *("assumptions.npz", "identity.json", "job.json", "parts"),
         *("weights.json", "weights.safetensors"),
     ]
+
+
+def test_rows_that_picasso_cannot_import_are_said(film, unbroken, out, monkeypatch):
+    mark = results.mark_regions
+
+    def without_photons(*arguments):
+        table, marked = mark(*arguments)
+        return table.assign(photons=np.where(table["frame"] == 2, np.nan, table["photons"])), marked
+
+    monkeypatch.setattr(results, "mark_regions", without_photons)
+    said = [note for note in run(film, out, resume=True).notes if "finite" in note]
+    assert len(said) == 1
+    rows = pd.read_csv(out / "localizations.csv")
+    bad = int(rows["intensity [photon]"].isna().sum())
+    assert 0 < bad < len(rows)
+    assert said[0].startswith(f"localizations.csv: {bad} of {len(rows)} rows hold")
 
 
 @pytest.mark.parametrize("where", ["part", "results"])

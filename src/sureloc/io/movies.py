@@ -8,6 +8,7 @@ A movie is a stack of camera frames in analogue-digital units. Opening one reads
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import xml.etree.ElementTree as ElementTree
@@ -704,7 +705,7 @@ def _natural_key(name: str) -> list[tuple[int, int | str]]:
 
 
 class _ZarrSource:
-    """OME-Zarr 0.4 (zarr format 2) and 0.5 (format 3), or a bare array (frames, rows, columns)."""
+    """OME-Zarr 0.4 (zarr format 2), 0.5 and 0.6 (format 3), or a bare array of frames."""
 
     def __init__(self, path: Path) -> None:
         import zarr
@@ -714,7 +715,7 @@ class _ZarrSource:
             node = zarr.open(store=str(path), mode="r")
         except Exception as error:  # zarr raises many kinds for damaged metadata
             raise MovieError(
-                f"{path} cannot be opened as zarr ({error}). sureloc reads OME-Zarr 0.4 and 0.5."
+                f"{path} cannot be opened as zarr ({error}). sureloc reads OME-Zarr 0.4 to 0.6."
             ) from error
         self.pixel_nm: float | None = None
         self.acquisition = _zarr_acquisition(path)
@@ -776,20 +777,39 @@ def _ome_zarr_level(path: Path, group: Any) -> tuple[Any, list[str], float | Non
         image = attributes["multiscales"][0]
         level = image["datasets"][0]
         array = group[level["path"]]
-        axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in image["axes"]]
+        axes = [
+            axis if isinstance(axis, dict) else {"name": axis} for axis in _axes_of(image, level)
+        ]
         names = [str(axis["name"]).upper() for axis in axes]
-    except (KeyError, IndexError, TypeError) as error:
+        scales = _scales_of(image, level)
+        scale = {name: math.prod(one[k] for one in scales) for k, name in enumerate(names)}
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise MovieError(
             f"{path} is a zarr group without an OME-Zarr image (no {error} in its metadata). Give "
             "the path of an image, or of one array of shape (frames, rows, columns)."
         ) from error
-    transforms = [t for t in level.get("coordinateTransformations", []) if t.get("type") == "scale"]
-    if not transforms:
+    if not scales:
         return array, names, None
-    scale = dict(zip(names, transforms[0]["scale"], strict=False))
     units = {name: axis.get("unit") for name, axis in zip(names, axes, strict=True)}
     sizes = (length_nm(scale.get(axis), units.get(axis)) for axis in "XY")
     return array, names, square_pixel_nm(*sizes)
+
+
+def _axes_of(image: Mapping[str, Any], level: Mapping[str, Any]) -> Sequence[Any]:
+    """Give the axes that an image states; from 0.6 on those of the system its level leads to."""
+    if "axes" in image:
+        return list(image["axes"])
+    systems = {system["name"]: system["axes"] for system in image["coordinateSystems"]}
+    return list(systems[level["coordinateTransformations"][0]["output"]["name"]])
+
+
+def _scales_of(image: Mapping[str, Any], level: Mapping[str, Any]) -> list[Sequence[float]]:
+    """Give the scales that turn a level's indices into lengths, to be multiplied."""
+    # What stands beside the levels follows after each; from 0.6 on it leads to other systems.
+    owners = (level, image) if "axes" in image else (level,)
+    steps = [step for owner in owners for step in owner.get("coordinateTransformations") or ()]
+    flat = [one for step in steps for one in step.get("transformations", (step,))]
+    return [one["scale"] for one in flat if one.get("type") == "scale" and "scale" in one]
 
 
 # --- ND2 ----------------------------------------------------------------------------------------

@@ -86,6 +86,11 @@ class TablesWriter:
         self._csv.append(table)
         self._draws.append(self._in_the_movie(draws))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of the tables so far, a sentence each."""
+        return tuple(f"{THUNDERSTORM}: {note}" for note in self._csv.notes)
+
     def _in_the_movie(self, table: pd.DataFrame) -> pd.DataFrame:
         place = self._place
         moved = shifted(

@@ -63,7 +63,8 @@ class Outcome:
         frames: how many were looked at.
         seconds: wall time.
         comparison: with the truth, if one was given.
-        notes: what was assumed and how it was found, a sentence each.
+        notes: what was assumed and how it was found, and what is to be said of the tables, a
+            sentence each.
     """
 
     verdict: Verdict
@@ -383,7 +384,8 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
     content = replace(content, record={**content.record, "time": record_of_time})
     job.pause()
     write_report(folder / REPORT, content)
-    return Outcome(verdict, tally.rows, images.frames, clock.since(), comparison, assumptions.notes)
+    notes = (*assumptions.notes, *writer.notes)
+    return Outcome(verdict, tally.rows, images.frames, clock.since(), comparison, notes)
 
 
 def _content(

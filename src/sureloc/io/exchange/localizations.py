@@ -321,27 +321,50 @@ def left_out(table: pd.DataFrame, held: Sequence[str], program: str) -> tuple[st
     return tuple(notes)
 
 
-def not_finite(table: pd.DataFrame, held: Sequence[str]) -> tuple[str, ...]:
-    """Say how many rows of a table that Picasso and SMAPpy import hold values that are not finite.
+class NotFinite:
+    """Counts rows with values that are not finite, of a table that Picasso and SMAPpy import."""
 
-    Args:
-        table: the rows, all of which are written.
-        held: the columns that the format has a place for.
-    """
-    bad = {
-        name: ~np.isfinite(table[name].to_numpy(float))
-        for name in dict.fromkeys(held)
-        if name in table and table[name].dtype.kind == "f"
-    }
-    bad = {name: rows for name, rows in bad.items() if rows.any()}
-    if not bad:
-        return ()
-    count = int(np.any(list(bad.values()), axis=0).sum())
-    return (
-        f"{count:,} of {len(table):,} rows hold values that are not finite ({', '.join(bad)}) and "
-        "are in it as they are. Picasso cannot import such a table, or loses these rows; SMAPpy "
-        "may lose those without a position. Converted to Picasso's own .hdf5 they are left out.",
-    )
+    def __init__(self, held: Sequence[str]) -> None:
+        """Begin to count.
+
+        Args:
+            held: the columns that the format has a place for.
+        """
+        self._bad = dict.fromkeys(held, False)
+        self._rows = 0
+        self._bad_rows = 0
+
+    def add(self, table: pd.DataFrame) -> None:
+        """Count rows, all of which are written."""
+        bad = {
+            name: ~np.isfinite(table[name].to_numpy(float))
+            for name in self._bad
+            if name in table and table[name].dtype.kind == "f"
+        }
+        self._rows += len(table)
+        self._bad_rows += int(np.any(list(bad.values()), axis=0).sum()) if bad else 0
+        for name, rows in bad.items():
+            self._bad[name] |= bool(rows.any())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Say how many there were, if any."""
+        if not self._bad_rows:
+            return ()
+        names = ", ".join(name for name, bad in self._bad.items() if bad)
+        return (
+            f"{self._bad_rows:,} of {self._rows:,} rows hold values that are not finite ({names}) "
+            "and are in it as they are. Picasso cannot import such a table, or loses these rows; "
+            "SMAPpy may lose those without a position. Converted to Picasso's own .hdf5 they are "
+            "left out.",
+        )
+
+
+def not_finite(table: pd.DataFrame, held: Sequence[str]) -> tuple[str, ...]:
+    """Say how many rows of a whole table hold values that are not finite (`NotFinite`)."""
+    counted = NotFinite(held)
+    counted.add(table)
+    return counted.notes
 
 
 def check_one_draw(table: pd.DataFrame, program: str) -> None:

@@ -22,6 +22,7 @@ from sureloc.io.exchange.csv_text import read_columns, text_of_rows, write_colum
 from sureloc.io.exchange.localizations import (
     Geometry,
     Localizations,
+    NotFinite,
     Reading,
     Written,
     check_one_draw,
@@ -182,7 +183,8 @@ class ThunderstormWriter:
         self.rows = 0
         nothing = pd.DataFrame({c.name: np.empty(0, c.dtype) for c in LOCALIZATION_COLUMNS})
         self._names = list(nothing)
-        header, _ = _columns(nothing, geometry)
+        header, held = _columns(nothing, geometry)
+        self._not_finite = NotFinite(held)
         try:
             self._file = path.open("w", encoding="ascii", newline="\n")
         except OSError as error:
@@ -193,7 +195,13 @@ class ThunderstormWriter:
         """Append rows of a localization table (`sureloc.table.LOCALIZATION_COLUMNS`)."""
         columns, _ = _columns(table[self._names], self._geometry, self.rows + 1)
         self._file.writelines(text_of_rows(list(columns.values())))
+        self._not_finite.add(table)
         self.rows += len(table)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What `write` would say of the rows so far that other programs cannot import."""
+        return self._not_finite.notes
 
     def __enter__(self) -> Self:
         return self
