@@ -399,7 +399,7 @@ def test_weights_that_cannot_be_had_again_are_named_on_the_page(sparse, tmp_path
     assert (networks.card.name, said) == ("mine", "mine, as the run")
     gone = replace(found, record={**found.record, "weights_from": str(tmp_path / "a.safetensors")})
     other = replace(found, record={**found.record, "weights_from": "default"})
-    for one, why in ((gone, "cannot be read"), (other, "holds others by now")):
+    for one, why in ((gone, "There are no weights at"), (other, "holds others by now")):
         networks, said = _weights(one)
         assert networks.card.name == "fast"
         assert said.startswith("fast, not those of the run, which were mine: ")

@@ -136,6 +136,8 @@ def is_run(page: Path) -> bool:
 @pytest.mark.parametrize("page", [page for page in PAGES if not is_run(page)], ids=lambda p: p.name)
 def test_blocks_that_are_not_run_are_known_to_sureloc(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_weights").mkdir()
+    (tmp_path / "my_weights" / "mine.safetensors").touch()
     PageRun().run(page)
 
 

@@ -324,9 +324,9 @@ def test_noise_of_the_background_is_written_only_where_it_is_known(tmp_path):
     written = write_localizations(Localizations(measured, frame), tmp_path / "b.csv")
     assert said not in " ".join(written.notes)
     assert set(pd.read_csv(tmp_path / "b.csv")["bkgstd [photon]"]) == {4.0}
-    with pytest.raises(InputError, match=r"read_variance_photons2 is -1\.0; .* 0 or larger"):
+    with pytest.raises(InputError, match=r"read_variance_photons2 is -1\.0 photons\^2; .* larger"):
         Geometry(read_variance_photons2=-1.0)
-    with pytest.raises(InputError, match=r"variance_per_photon is 0\.0; .* larger than 0"):
+    with pytest.raises(InputError, match=r"variance_per_photon is 0\.0 photons; .* larger than 0"):
         Geometry(read_variance_photons2=0.0, variance_per_photon=0.0)
 
 

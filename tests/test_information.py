@@ -184,7 +184,8 @@ def test_one_more_emitter_never_adds_information(seed, x, y, photons):
     old = [*range(9), 12, 13]
     rise = after.matrix[0][old][:, old] - before.matrix[0]
     size = before.matrix[0].diagonal().sqrt()
-    assert torch.linalg.eigvalsh(rise / size / size[:, None]).min() > -1e-6
+    values = torch.linalg.eigvalsh(rise / size / size[:, None])
+    assert values.min() > -1e-6 - 1e-14 * values.max()  # eigenvalues round by the largest
 
 
 @settings(max_examples=60, deadline=None)

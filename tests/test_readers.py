@@ -31,7 +31,8 @@ from sureloc.io.exchange.picasso import refused
 from sureloc.io.exchange.thunderstorm import ThunderstormWriter
 from sureloc.io.movie_writing import write_movie
 from sureloc.io.movies import open_movie
-from sureloc.io.results import CHANNELS, IMAGES
+from sureloc.io.results import CHANNELS
+from sureloc.io.run_folder import IMAGES
 from sureloc.table import LOCALIZATION_COLUMNS
 from viewer_results import EMITTERS_PX, PART, PIXEL_NM, PLACE, write_results
 

@@ -470,7 +470,7 @@ def command(*arguments, monkeypatch):
         ),
         (("RUN", "--out", "a.png", "--zoom", "2", "--pixel-nm", "5"), "not both"),
         (("RUN", "--out", "a.png", "--zoom", "0"), "zoom is 0"),
-        (("RUN", "--out", "a.tif", "--bits", "8"), "bits is 8"),
+        (("RUN", "--out", "a.tif", "--bits", "8"), "bits is '8'"),
         (("NOTHING", "--out", "a.png"), "no run or table"),
         (("EMPTY", "--out", "a.png"), "holds no localizations"),
         (("t.csv", "--out", "a.png"), "--camera-pixel-nm"),

@@ -99,7 +99,8 @@ def fill_states(
     """Move `state` on, and fill what `run_chain` gives."""
     rows, columns = frame_shape(frame.counts)
     samples = counts.size
-    moves_left = 0
+    refresh_rate(frame, model, state, work)
+    moves_left = MOVES_A_RATE
     for sample in range(-1, samples):
         for _ in range(burn_in if sample < 0 else steps_per_sample):
             if moves_left == 0:

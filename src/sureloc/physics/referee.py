@@ -36,19 +36,12 @@ class ChainLength:
     Attributes:
         burn_in: moves before the first draw.
         draws: states kept.
-        moves_per_draw: moves between kept states, 1 or more.
+        moves_per_draw: moves between kept states.
     """
 
     burn_in: int
     draws: int
     moves_per_draw: int
-
-    def __post_init__(self) -> None:
-        if self.moves_per_draw < 1:
-            raise InputError(
-                f"moves_per_draw is {self.moves_per_draw}; a chain needs 1 or more moves between "
-                "the states that it keeps."
-            )
 
 
 @dataclass(frozen=True)
