@@ -137,7 +137,8 @@ def is_run(page: Path) -> bool:
 def test_blocks_that_are_not_run_are_known_to_sureloc(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_weights").mkdir()
-    (tmp_path / "my_weights" / "mine.safetensors").touch()
+    for name in ("mine.safetensors", "mine.json"):
+        (tmp_path / "my_weights" / name).touch()
     PageRun().run(page)
 
 
