@@ -104,6 +104,18 @@ def test_every_command_and_option_explains_itself():
             assert option.help, f"{path}: {option.name} has no help"
 
 
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_help_shows_words_for_values_whole_and_no_pictures(width):
+    # Rich draws ":b:" as a picture, and breaks a word that is too long for its column.
+    for path, command in all_commands().items():
+        words = [*path.split()[1:], "--help"]
+        shown = CliRunner().invoke(cli.app, words, env={"COLUMNS": width}).output
+        assert max(map(len, shown.splitlines())) == int(width)
+        assert re.findall(r"[^\x00-\x7f\u2500-\u257f]", shown) == [], path
+        for option in command.params:
+            assert (option.metavar or "") in shown, f"{path}: {option.name}"
+
+
 def test_help_shows_flags_without_a_value_and_says_where_to_read():
     groups = ["sureloc", "sureloc train", "sureloc weights"]
     for path in (*groups, *all_commands()):
@@ -342,6 +354,7 @@ def test_a_place_on_one_machine_would_be_found():
         (["adapt"], "train"),
         (["train", "phi"], "train"),
         (["train", "psi"], "train"),
+        (["weights", "recalibrate"], "train"),
         (["weights", "export"], "onnx"),
     ],
     ids=" ".join,

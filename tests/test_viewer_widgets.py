@@ -71,7 +71,9 @@ def test_napari_finds_the_plugin_and_opens_everything_in_one_place(viewer, movie
     names = [layer.name for layer in viewer.layers]
     run = [f"cells_sureloc: {n}" for n in ("posterior mean", "posterior sd", "do not trust")]
     assert names == ["cells.ome.tif", *run, "cells_sureloc: localizations", "localizations"]
-    shown, mean, _, doubts, rows, storm = viewer.layers
+    shown, mean, sd, doubts, rows, storm = viewer.layers
+    for image in (mean, sd):  # both are added to what lies below, so that nothing must be black
+        assert image.colormap.map(np.zeros(1))[..., :3] == pytest.approx(0.0, abs=0.02)
     assert {str(unit) for unit in mean.units} == {"nanometer"}
     assert doubts.data.max() == 1
     for frame, (x, y) in enumerate(EMITTERS_PX, start=1):

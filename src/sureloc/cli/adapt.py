@@ -36,7 +36,7 @@ def adapt(
     ],
     minutes: Annotated[
         float,
-        typer.Option(help="Time for training, both networks.", callback=limited("minutes")),
+        typer.Option(help="Minutes for training both networks.", callback=limited("minutes")),
     ] = 20.0,
     camera: Annotated[
         Path | None,
@@ -59,7 +59,7 @@ def adapt(
         bool, typer.Option("--resume", help="Go on with a training that was broken off.")
     ] = False,
     device: DeviceOption = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="Of training and held-out tiles.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of training and of held-out tiles.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Fine-tune weights on simulations that are like a movie, if they do not cover it.

@@ -25,7 +25,7 @@ def audit(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="New folder for audit.html and audit.json; RUN_audit if left."),
+        typer.Option(help="New folder for audit.html and audit.json; RUN_audit without it."),
     ] = None,
     movie: Annotated[
         Path | None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from sureloc.shipped import recipe_names, shipped_weights
 
@@ -17,17 +16,6 @@ def offer(names: Callable[[], Iterable[str]]) -> Completion:
         return [name for name in names() if name.startswith(incomplete)]
 
     return complete
-
-
-def choice(*values: str, other: str | None = None) -> dict[str, Any]:
-    """Give what an option takes that shows its choices in --help and completes them.
-
-    Args:
-        values: the choices.
-        other: names what else is possible, such as an address.
-    """
-    shown = "|".join((*values, *([] if other is None else [other])))
-    return {"metavar": shown, "autocompletion": offer(lambda: values)}
 
 
 weights = offer(shipped_weights)

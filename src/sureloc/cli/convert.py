@@ -46,7 +46,7 @@ def convert(
         typer.Option(
             "--to",
             metavar="FORMAT",
-            help="Format of a table OUT, one of the same; by default by suffix.",
+            help="Format of a table OUT, one of the same; told by its suffix without it.",
             autocompletion=completion.offer(lambda: SUFFIXES),
             callback=inputs.table_format,
         ),
@@ -61,13 +61,16 @@ def convert(
     first_frame: Annotated[
         int | None,
         typer.Option(
-            min=0, max=1, help="Number of the first frame in a table IN that breaks its format."
+            min=0,
+            max=1,
+            help="Number of the movie's first frame in a table IN, if it is not its format's.",
         ),
     ] = None,
     shift_nm: Annotated[
         str,
         typer.Option(
-            help="Added to positions, x,y in nm; half a pixel mends many a mix-up.",
+            metavar="X,Y",
+            help="Added to all positions, nm; half a pixel mends many a mix-up of origins.",
             callback=checked(_shift),
         ),
     ] = "0,0",
@@ -88,32 +91,43 @@ def convert(
     width_px: Annotated[
         int | None,
         typer.Option(
-            help="Columns of the camera frame, which Picasso wants to know.",
+            help="Columns of the camera frame, for Picasso, where IN does not say it.",
             callback=limited("width_px"),
         ),
     ] = None,
     height_px: Annotated[
         int | None,
         typer.Option(
-            help="Rows of the camera frame, which Picasso wants to know.",
+            help="Rows of the camera frame, for Picasso, where IN does not say it.",
             callback=limited("height_px"),
         ),
     ] = None,
     movie_frames: Annotated[
         int | None,
         typer.Option(
-            help="Frames of the movie, which Picasso wants to know.",
+            help="Frames of the movie, for Picasso, where IN does not say it.",
             callback=limited("frames"),
         ),
     ] = None,
     draw: Annotated[
-        int | None, typer.Option(help="Take this one posterior draw of draws.parquet.")
+        int | None,
+        typer.Option(help="The one posterior draw to take of draws.parquet, from 0."),
     ] = None,
     roi: Annotated[
-        str | None, typer.Option(help="Part of a movie, y0:y1,x0:x1.", callback=inputs.region)
+        str | None,
+        typer.Option(
+            metavar="Y0:Y1,X0:X1",
+            help="Part of a movie, px from 0: rows Y0 to before Y1, columns X0 to before X1.",
+            callback=inputs.region,
+        ),
     ] = None,
     frames: Annotated[
-        str | None, typer.Option(help="Frames of a movie, a:b.", callback=inputs.frames)
+        str | None,
+        typer.Option(
+            metavar="A:B",
+            help="Frames of a movie, counted from 0: A to before B.",
+            callback=inputs.frames,
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:

@@ -28,7 +28,8 @@ def drift(
     run_or_table: Annotated[
         Path,
         typer.Argument(
-            help="Folder of 'sureloc localize', or a table that 'sureloc convert' reads."
+            metavar="RUN_OR_TABLE",
+            help="Folder of 'sureloc localize', or a table that 'sureloc convert' reads.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="New folder for the results.")],
@@ -68,7 +69,7 @@ def drift(
             help="Pixel size, nm, where the table does not say it.", callback=inputs.pixel_nm
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the drift's draws, for draws.parquet.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws' drift, draws.parquet.")] = 0,
 ) -> None:
     """Estimate the drift and take it from the tables, which get its uncertainty.
 

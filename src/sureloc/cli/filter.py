@@ -17,12 +17,16 @@ def filter(
     run_or_table: Annotated[
         Path,
         typer.Argument(
-            help="Folder of 'sureloc localize' or 'drift', or a table that 'sureloc convert' reads."
+            metavar="RUN_OR_TABLE",
+            help="Folder of 'sureloc localize' or 'drift', or a table that 'sureloc convert' "
+            "reads.",
         ),
     ],
     expression: Annotated[
         str,
-        typer.Argument(help="Such as 'sigma_x_nm < 20 and p_exists > 0.9 and trusted'."),
+        typer.Argument(
+            help="Condition in quotes, such as 'sigma_x_nm < 20 and p_exists > 0.9 and trusted'."
+        ),
     ],
     out: Annotated[
         Path,
@@ -40,8 +44,8 @@ def filter(
 ) -> None:
     """Keep the rows that satisfy an expression on the table's columns.
 
-    Comparisons (also 5 < sigma_x_nm < 20), and, or, not, + - * / **, abs, sqrt, min, max, numbers,
-    texts in quotes.
+    It may hold columns, numbers, texts in quotes, comparisons (also 5 < sigma_x_nm < 20), and, or,
+    not, + - * / **, abs, sqrt, min and max.
     """
     check_inputs(None, source=run_or_table)
     check_new_table(out)

@@ -50,14 +50,23 @@ def limited_or_auto(name: str) -> Callback:
     return checked(lambda text: number_or_auto(name, text))
 
 
-def choice(*values: str) -> dict[str, Any]:
-    """Give what an option takes that has no other values: they are shown, completed and checked."""
+def choice(*values: str, metavar: str | None = None) -> dict[str, Any]:
+    """Give what an option takes that has no other values: they are shown, completed and checked.
+
+    Args:
+        values: the choices.
+        metavar: shown instead, where they are too long for a line of --help.
+    """
 
     def callback(parameter: typer.CallbackParam, value: Any) -> Any:
         check_one_of(str(parameter.name), str(value), values)
         return value
 
-    return {**completion.choice(*values), "callback": callback}
+    return {
+        "metavar": metavar or "|".join(values),
+        "autocompletion": completion.offer(lambda: values),
+        "callback": callback,
+    }
 
 
 def training_recipe(kind: str) -> dict[str, Any]:

@@ -19,7 +19,9 @@ def link(
     run_or_table: Annotated[
         Path,
         typer.Argument(
-            help="Folder of 'sureloc localize' or 'drift', or a table that 'sureloc convert' reads."
+            metavar="RUN_OR_TABLE",
+            help="Folder of 'sureloc localize' or 'drift', or a table that 'sureloc convert' "
+            "reads.",
         ),
     ],
     out: Annotated[

@@ -28,8 +28,8 @@ def localize(
     movie: Annotated[
         Path,
         typer.Argument(
-            help="TIFF or OME-TIFF stack, folder of TIFFs, NDTiff, OME-Zarr, ND2, CZI, LIF, .raw, "
-            ".dax."
+            help="TIFF or OME-TIFF stack, folder of TIFFs, NDTiff, OME-Zarr, ND2, CZI, LIF, "
+            "Picasso's .raw, or .dax."
         ),
     ],
     out: Annotated[Path, typer.Option(help="New folder for the results.")],
@@ -63,31 +63,39 @@ def localize(
     photons: Annotated[
         float | None,
         typer.Option(
-            help="Mean photons of an emitter; learned without it.",
+            help="Mean photons of an emitter in a frame; learned without it.",
             callback=limited("mean_photons"),
         ),
     ] = None,
     background: Annotated[
         float | None,
         typer.Option(
-            help="Mean background photons a pixel; learned without it.",
+            help="Mean background, photons per pixel and frame; learned without it.",
             callback=limited("background_photons"),
         ),
     ] = None,
     draws: Annotated[
-        int, typer.Option(help="Posterior draws in draws.parquet.", callback=limited("draws"))
+        int,
+        typer.Option(
+            help="Posterior draws, possible sets of molecules, to write to draws.parquet.",
+            callback=limited("draws"),
+        ),
     ] = 16,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same results.")] = 0,
     roi: Annotated[
         str | None,
         typer.Option(
-            help="Rows and columns to use, y0:y1,x0:x1, ends left out.", callback=inputs.region
+            metavar="Y0:Y1,X0:X1",
+            help="Part to use, px from 0: rows Y0 to before Y1, columns X0 to before X1.",
+            callback=inputs.region,
         ),
     ] = None,
     frames: Annotated[
         str | None,
         typer.Option(
-            help="Frames to use, a:b: from a to before b, from 0.", callback=inputs.frames
+            metavar="A:B",
+            help="Frames to use, counted from 0: A to before B.",
+            callback=inputs.frames,
         ),
     ] = None,
     weights: Annotated[
@@ -100,7 +108,9 @@ def localize(
     ] = "fast",
     device: Annotated[
         str,
-        typer.Option(help="For the networks; auto prefers a GPU.", **choice("auto", "cpu", "cuda")),
+        typer.Option(
+            help="Where networks run; auto prefers a GPU.", **choice("auto", "cpu", "cuda")
+        ),
     ] = "auto",
     workers: Annotated[
         int,
@@ -114,8 +124,9 @@ def localize(
         typer.Option(
             help="Who works: threads, processes, or a dask cluster's address such as "
             "tcp://10.0.0.1:8786.",
+            metavar="NAME|ADDRESS",
+            autocompletion=completion.offer(lambda: (THREADS, PROCESSES)),
             callback=inputs.scheduler,
-            **completion.choice(THREADS, PROCESSES, other="ADDRESS"),
         ),
     ] = THREADS,
     resume: Annotated[
@@ -124,7 +135,7 @@ def localize(
     min_probability: Annotated[
         float,
         typer.Option(
-            help="Leave out rows that exist with less than this.",
+            help="Leave out rows whose probability to exist, p_exists, is lower.",
             callback=limited("min_probability"),
         ),
     ] = 0.5,

@@ -27,13 +27,13 @@ def render(
         typer.Option(
             help="histogram; gaussian, as wide as each row is uncertain; or posterior, the mean "
             "over the draws, with its standard deviation as a second image.",
-            **choice(*KINDS),
+            **choice(*KINDS, metavar="KIND"),
         ),
     ] = "gaussian",
     zoom: Annotated[
         float | None,
         typer.Option(
-            help="Image pixels for each camera pixel and axis; 10 if left.",
+            help="Image pixels for each camera pixel, along each axis; 10 without it.",
             callback=limited("zoom"),
         ),
     ] = None,
@@ -47,14 +47,15 @@ def render(
     colour: Annotated[
         str,
         typer.Option(
-            help="What colours show.",
-            **choice(*COLOURS),
+            help=f"What colours show: {', '.join(COLOURS)}.",
+            **choice(*COLOURS, metavar="WHAT"),
         ),
     ] = "intensity",
     roi: Annotated[
         str | None,
         typer.Option(
-            help="Camera rows and columns to show, y0:y1,x0:x1; or y0:y1,x0:x1nm.",
+            metavar="Y0:Y1,X0:X1",
+            help="Part to show: camera rows and columns, or nanometres with nm behind them.",
             callback=inputs.rectangle,
         ),
     ] = None,

@@ -41,7 +41,7 @@ def reproduce(
     quick: Annotated[
         bool, typer.Option("--quick", help="Few and short movies: shows that it works.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of all movies.")] = 20_261,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all movies.")] = 20_261,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Remake figures and tables with the shipped weights; a run that was stopped goes on."""

@@ -22,12 +22,16 @@ def resolution(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="New folder for resolution.json and the curves, resolution.png."),
+        typer.Option(
+            help="New folder for resolution.json and the curves, resolution.png; printed alone "
+            "without it."
+        ),
     ] = None,
     roi: Annotated[
         str | None,
         typer.Option(
-            help="Camera rows and columns to look at, y0:y1,x0:x1; or y0:y1,x0:x1nm.",
+            metavar="Y0:Y1,X0:X1",
+            help="Part to look at: camera rows and columns, or nanometres with nm behind them.",
             callback=inputs.rectangle,
         ),
     ] = None,
@@ -38,17 +42,21 @@ def resolution(
         ),
     ] = None,
     splits: Annotated[
-        int, typer.Option(help="Random halvings of the frames.", callback=limited("splits"))
+        int, typer.Option(help="Random ways to halve the frames.", callback=limited("splits"))
     ] = 6,
     blocks: Annotated[
         int,
         typer.Option(
-            help="Parts of the movie that go into a half as a whole.", callback=limited("blocks")
+            help="Blocks of frames in a row, each of which goes into one half as a whole.",
+            callback=limited("blocks"),
         ),
     ] = 20,
     resamples: Annotated[
         int,
-        typer.Option(help="Of parts of the field, for error bars.", callback=limited("resamples")),
+        typer.Option(
+            help="Bootstrap samples of parts of the field, for error bars.",
+            callback=limited("resamples"),
+        ),
     ] = 200,
     trusted_only: Annotated[
         bool, typer.Option("--trusted-only", help="Leave out rows that are not trusted.")

@@ -99,8 +99,8 @@ def train_psi(
     phi: Annotated[
         str,
         typer.Option(
-            help="Trained phi: a folder of `sureloc train phi`, the name of shipped weights "
-            "(default), or the path of a .safetensors file.",
+            help="Trained phi: a folder of `sureloc train phi`, the name of shipped weights, such "
+            "as default, or the path of a .safetensors file.",
             autocompletion=completion.weights,
             callback=inputs.phi,
         ),
@@ -175,7 +175,7 @@ def search(
     weights: Annotated[
         str,
         typer.Argument(
-            help="Name of shipped weights (default) or path of a .safetensors file.",
+            help="Name of shipped weights, such as default, or path of a .safetensors file.",
             autocompletion=completion.weights,
             callback=inputs.weights,
         ),
@@ -186,7 +186,10 @@ def search(
     draws: Annotated[int, typer.Option(min=2, help="Draws of each tile.")] = 4,
     steps: Annotated[
         list[int] | None,
-        typer.Option(min=2, help="Number of steps to try, up to 100 evaluations; repeatable."),
+        typer.Option(
+            min=2,
+            help="Number of steps to try, of 100 evaluations at most; repeatable.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed tries the same tiles.")] = 0,
     quiet: QuietOption = False,

@@ -89,12 +89,13 @@ def recalibrate(
     weights: WeightsArgument,
     out: Annotated[Path, typer.Option(help="New .safetensors file; its card and logs join it.")],
     tiles: Annotated[int, typer.Option(help="Simulated tiles to fit on.", min=50)] = 1500,
-    seed: Annotated[int, typer.Option(help="Of tiles and draws.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of tiles and draws.", min=0)] = 0,
 ) -> None:
     """Fit a map that moves the pixels of draws so that their ranks become flat.
 
     On tiles simulated as in training: where phi expects the same, draws get as many pixels in each
     range of values as the truth has. The map is kept with the weights, its effect on the card.
+    Needs the extra: pip install 'sureloc[train]'.
     """
     check_new_weights(out)
     from sureloc.train import extra

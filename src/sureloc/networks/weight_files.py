@@ -46,12 +46,12 @@ def weight_files(name_or_path: str | Path) -> tuple[Traversable, Traversable, st
 
 
 def check_phi(source: str | Path) -> None:
-    """Raise `InputError` unless there may be a trained phi: in a folder, or in weights."""
+    """Raise `WeightsError` unless there may be a trained phi: in a folder, or in weights."""
     path, shipped = Path(source), shipped_weights()
     if path.is_dir():
         return
     if str(source) not in shipped and path.suffix != SUFFIX:
-        raise InputError(
+        raise WeightsError(
             f"There is no phi {str(source)!r}{did_you_mean(str(source), shipped)}. Give a folder "
             f"of `sureloc train phi`, the name of shipped weights ({', '.join(shipped)}), or the "
             f"path of a {SUFFIX} file."

@@ -62,7 +62,7 @@ def run_layers(path: str | Path) -> list[LayerData]:
     }
     return [
         _image(channels[MEAN], f"{name}: posterior mean", "inferno", place),
-        _image(channels[SD], f"{name}: posterior sd", "viridis", {**place, "visible": False}),
+        _image(channels[SD], f"{name}: posterior sd", "green", {**place, "visible": False}),
         _doubts(channels[TRUST], f"{name}: do not trust", place),
         points_layer(source.table, f"{name}: localizations", about),
     ]
