@@ -21,7 +21,7 @@ class Command(TyperCommand):
             return super().parse_args(ctx, args)
         except typer.BadParameter as error:
             # Pydantic's message, of newer releases of Typer, does not name the value.
-            problems = getattr(error.__cause__, "errors", list)()
+            problems: list[Any] = getattr(error.__cause__, "errors", list)()
             if problems:
                 error.message = f"{problems[0]['input']!r}. {error.message}"
             raise
