@@ -1,4 +1,4 @@
-"""Commands whose help shows a flag as a flag, without a word for a value that it does not take."""
+"""Commands whose help names arguments in capitals, and shows a flag without a word for a value."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Command(TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Give arguments and options, --help among them."""
-        return _bare_flags(super().get_params(ctx))
+        return _as_shown(super().get_params(ctx))
 
 
 class Group(TyperGroup):
@@ -20,11 +20,13 @@ class Group(TyperGroup):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Give the group's own options, --help among them."""
-        return _bare_flags(super().get_params(ctx))
+        return _as_shown(super().get_params(ctx))
 
 
-def _bare_flags(params: list[Any]) -> list[Any]:
+def _as_shown(params: list[Any]) -> list[Any]:
     for one in params:
         if getattr(one, "is_flag", False):
             one.metavar = ""
+        elif one.param_type_name == "argument" and one.metavar is None:
+            one.metavar = one.name.upper()
     return params

@@ -11,12 +11,9 @@ from sureloc.cli import completion
 
 
 def render(
-    source: Annotated[
+    run_or_table: Annotated[
         Path,
-        typer.Argument(
-            metavar="RUN_OR_TABLE",
-            help="Folder of a run, or a table that 'sureloc convert' reads.",
-        ),
+        typer.Argument(help="Folder of a run, or a table that 'sureloc convert' reads."),
     ],
     out: Annotated[Path, typer.Option(help="New .png (for people) or .tif (for further work).")],
     kind: Annotated[
@@ -63,7 +60,7 @@ def render(
 
     typer.echo(
         render_file(
-            source,
+            run_or_table,
             out,
             kind=kind,
             zoom=zoom,

@@ -9,12 +9,9 @@ import typer
 
 
 def resolution(
-    source: Annotated[
+    run_or_table: Annotated[
         Path,
-        typer.Argument(
-            metavar="RUN_OR_TABLE",
-            help="Folder of a run, or a table that 'sureloc convert' reads.",
-        ),
+        typer.Argument(help="Folder of a run, or a table that 'sureloc convert' reads."),
     ],
     out: Annotated[
         Path | None,
@@ -48,7 +45,7 @@ def resolution(
     if out is not None:
         check_new_folder(out)
     results = measure_resolution(
-        source,
+        run_or_table,
         roi=roi,
         camera_pixel_nm=camera_pixel_nm,
         splits=splits,
@@ -63,4 +60,4 @@ def resolution(
     for caution in cautions(results):
         typer.echo(caution)
     if out is not None:
-        write_resolution(results, out, source.name)
+        write_resolution(results, out, run_or_table.name)
