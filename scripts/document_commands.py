@@ -60,8 +60,8 @@ def _section(path: str, command: Any) -> str:
 
 def _argument(argument: Any) -> str:
     name = argument.metavar or argument.name.upper()
-    name = f"{name}..." if argument.nargs == -1 else name
-    return name if argument.required else f"[{name}]"
+    name = name if argument.required else f"[{name}]"
+    return f"{name}..." if argument.nargs == -1 else name
 
 
 def _option(option: Any, hint: Any) -> str:

@@ -1,16 +1,11 @@
-"""Folders as a run leaves them if its errors are what it states: the truth, blurred, no chains."""
+"""Tables and draws of a run whose errors are what it states: the truth, blurred, no chains."""
 
 from __future__ import annotations
 
-import json
-
-import numpy as np
 import pandas as pd
 
 from sureloc.config.recipes import load_recipe
-from sureloc.io.tables import write_table
 from sureloc.simulate.movie import simulate_movie
-from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
 
 DRAWS = 8
 
@@ -43,15 +38,3 @@ def recipe_truth(recipe, settings, frames, seed):
     return pd.concat(
         [chunk.truth for chunk in simulate_movie(made, frames, seed)], ignore_index=True
     )
-
-
-def write_run(folder, truth, rng):
-    """A run's folder as it would be if errors were what they are stated to be."""
-    table, draws = observed(truth, rng)
-    folder.mkdir(parents=True)
-    full = pd.DataFrame({c.name: np.zeros(len(table)) for c in LOCALIZATION_COLUMNS})
-    full = full.assign(**{name: table[name] for name in table}, trusted=True, reason="")
-    write_table(full, folder / "localizations.parquet", LOCALIZATION_COLUMNS)
-    write_table(draws, folder / "draws.parquet", DRAW_COLUMNS)
-    record = {"pixel_nm": 100.0, "draws": DRAWS}
-    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+import tifffile
 
 from sureloc.cli import app as cli
 from sureloc.io.exchange.formats import FORMATS, write_localizations
@@ -58,8 +59,11 @@ def localizations(seed=0):
     return table[names].sort_values("frame", ignore_index=True)
 
 
-GEOMETRY = Geometry(100.0, 60, 60, 600, 130.0)
-PROVENANCE = {"movie": "movie.tif", "seed": 7, "pixel_nm": 100.0, "geometry": asdict(GEOMETRY)}
+GEOMETRY = Geometry(100.0, 60, 64, 600, 130.0, region_px=((0, 60), (0, 56)))
+PROVENANCE = {
+    **{"movie": "movie.tif", "seed": 7, "pixel_nm": 100.0},
+    "geometry": json.loads(json.dumps(asdict(GEOMETRY))),
+}
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +131,36 @@ def test_a_run_goes_through_all_three_and_remembers_each(run, sureloc, tmp_path)
     assert [s["step"] for s in read_provenance(still / "draws.parquet")["steps"]] == ["drift"]
     field = pq.read_schema(tmp_path / "few.parquet").field("link_chi2")
     assert field.metadata[b"meaning"].decode() == LINK_COLUMNS[2].meaning
+
+
+def test_pictures_after_any_step_lie_on_that_of_the_run(run, sureloc, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        ("filter", run, "frame < 300", "--out", "early.parquet"),
+        ("filter", run, "frame >= 300", "--out", "late_sml.mat"),
+        ("convert", "late_sml.mat", "late.parquet"),
+        ("filter", "late.parquet", "photons > 0", "--out", "late.hdf5"),
+        ("link", run, "--out", "linked.parquet"),
+        ("drift", run, "--out", "still", "--segments", 5),
+        ("filter", "still", "frame < 9", "--out", "few.parquet"),
+    ):
+        assert sureloc(*words)[0] == 0
+
+    def drawn(name):
+        code, said, _ = sureloc("render", name, "--out", "out.tif", "--kind", "histogram")
+        assert (code, "Nothing says" in said) == (0, False)
+        image = tifffile.imread("out.tif")
+        Path("out.tif").unlink()
+        return image
+
+    whole = drawn(run)
+    assert whole.shape == (600, 560)
+    assert whole.sum() == len(read_source(run).table)
+    for late in ("late_sml.mat", "late.parquet"):
+        # What was left out and what was kept add up, pixel by pixel.
+        np.testing.assert_array_equal(drawn("early.parquet") + drawn(late), whole)
+    for name in ("late.hdf5", "linked.parquet", "still", "few.parquet"):
+        assert drawn(name).shape == whole.shape
 
 
 def test_draws_are_moved_each_by_its_own_drift_and_again_by_the_same(run, sureloc, tmp_path):
@@ -200,11 +234,14 @@ def test_what_a_format_has_no_place_for_is_said(run, sureloc, tmp_path):
 def test_the_table_in_a_runs_folder_knows_the_runs_pixels(run, sureloc, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
-    (folder / "run.json").write_text(json.dumps({"pixel_nm": 100.0}))
     table = read_source(folder).table
     write_localizations(Localizations(table, GEOMETRY), folder / "localizations.csv")
-    beside = read_source(folder / "localizations.csv")
-    assert beside.pixel_nm == 100.0
+    for record in ({"pixel_nm": 100.0}, {"pixel_nm": 100.0, "geometry": asdict(GEOMETRY)}):
+        (folder / "run.json").write_text(json.dumps(record))
+        beside = read_source(folder / "localizations.csv")
+        assert beside.pixel_nm == 100.0
+        field = GEOMETRY.field_nm if "geometry" in record else None
+        assert beside.data.geometry.field_nm == field
     np.testing.assert_allclose(beside.table["x_nm"], table["x_nm"], atol=1e-4)
     (folder / "run.json").write_text("{}")
     code, _, error = sureloc(

@@ -215,14 +215,16 @@ def test_decode_files_are_understood_in_both_units(tmp_path, unit):
 def test_old_matlab_files_are_understood(tmp_path, owner):
     loc = {"frame": [[5]], "xnm": [[300.0]], "ynm": [[200.0]], "phot": [[900.0]], "bg": [[10.0]]}
     loc |= {"locprecnm": [[12.0]], "locprecznm": [[30.0]], "LLrel": [[-0.5]]}
-    info = {"cam_pixelsize_um": [[0.1, 0.1]]}
+    # Of a part of the chip SMAP gives the part's own width and height, and the chip's positions.
+    info = {"cam_pixelsize_um": [[0.1, 0.1]], "Width": [[32]], "Height": [[24]]}
+    info |= {"roi": [[100, 50, 32, 24]]}
     about = {"info": info} if owner == "info" else {"file": {"info": info}}
     savemat(tmp_path / "t_sml.mat", {"saveloc": {"loc": loc, **about}})
     data = read_localizations(tmp_path / "t_sml.mat", Reading())
     row = data.table.iloc[0]
     assert (row["frame"], row["x_nm"], row["y_nm"]) == pytest.approx((4, *CENTRE))
     assert row["sigma_x_nm"] == row["sigma_y_nm"] == 12
-    assert data.geometry.pixel_nm == pytest.approx(100)
+    assert data.geometry == Geometry(100.0, 132, 74, region_px=((50, 74), (100, 132)))
     assert data.notes == ("Columns that mean nothing to sureloc were not read: LLrel.",)
 
 
@@ -350,6 +352,36 @@ def test_text_has_no_exponent_and_spells_what_is_no_number(tmp_path, name):
     back = read_localizations(tmp_path / "t.csv", GIVEN).table
     assert np.isnan(back["photons"][0])
     assert np.isinf(back["photons"][1])
+
+
+PART = replace(WHOLE, region_px=((20, 300), (8, 500)))
+
+
+@pytest.mark.parametrize("frame", [WHOLE, PART], ids=["whole", "part"])
+@pytest.mark.parametrize("name", ["sureloc", "picasso", "smap"])
+def test_the_field_goes_with_the_table(tmp_path, name, frame):
+    write_localizations(Localizations(example(), frame), place(tmp_path, name), name)
+    back = read_localizations(place(tmp_path, name), Reading()).geometry
+    assert back.pixel_nm == pytest.approx(NM)
+    assert (back.width_px, back.height_px) == (512, 300)
+    assert back.region_px == frame.region_px
+    left, top = (-0.5, -0.5) if frame is WHOLE else (7.5, 19.5)
+    right, bottom = (511.5 if frame is WHOLE else 499.5), 299.5
+    field = ((left * NM, right * NM), (top * NM, bottom * NM))
+    np.testing.assert_allclose(back.field_nm, field)
+
+
+@pytest.mark.parametrize("rows", [[4], "ab", [9, 4], [-1, 4], 7])
+def test_a_region_that_cannot_be_is_refused(tmp_path, rows):
+    path = tmp_path / "t.hdf5"
+    write_localizations(Localizations(example(), PART), path)
+    with h5py.File(path, "r+") as file:
+        steps = json.loads(file["metadata"][()])
+        del file["metadata"]
+        steps.append({"Localized rows": rows, "Localized columns": [8, 500]})
+        file["metadata"] = json.dumps(steps)
+    with pytest.raises(InputError, match="region"):
+        read_localizations(path, Reading())
 
 
 # --- Picasso's rules -----------------------------------------------------------------------------

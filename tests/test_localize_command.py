@@ -20,6 +20,7 @@ from sureloc.cli import app as cli
 from sureloc.evaluate.compare import compare, matched
 from sureloc.io.exchange.formats import read_localizations, write_localizations
 from sureloc.io.exchange.localizations import Geometry, Reading
+from sureloc.io.found import read_found
 from sureloc.io.tables import read_provenance, read_table
 from sureloc.runs.localization import _weights_from
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
@@ -95,8 +96,10 @@ def test_the_table_tells_other_programs_all_that_they_need(result, tmp_path):
     found = read_localizations(result / "localizations.parquet", Reading())
     geometry = found.geometry
     assert replace(geometry, psf_sigma_nm=None, read_variance_photons2=None) == Geometry(
-        100.0, 24, 26, 6, variance_per_photon=1.0
+        100.0, 24, 26, 6, variance_per_photon=1.0, region_px=((2, 26), (1, 24))
     )
+    # Edges lie half a pixel before and behind the centres of the first and last pixels.
+    assert read_found(result).field_nm == ((50.0, 2350.0), (150.0, 2550.0))
     assert geometry.psf_sigma_nm == pytest.approx(120.0)
     assert geometry.read_variance_photons2 == pytest.approx((9.0 + 1 / 12) / 4.0)
     written = write_localizations(found, tmp_path / "table.hdf5")

@@ -126,6 +126,16 @@ def test_help_shows_flags_without_a_value_and_says_where_to_read():
     assert (ROOT / "docs" / "tutorial.md").is_file()
 
 
+def test_usage_names_arguments_as_the_documentation_does():
+    written = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    for path in all_commands():
+        shown = CliRunner().invoke(cli.app, [*path.split()[1:], "--help"], env={"COLUMNS": "200"})
+        usage = next(line for line in shown.output.splitlines() if "Usage:" in line)
+        documented = re.search(f"^`{path} (.*)`$", written, re.MULTILINE)[1]
+        # Typer puts braces round what is needed.
+        assert re.sub("[{}]", "", usage.split(path)[1]).split() == documented.split()
+
+
 @pytest.mark.parametrize(
     "command",
     [("train", "phi", "smoke"), ("train", "psi", "smoke", "--phi", "fast"), ("adapt", "movie.tif")],

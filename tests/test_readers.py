@@ -42,7 +42,7 @@ READERS = ("locan", "picasso", "smappy", "mat73")  # of tables
 # ThunderSTORM's corner for its own origin. Picasso also calls the first frame that has rows 0.
 HALF = NM / 2
 STORMS = ("thunderstorm.csv", "localizations.csv")
-FRAME = Geometry(NM, 512, 300, 40, 1.2 * NM, 2.25, 1.0)
+FRAME = Geometry(NM, 512, 300, 40, 1.2 * NM, 2.25, 1.0, ((0, 300), (8, 512)))
 
 
 def python_with(program):
@@ -213,6 +213,13 @@ def test_picasso_reads_what_we_write(folder):
         # Its import of ThunderSTORM's tables keeps the corner's origin: half a pixel off.
         for name in STORMS:
             check(found[name], one, unit_nm=NM, origin_nm=HALF, float32=True)
+
+
+def test_picasso_keeps_the_field_of_a_table_that_it_saves(folder):
+    read_by("picasso", folder)
+    saved = read_localizations(folder / "saved_by_picasso.hdf5", Reading())
+    assert saved.geometry.field_nm == FRAME.field_nm
+    assert saved.geometry.region_px == FRAME.region_px
 
 
 def test_picasso_drops_the_rows_that_we_leave_out_and_no_others(folder):

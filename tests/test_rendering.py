@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import asdict
 
 import matplotlib
 import numpy as np
@@ -225,19 +226,18 @@ def localizations(rng, rows=400):
     )
 
 
+FRAME = Geometry(100.0, 40, 36, 60, 130.0, region_px=((4, 24), (2, 32)))
+
+
 @pytest.fixture
 def run(tmp_path, rng):
     """A folder as `sureloc localize` leaves it, as far as rendering looks."""
     folder = tmp_path / "run"
     folder.mkdir()
-    write_table(localizations(rng), folder / "localizations.parquet", LOCALIZATION_COLUMNS)
-    write_table(draw_table(rng), folder / "draws.parquet", DRAW_COLUMNS)
-    record = {
-        "pixel_nm": 100.0,
-        "draws": 8,
-        "roi": "4:24,2:32",
-        "movie": {"name": "m.tif", "shape": [60, 20, 30]},
-    }
+    origin = {"pixel_nm": 100.0, "draws": 8, "geometry": asdict(FRAME)}
+    write_table(localizations(rng), folder / "localizations.parquet", LOCALIZATION_COLUMNS, origin)
+    write_table(draw_table(rng), folder / "draws.parquet", DRAW_COLUMNS, origin)
+    record = {**origin, "movie": {"name": "m.tif", "shape": [60, 20, 30]}}
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
     return folder
 
@@ -398,16 +398,41 @@ def test_a_table_of_every_program_is_drawn_where_it_lies(tmp_path, rng, name):
     table = localizations(rng)
     table = table[(table[["x_nm", "y_nm"]] > 0).all(axis=1)].reset_index(drop=True)
     path = tmp_path / f"t{FORMATS[name].suffix}"
-    whole = Geometry(100.0, 64, 64, 60, 130.0)
-    write_localizations(Localizations(table, whole), path, name)
+    write_localizations(Localizations(table, FRAME), path, name)
     said: list[str] = []
     found = read_found(path, 100.0, said.append)
     assert said == []
     assert np.allclose(found.table[["frame", "x_nm", "y_nm"]], table[["frame", "x_nm", "y_nm"]])
-    # Edges lie between camera pixels, half a pixel before a centre.
-    assert (found.field_nm[0][0] + 50.0) % 100.0 == pytest.approx(0.0, abs=1e-9)
-    render_file(path, tmp_path / "t.tif", kind="histogram", camera_pixel_nm=100.0)
-    assert tifffile.imread(tmp_path / "t.tif").sum() == len(table)
+    render_file(path, tmp_path / "t.tif", kind="histogram", camera_pixel_nm=100.0, say=said.append)
+    image = tifffile.imread(tmp_path / "t.tif")
+    assert image.sum() == len(table)
+    x, y = (table[column].to_numpy() for column in ("x_nm", "y_nm"))
+    wanted = histogram(x, y, Canvas.between(*FRAME.field_nm, 10.0))
+    if name in ("sureloc", "picasso", "smap"):
+        assert said == []
+        np.testing.assert_array_equal(image, wanted)
+        return
+    # What is drawn by itself is what the option that is named draws.
+    (sentence,) = said
+    shown = re.search(r"drawn, --roi (\S+)\. ", sentence)[1]
+    for number, (roi, expected) in enumerate(((shown, image), ("4:24,2:32", wanted))):
+        out = tmp_path / f"{number}.tif"
+        render_file(path, out, kind="histogram", camera_pixel_nm=100.0, roi=roi)
+        np.testing.assert_array_equal(tifffile.imread(out), expected)
+
+
+def test_tables_of_unknown_pixels_and_frame_say_what_is_drawn(tmp_path, rng):
+    table = localizations(rng)
+    write_table(table, tmp_path / "t.parquet", LOCALIZATION_COLUMNS)
+    said: list[str] = []
+    given = {"kind": "histogram", "pixel_nm": 20.0, "say": said.append}
+    render_file(tmp_path / "t.parquet", tmp_path / "a.tif", **given)
+    roi = re.search(r"drawn, --roi (\d+:\d+,\d+:\d+nm)\. ", said[0])[1]
+    render_file(tmp_path / "t.parquet", tmp_path / "b.tif", roi=roi, **given)
+    assert len(said) == 1
+    a, b = (tifffile.imread(tmp_path / name) for name in ("a.tif", "b.tif"))
+    np.testing.assert_array_equal(a, b)
+    assert a.sum() == len(table)
 
 
 def test_rows_without_a_position_are_counted(tmp_path, rng):

@@ -22,6 +22,7 @@ from sureloc.config.recipes import load_recipe
 from sureloc.errors import CameraError, InputError, OutputError, RecipeError
 from sureloc.io import simulation
 from sureloc.io.cameras import read_camera
+from sureloc.io.found import read_found
 from sureloc.io.movies import open_movie
 from sureloc.io.output import new_file, new_folder
 from sureloc.io.tables import read_provenance, read_table
@@ -477,6 +478,13 @@ def test_provenance_and_readme_tell_how_to_make_the_movie_again(written):
     assert provenance["frames"] == 70
     assert provenance["command"] in (written / "README.txt").read_text()
     assert "--frames 70 --seed 5 --set" in provenance["command"]
+
+
+def test_the_truth_knows_the_frame_that_it_lies_in(written):
+    found = read_found(written / "truth.parquet")
+    x, y = ((-0.5 * 120.5, (side - 0.5) * 120.5) for side in (36, 24))
+    np.testing.assert_allclose(found.field_nm, (x, y))
+    assert found.field_is_stated
 
 
 def test_pictures_are_pictures(written):

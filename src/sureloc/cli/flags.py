@@ -1,4 +1,4 @@
-"""Commands that show a flag as a flag, without a word for a value, and a wrong value as it was."""
+"""Commands whose help names arguments in capitals and flags bare, and a wrong value as it was."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Command(TyperCommand):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Give arguments and options, --help among them."""
-        return _bare_flags(super().get_params(ctx))
+        return _as_shown(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the command line; what is said of a value that is no number begins with it."""
@@ -32,11 +32,13 @@ class Group(TyperGroup):
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Give the group's own options, --help among them."""
-        return _bare_flags(super().get_params(ctx))
+        return _as_shown(super().get_params(ctx))
 
 
-def _bare_flags(params: list[Any]) -> list[Any]:
+def _as_shown(params: list[Any]) -> list[Any]:
     for one in params:
         if getattr(one, "is_flag", False):
             one.metavar = ""
+        elif one.param_type_name == "argument" and one.metavar is None:
+            one.metavar = one.name.upper()
     return params

@@ -14,12 +14,9 @@ from sureloc.report.rendering_options import COLOURS, KINDS, check_rendering
 
 
 def render(
-    source: Annotated[
+    run_or_table: Annotated[
         Path,
-        typer.Argument(
-            metavar="RUN_OR_TABLE",
-            help="Folder of a run, or a table that 'sureloc convert' reads.",
-        ),
+        typer.Argument(help="Folder of a run, or a table that 'sureloc convert' reads."),
     ],
     out: Annotated[Path, typer.Option(help="New .png (for people) or .tif (for further work).")],
     kind: Annotated[
@@ -77,14 +74,14 @@ def render(
 
     A PNG has scale bar, colour bar and title; a TIFF holds true values and the pixel size.
     """
-    check_inputs(None, source=source)
+    check_inputs(None, source=run_or_table)
     check_rendering(out, kind, colour, zoom, pixel_nm)
     check_new_file(out)
     from sureloc.report.rendered import render_file
 
     typer.echo(
         render_file(
-            source,
+            run_or_table,
             out,
             kind=kind,
             zoom=zoom,

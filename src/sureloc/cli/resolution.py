@@ -13,12 +13,9 @@ from sureloc.io.output import check_new_folder
 
 
 def resolution(
-    source: Annotated[
+    run_or_table: Annotated[
         Path,
-        typer.Argument(
-            metavar="RUN_OR_TABLE",
-            help="Folder of a run, or a table that 'sureloc convert' reads.",
-        ),
+        typer.Argument(help="Folder of a run, or a table that 'sureloc convert' reads."),
     ],
     out: Annotated[
         Path | None,
@@ -68,13 +65,13 @@ def resolution(
     Every number comes with a 95 % interval; where halves of the movie do not agree beyond chance,
     there is no resolution, and it is said.
     """
-    check_inputs(None, source=source)
+    check_inputs(None, source=run_or_table)
     if out is not None:
         check_new_folder(out)
     from sureloc.report.resolution import cautions, measure_resolution, write_resolution
 
     results = measure_resolution(
-        source,
+        run_or_table,
         roi=roi,
         camera_pixel_nm=camera_pixel_nm,
         splits=splits,
@@ -89,4 +86,4 @@ def resolution(
     for caution in cautions(results):
         typer.echo(caution)
     if out is not None:
-        write_resolution(results, out, source.name)
+        write_resolution(results, out, run_or_table.name)

@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 
 from sureloc.errors import InputError
+from sureloc.io.exchange.localizations import Edges
 from sureloc.io.regions import parse_rectangle
 from sureloc.io.run_folder import DRAWS
 from sureloc.io.sources import read_source
 from sureloc.io.tables import read_table
 from sureloc.table import DRAW_COLUMNS
-
-Edges = tuple[tuple[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,9 @@ class Found:
         draws: posterior draws (`sureloc.table.DRAW_COLUMNS`), or None.
         number: how many draws there are, 0 without.
         pixel_nm: camera pixel size, nm, or None where nothing says it.
-        field_nm: x and y of the outer edges of what was localized, nm.
+        field_nm: x and y of the outer edges of what was localized, nm; of what holds all rows,
+            where nothing says it.
+        field_is_stated: whether table or run says it.
         record: the run's record; empty for a table alone.
     """
 
@@ -40,6 +41,7 @@ class Found:
     number: int
     pixel_nm: float | None
     field_nm: Edges
+    field_is_stated: bool
     record: Mapping[str, Any]
 
     @property
@@ -103,22 +105,17 @@ def read_found(
         stated = source.record.get("draws")
         number = int(stated) if stated else int(draws["draw"].max()) + 1 if len(draws) else 0
     pixel = source.pixel_nm
-    field = _field_of(source.record, pixel) or _bounds(table, pixel)
-    return Found(source.name, table, draws, number, pixel, field, source.record)
-
-
-def _field_of(record: Mapping[str, Any], pixel_nm: float | None) -> Edges | None:
-    """Give the edges of the part of the camera frame that a run localized."""
-    shape = movie_shape(record)
-    if shape is None or pixel_nm is None:
-        return None
-    first_row = first_column = 0
-    if record.get("roi"):
-        rows, columns = str(record["roi"]).split(",")
-        first_row, first_column = (int(part.split(":")[0] or 0) for part in (rows, columns))
-    low = [(first - 0.5) * pixel_nm for first in (first_column, first_row)]
-    size = [shape[2] * pixel_nm, shape[1] * pixel_nm]
-    return (low[0], low[0] + size[0]), (low[1], low[1] + size[1])
+    stated = source.data.geometry.field_nm
+    return Found(
+        source.name,
+        table,
+        draws,
+        number,
+        pixel,
+        stated or _bounds(table, pixel),
+        stated is not None,
+        source.record,
+    )
 
 
 def _bounds(table: pd.DataFrame, pixel_nm: float | None) -> Edges:
@@ -157,6 +154,16 @@ def parse_roi(text: str | None, found: Found) -> Edges:
         )
     pixel = found.pixel_nm
     return ((x0 - 0.5) * pixel, (x1 - 0.5) * pixel), ((y0 - 0.5) * pixel, (y1 - 0.5) * pixel)
+
+
+def as_roi(found: Found) -> str:
+    """Write the field as `parse_roi` reads it: in camera pixels, in nm where their size lacks."""
+    (x0, x1), (y0, y1) = found.field_nm
+    pixel = found.pixel_nm
+    if pixel is None:
+        return f"{y0:.0f}:{y1:.0f},{x0:.0f}:{x1:.0f}nm"
+    top, bottom, left, right = (round(edge / pixel + 0.5) for edge in (y0, y1, x0, x1))
+    return f"{top}:{bottom},{left}:{right}"
 
 
 def inside(table: pd.DataFrame, edges: Edges) -> pd.DataFrame:

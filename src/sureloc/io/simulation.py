@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
@@ -19,6 +20,7 @@ import yaml
 
 from sureloc.camera import Camera
 from sureloc.io.cameras import write_camera
+from sureloc.io.exchange.localizations import Geometry
 from sureloc.io.tables import TableWriter
 from sureloc.simulate.movie import MovieChunk
 from sureloc.simulate.recipe import FrameRecipe
@@ -82,8 +84,10 @@ def write_simulation(
         OutputError: the same, for the truth table.
     """
     builder = SummaryBuilder(frame)
+    geometry = Geometry(frame.pixel_nm, frame.width, frame.height, frames)
+    of_truth = {**provenance, "geometry": asdict(geometry)}
     with (
-        TableWriter(folder / "truth.parquet", TRUTH_COLUMNS, provenance) as truth,
+        TableWriter(folder / "truth.parquet", TRUTH_COLUMNS, of_truth) as truth,
         CsvWriter(folder / "truth.csv", [column.name for column in TRUTH_COLUMNS]) as truth_csv,
         CsvWriter(folder / "drift.csv", ["frame", "x_nm", "y_nm"]) as drift_csv,
     ):

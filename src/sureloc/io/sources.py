@@ -17,7 +17,13 @@ import pandas as pd
 
 from sureloc.errors import InputError, PixelSizeError
 from sureloc.io.exchange.formats import read_localizations, write_localizations
-from sureloc.io.exchange.localizations import Geometry, Localizations, Reading, Written
+from sureloc.io.exchange.localizations import (
+    Geometry,
+    Localizations,
+    Reading,
+    Written,
+    stated_geometry,
+)
 from sureloc.io.paths import check_source_exists
 from sureloc.io.run_folder import DRAWS, LOCALIZATIONS, RUN
 
@@ -72,10 +78,10 @@ def read_source(
     try:
         data = read_localizations(path, reading)
     except PixelSizeError:
-        beside = _pixel_beside(path)
-        if beside is None:
+        beside = _geometry_beside(path)
+        if beside.pixel_nm is None:
             raise
-        data = read_localizations(path, replace(reading, geometry=Geometry(beside)))
+        data = read_localizations(path, replace(reading, geometry=beside))
     return Source(path.name, data, None, data.provenance)
 
 
@@ -97,7 +103,7 @@ def read_run(folder: Path, reading: Reading) -> Source:
         )
     data = read_localizations(table, reading)
     record = {**data.provenance, **(_record(folder) if (folder / RUN).exists() else {})}
-    geometry = data.geometry.or_else(Geometry(_pixel_of(record)))
+    geometry = data.geometry.or_else(stated_geometry(record))
     return Source(
         folder.resolve().name,
         replace(data, geometry=geometry),
@@ -116,16 +122,11 @@ def _record(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def _pixel_beside(path: Path) -> float | None:
-    """Give the pixel size that the run in the same folder states: its CSV does not say it."""
+def _geometry_beside(path: Path) -> Geometry:
+    """Give the camera frame of the run in the same folder: its CSV does not say it."""
     with suppress(InputError):  # another program's run.json, which is none of ours
-        return _pixel_of(_record(path.parent))
-    return None
-
-
-def _pixel_of(record: Mapping[str, Any]) -> float | None:
-    stated = record.get("pixel_nm")
-    return float(stated) if isinstance(stated, int | float) else None
+        return stated_geometry(_record(path.parent))
+    return Geometry()
 
 
 # --- Steps --------------------------------------------------------------------------------------

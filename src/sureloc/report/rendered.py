@@ -26,7 +26,7 @@ from sureloc.analysis.rendering import (
     row_gaussians,
 )
 from sureloc.errors import InputError
-from sureloc.io.found import Found, parse_roi, read_found
+from sureloc.io.found import Found, as_roi, parse_roi, read_found
 from sureloc.io.output import new_file
 from sureloc.io.rendered import write_tiff
 from sureloc.report.pictures import (
@@ -148,7 +148,8 @@ def render_file(
         roi: what to show (`sureloc.io.found.parse_roi`).
         camera_pixel_nm: camera pixel size, nm, where the source does not say it.
         bits: of a TIFF, 16 or 32.
-        say: tells people what was not read.
+        say: tells people what was not read, and which part is drawn where nothing says how large
+            the camera frame is.
 
     Returns:
         What was written, in a sentence.
@@ -163,6 +164,11 @@ def render_file(
     check_rows(found.table, "to draw")
     size = _pixel_size(found, zoom, pixel_nm)
     canvas = Canvas.between(*parse_roi(roi, found), size)
+    if roi is None and not found.field_is_stated:
+        say(
+            f"Nothing says how large the camera frame of {found.name} is: what holds all rows is "
+            f"drawn, --roi {as_roi(found)}. Pictures of one --roi lie on each other."
+        )
     if kind == "posterior":
         renderings, said = _posterior(found, canvas, out)
     else:

@@ -29,7 +29,8 @@ from sureloc.analysis.resolution import (
     frc_resolution,
 )
 from sureloc.errors import InputError
-from sureloc.io.found import Edges, inside, parse_roi, read_found
+from sureloc.io.exchange.localizations import Edges
+from sureloc.io.found import inside, parse_roi, read_found
 from sureloc.io.output import check_new_folder, new_folder
 from sureloc.report.records import plain
 from sureloc.seeds import numpy_generator

@@ -334,8 +334,16 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
     read_variance = camera.read_variance_e2((movie.height, movie.width))
     psf_nm = float(np.mean(job.assumptions.sigma_px)) * options.pixel_nm
     noise = camera.photon_noise((movie.height, movie.width))
+    region = (movie.rows.start, movie.rows.stop), (movie.columns.start, movie.columns.stop)
+    height, width = movie.full_shape
     geometry = Geometry(
-        options.pixel_nm, *movie.full_shape[::-1], movie.frame_range.stop, psf_nm, *noise
+        options.pixel_nm,
+        width,
+        height,
+        movie.frame_range.stop,
+        psf_nm,
+        *noise,
+        region_px=None if region == ((0, height), (0, width)) else region,
     )
     provenance = {**run.provenance, "geometry": asdict(geometry)}
     tally = Tally(

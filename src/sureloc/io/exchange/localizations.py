@@ -23,6 +23,9 @@ from sureloc.table import (
     Column,
 )
 
+Edges = tuple[tuple[float, float], tuple[float, float]]
+Region = tuple[tuple[int, int], tuple[int, int]]
+
 # What other programs store and sureloc's own tables do not hold.
 FOREIGN_COLUMNS: tuple[Column, ...] = (
     Column("z_nm", "float64", "nm", "Position along the optical axis, sign as in the file read."),
@@ -75,6 +78,8 @@ class Geometry:
         read_variance_photons2: typical variance of a pixel without light, photons^2.
         variance_per_photon: what a photon of light adds to it, photons^2: excess noise over
             quantum efficiency, 1 for an ideal camera.
+        region_px: rows and columns, first and last + 1, of the part of the camera frame that was
+            localized; None where it was all of it.
     """
 
     pixel_nm: float | None = None
@@ -84,16 +89,71 @@ class Geometry:
     psf_sigma_nm: float | None = None
     read_variance_photons2: float | None = None
     variance_per_photon: float | None = None
+    region_px: Region | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is not None:
+            if value is not None and name != "region_px":
                 check_limit(name, value)
+        if not all(0 <= first < last for first, last in self.region_px or ()):
+            raise InputError(
+                f"The region is {self.region_px}; rows and columns must run from 0 or more to more."
+            )
+
+    @property
+    def field_nm(self) -> Edges | None:
+        """x and y of the outer edges of what was localized, nm; None where that is not known."""
+        region = self.region_px
+        if region is None and self.height_px is not None and self.width_px is not None:
+            region = (0, self.height_px), (0, self.width_px)
+        if region is None or self.pixel_nm is None:
+            return None
+        pixel = self.pixel_nm
+        (top, bottom), (left, right) = region
+        return (
+            ((left - 0.5) * pixel, (right - 0.5) * pixel),
+            ((top - 0.5) * pixel, (bottom - 0.5) * pixel),
+        )
 
     def or_else(self, other: Geometry) -> Geometry:
         """Give this geometry with its gaps filled from another one."""
         gaps = {name: value for name, value in vars(other).items() if getattr(self, name) is None}
         return replace(self, **gaps)
+
+
+def stated_region(stated: Any) -> Region:
+    """Give the part of a camera frame that a file states as rows and columns.
+
+    Raises:
+        InputError: rows or columns are something else than first and last + 1.
+    """
+    try:
+        (top, bottom), (left, right) = ([int(edge) for edge in ends] for ends in stated)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"The region is stated as {stated}; it must be first and last + 1 of rows and columns."
+        ) from error
+    return (top, bottom), (left, right)
+
+
+def stated_geometry(record: Mapping[str, Any]) -> Geometry:
+    """Give what a run's record, or a table's provenance, says of the camera frame.
+
+    Raises:
+        InputError: it says what cannot be.
+    """
+    stated = record.get("geometry")
+    known = stated if isinstance(stated, Mapping) else {}
+    numbers: dict[str, Any] = {
+        name: known[name]
+        for name in Geometry.__dataclass_fields__
+        if isinstance(known.get(name), int | float)
+    }
+    region = known.get("region_px")
+    found = Geometry(**numbers, region_px=None if region is None else stated_region(region))
+    # Tables of earlier versions tell the pixel size only.
+    pixel_nm = record.get("pixel_nm")
+    return found.or_else(Geometry(pixel_nm if isinstance(pixel_nm, int | float) else None))
 
 
 @dataclass(frozen=True)

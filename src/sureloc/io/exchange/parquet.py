@@ -21,12 +21,12 @@ from sureloc.errors import InputError
 from sureloc.io.exchange.localizations import (
     COLUMNS,
     NEEDED,
-    Geometry,
     Localizations,
     Reading,
     Written,
     from_zero,
     ignored_note,
+    stated_geometry,
     typed,
 )
 from sureloc.io.tables import TableWriter, read_provenance, read_table
@@ -85,7 +85,7 @@ def read(path: Path, reading: Reading) -> Localizations:
     provenance = read_provenance(path) if b"sureloc" in (schema.metadata or {}) else {}
     return Localizations(
         pd.DataFrame(columns),
-        reading.geometry.or_else(_geometry(provenance)),
+        reading.geometry.or_else(stated_geometry(provenance)),
         ignored_note(field.name for field in fields if field.name not in known),
         provenance,
         {name: column for name, column in known.items() if name not in COLUMNS},
@@ -102,14 +102,6 @@ def _column(field: pa.Field) -> Column | None:
     metadata = field.metadata or {}
     unit, meaning = (metadata.get(key, b"").decode() for key in (b"unit", b"meaning"))
     return Column(field.name, dtype, unit, meaning)
-
-
-def _geometry(provenance: dict[str, Any]) -> Geometry:
-    stated = provenance.get("geometry")
-    known = stated if isinstance(stated, dict) else {}
-    found = Geometry(**{name: known.get(name) for name in Geometry.__dataclass_fields__})
-    # Tables of earlier versions tell the pixel size only.
-    return found.or_else(Geometry(pixel_nm=provenance.get("pixel_nm")))
 
 
 def write(data: Localizations, path: Path) -> Written:

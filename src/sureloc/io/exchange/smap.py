@@ -2,11 +2,14 @@
 
 Both are in nm with frames from 1. Neither states where (0, 0) lies; SMAPpy's and Picasso's own
 imports take it for the centre of the first pixel, and so does this. `_sml.mat` is written as MATLAB
-7.3, which is HDF5 behind a block of 512 bytes; MATLAB 5 to 7 can be read too.
+7.3, which is HDF5 behind a block of 512 bytes; MATLAB 5 to 7 can be read too. Its `roi` is x, y,
+width and height, px, of the part of the camera's chip that was localized; positions count from the
+chip's first pixel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,8 @@ from sureloc.io.exchange.localizations import (
     one_for_both,
     with_psf_width,
 )
+
+Array = npt.NDArray[np.float64]
 
 FIRST_FRAME = 1
 MARK = "xnm"
@@ -57,6 +62,7 @@ _UNDERSTOOD = {**_NAMES, "ID": "", "filenumber": ""}
 # What each format always has, in the order of SMAP's own files.
 _CSV_COLUMNS = ("ID", "frame", "xnm", "ynm", "znm", "phot", "bg", "locprecnm")
 _USER_BLOCK = 512
+_INFO = ("cam_pixelsize_um", "roi", "Width", "Height")  # what is read of saveloc.info
 
 
 def read_csv(path: Path, reading: Reading) -> Localizations:
@@ -165,13 +171,12 @@ def read_mat(path: Path, reading: Reading) -> Localizations:
 
     try:
         is_hdf5 = h5py.is_hdf5(path)
-        fields, pixel_um = _hdf5_fields(path) if is_hdf5 else _old_fields(path)
+        fields, stated = _hdf5_fields(path) if is_hdf5 else _old_fields(path)
     except Exception as error:  # SciPy and h5py raise many kinds for damaged files
         raise InputError(
             f"{path} cannot be read as SMAP's _sml.mat ({error}). It must hold saveloc.loc in one "
             "file, not split into parts: save it again in SMAP."
         ) from error
-    stated = Geometry(pixel_nm=pixel_um * 1e3 if pixel_um else None)
     columns: dict[str, npt.NDArray[np.float64]] = {}
     for field, name in _NAMES.items():
         if field in fields and name not in columns:
@@ -179,7 +184,7 @@ def read_mat(path: Path, reading: Reading) -> Localizations:
     return _table(path, columns, reading.geometry.or_else(stated), reading, list(fields))
 
 
-def _hdf5_fields(path: Path) -> tuple[dict[str, npt.NDArray[np.float64]], float | None]:
+def _hdf5_fields(path: Path) -> tuple[dict[str, Array], Geometry]:
     import h5py
 
     with h5py.File(path, "r") as file:
@@ -192,14 +197,15 @@ def _hdf5_fields(path: Path) -> tuple[dict[str, npt.NDArray[np.float64]], float 
             for name, item in group.items()
             if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiu"
         }
-        pixel = None
-        for place in ("saveloc/info/cam_pixelsize_um", "saveloc/file/info/cam_pixelsize_um"):
-            if pixel is None and isinstance(file.get(place), h5py.Dataset):
-                pixel = _pixel_um(file[place][()])
-    return fields, pixel
+        found = Geometry()
+        for place in ("saveloc/info", "saveloc/file/info"):
+            items = {name: file.get(f"{place}/{name}") for name in _INFO}
+            stated = {n: item[()] for n, item in items.items() if isinstance(item, h5py.Dataset)}
+            found = found.or_else(_geometry(stated))
+    return fields, found
 
 
-def _old_fields(path: Path) -> tuple[dict[str, npt.NDArray[np.float64]], float | None]:
+def _old_fields(path: Path) -> tuple[dict[str, Array], Geometry]:
     from scipy.io import loadmat
 
     content = loadmat(path, struct_as_record=False, squeeze_me=True)
@@ -209,13 +215,36 @@ def _old_fields(path: Path) -> tuple[dict[str, npt.NDArray[np.float64]], float |
         values = np.atleast_1d(np.asarray(getattr(saved.loc, name)))
         if values.dtype.kind in "fiu":
             fields[name] = values.astype(np.float64).ravel()
-    pixel = None
+    found = Geometry()
     owners: list[Any] = [saved, *np.atleast_1d(getattr(saved, "file", ()))]
     for owner in owners:
         info: Any = getattr(owner, "info", None)
-        if pixel is None and hasattr(info, "cam_pixelsize_um"):
-            pixel = _pixel_um(info.cam_pixelsize_um)
-    return fields, pixel
+        stated = {name: getattr(info, name) for name in _INFO if hasattr(info, name)}
+        found = found.or_else(_geometry(stated))
+    return fields, found
+
+
+def _geometry(info: Mapping[str, Any]) -> Geometry:
+    """Give what SMAP's record of a camera says, with the frame that holds the part recorded."""
+
+    def numbers(name: str, count: int) -> list[float] | None:
+        values = np.asarray(info.get(name, ()))
+        fine = values.size == count and values.dtype.kind in "fiu" and np.isfinite(values).all()
+        return [float(value) for value in values.ravel()] if fine else None
+
+    sides = [numbers(name, 1) for name in ("Width", "Height")]
+    width, height = (None if side is None or side[0] < 1 else int(side[0]) for side in sides)
+    region = None
+    roi = numbers("roi", 4)
+    if roi is not None and min(roi[:2]) >= 0 and min(roi[2:]) >= 1:
+        x, y, columns, rows = map(int, roi)
+        # Of a part SMAP gives the part's own width and height.
+        width, height = max(width or 0, x + columns), max(height or 0, y + rows)
+        region = (y, y + rows), (x, x + columns)
+    if region == ((0, height), (0, width)):
+        region = None
+    pixel_um = _pixel_um(info.get("cam_pixelsize_um", ()))
+    return Geometry(pixel_um and pixel_um * 1e3, width, height, region_px=region)
 
 
 def _pixel_um(values: Any) -> float | None:
@@ -258,7 +287,9 @@ def _fill_info(group: Any, geometry: Geometry, table: pd.DataFrame) -> None:
         width, height = float(geometry.width_px), float(geometry.height_px)
         _matrix(group, "Width", np.array([[width]]))
         _matrix(group, "Height", np.array([[height]]))
-        _matrix(group, "roi", np.array([[0.0], [0.0], [width], [height]]))
+        (top, bottom), (left, right) = geometry.region_px or ((0, height), (0, width))
+        roi = [left, top, right - left, bottom - top]
+        _matrix(group, "roi", np.array(roi, np.float64)[:, None])
     frames = geometry.frames or (int(table["frame"].max()) + 1 if len(table) else 0)
     _matrix(group, "numberOfFrames", np.array([[float(frames)]]))
 
