@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
+
+TrustCameraOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-camera",
+        help="Keep the camera's offset also where the movie's noise contradicts it.",
+    ),
+]
 
 
 def check_inputs(
@@ -20,3 +31,14 @@ def check_inputs(
     ):
         if path is not None:
             check(path)
+
+
+def check_trust(camera: Path | None, *, trust_camera: bool) -> None:
+    """Raise `InputError` where a camera is to be trusted that was not given."""
+    from sureloc.errors import InputError
+
+    if trust_camera and camera is None:
+        raise InputError(
+            "--trust-camera keeps the offset of a camera that is given, and none is. Give its file "
+            "with --camera, or leave out --trust-camera."
+        )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sureloc.cli import completion
-from sureloc.cli.inputs import check_inputs
+from sureloc.cli.inputs import TrustCameraOption, check_inputs, check_trust
 
 if TYPE_CHECKING:
     from sureloc.calibrate.inspection import Inspection
@@ -25,6 +25,7 @@ def inspect(
             help="Camera file (YAML, .npz, Picasso .hdf5); estimated from the movie without it."
         ),
     ] = None,
+    trust_camera: TrustCameraOption = False,
     pixel_nm: Annotated[
         float | None,
         typer.Option(help="Pixel size in the sample, nm; by default what the file says."),
@@ -52,10 +53,14 @@ def inspect(
     photons, background and on-time from the movie. Takes about half a minute.
     """
     check_inputs(movie, camera)
+    check_trust(camera, trust_camera=trust_camera)
     from sureloc.networks.weights import load_weights
     from sureloc.report.inspection import draw_inspection
 
-    found = inspect_file(movie, camera, pixel_nm, exposure_ms, load_weights(weights), seed)
+    networks = load_weights(weights)
+    found = inspect_file(
+        movie, camera, pixel_nm, exposure_ms, networks, seed, trust_camera=trust_camera
+    )
     if picture is not None:
         from sureloc.io.output import new_file
 
@@ -73,6 +78,8 @@ def inspect_file(
     exposure_ms: float | None,
     networks: Networks,
     seed: int,
+    *,
+    trust_camera: bool,
 ) -> Inspection:
     """Open a movie and its camera, and look at it."""
     from sureloc.calibrate.inspection import Stated, inspect_movie
@@ -91,7 +98,7 @@ def inspect_file(
             opened.camera_name,
             "given" if exposure_ms else "the file",
         )
-        return inspect_movie(opened, used, stated, networks, seed)
+        return inspect_movie(opened, used, stated, networks, seed, trust_camera=trust_camera)
 
 
 def show(inspection: Inspection, name: str, *, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from sureloc.cli import completion
-from sureloc.cli.inputs import check_inputs
+from sureloc.cli.inputs import TrustCameraOption, check_inputs, check_trust
 from sureloc.cli.stopping import stopping
 from sureloc.errors import FinishedError
 from sureloc.io.output import check_new_folder, partial_folder
@@ -36,6 +36,7 @@ def localize(
             help="Camera file (YAML, .npz, Picasso .hdf5); estimated from the movie without it."
         ),
     ] = None,
+    trust_camera: TrustCameraOption = False,
     pixel_nm: Annotated[
         float | None,
         typer.Option(help="Pixel size in the sample, nm; by default what the file says, else 100."),
@@ -101,6 +102,7 @@ def localize(
     """
     with stopping(partial_folder(out), "go on by the same command with --resume"):
         check_inputs(movie, camera)
+        check_trust(camera, trust_camera=trust_camera)
         if not resume:
             check_new_folder(out)
         from functools import partial
@@ -118,6 +120,7 @@ def localize(
                 density_per_um2=density,
                 mean_photons=photons,
                 background_photons=background,
+                trust_camera=trust_camera,
                 draws=draws,
                 seed=seed,
                 roi=roi,
