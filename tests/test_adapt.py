@@ -25,6 +25,7 @@ from sureloc.cli import app as cli
 from sureloc.errors import InputError, WeightsError
 from sureloc.io.cameras import write_camera
 from sureloc.io.weights import write_weights
+from sureloc.localize.noise_levels import NoiseLevels
 from sureloc.localize.proposals import trained_ranges
 from sureloc.networks.weights import load_weights
 from sureloc.simulate.movie import simulate_movie
@@ -96,7 +97,8 @@ def inspection(**changes):
         Camera(),
         None,
         None,
-        *(nothing,) * 4,
+        *(nothing,) * 3,
+        NoiseLevels(*(np.zeros(0),) * 4),
         np.random.default_rng(0).lognormal(7.2, 0.3, 500),
         nothing,
         (),
@@ -136,7 +138,7 @@ def wide_movie(tmp_path_factory):
 
 def few(monkeypatch, steps):
     """Make trainings and comparisons short, and the same on every machine."""
-    monkeypatch.setattr(adaptation, "VALIDATIONS", 1)
+    monkeypatch.setattr(adaptation, "VALIDATIONS", 2)
     monkeypatch.setattr(adaptation, "_affordable", lambda *_: steps)
     monkeypatch.setattr(
         adaptation, "compare_weights", partial(adaptation.compare_weights, tiles=16, draws=4)
@@ -240,10 +242,15 @@ def test_a_movie_that_weights_do_not_know_gets_better_ones(tiny, wide_movie, tmp
     done = run(movie, *options, "--resume")
     assert done.exit_code == 0, (done.output, done.exception)
     scores = json.loads((out / "before_after.json").read_text())
+    for name in ("phi", "psi"):
+        assert len(read_log(out / "training" / name / "log.csv")) == 2  # as many validations
     # Some seconds of training: less far off in every way, not yet good.
     for name in ("crps", "phi_rmse"):
         assert scores["after"][name] < scores["before"][name]
     assert scores["worse"] == []
+    shown = [line.split("│") for line in done.output.splitlines() if "CRPS of pixels" in line]
+    for at, when in ((2, "before"), (3, "after")):
+        assert f"{scores[when]['crps']:.4f} ±" in shown[0][at]
     assert (out / "before_after.png").stat().st_size > 20_000
     adapted = load_weights(out)  # as `sureloc localize --weights` does
     assert adapted.card.name == "mine"
@@ -279,14 +286,19 @@ def test_worse_weights_are_not_saved(tiny, wide_movie, tmp_path, monkeypatch):
 
 
 def test_a_movie_that_weights_know_needs_nothing(wide_movie, tmp_path, monkeypatch):
-    movie, camera = wide_movie
+    movie, _ = wide_movie
     monkeypatch.setattr(Inspection, "covered", property(lambda _: True))
-    done = run(movie, "--out", tmp_path / "out", "--camera", camera)
+    camera = tmp_path / "camera.yaml"
+    write_camera(Camera(90.0, 1.0, 2.0), camera)
+    done = run(movie, "--out", tmp_path / "out", "--camera", camera, "--trust-camera")
     assert done.exit_code == 0, done.output
+    assert "left as it is (--trust-camera)" in " ".join(done.output.split())
     assert "Nothing to do" in done.output
     assert not (tmp_path / "out").exists()
     refused = run(movie, "--out", tmp_path / "none", "--resume")
     assert "no training" in str(refused.exception)
+    alone = run(movie, "--out", tmp_path / "none", "--trust-camera")
+    assert "camera that is given, and none is" in str(alone.exception)
 
 
 def test_every_way_to_get_worse_is_named():

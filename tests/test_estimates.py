@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from sureloc.camera import Camera
+from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
 from sureloc.errors import CameraError, InputError
 from sureloc.io.cameras import read_camera
 from sureloc.io.movies import open_movie
-from sureloc.localize.camera_estimate import estimate_camera, estimate_offset_shift
+from sureloc.localize.camera_estimate import check_camera, estimate_camera
+from sureloc.localize.noise_levels import NoiseLevels, noise_levels
 from sureloc.localize.psf_estimate import estimate_psf
 from sureloc.physics.image import render_frames
 from sureloc.physics.noise import sample_electrons
@@ -286,11 +287,123 @@ def test_frames_without_contrast_or_noise_are_refused():
 def test_a_wrong_offset_shows_in_the_noise(density):
     hot = np.where(np.random.default_rng(1).random((64, 64)) < 0.02, 900.0, 5.0)
     electrons, variance = simulate(density, 20, 13, read_variance_e2=hot)
+    camera = Camera(0.0, 1.0, variance - ROUNDING_VARIANCE_ADU2)
     for shift in (-3.0, 0.0, 4.0):
-        found = estimate_offset_shift(electrons + shift, variance, np.random.default_rng(0))
+        found = check_camera(camera, electrons + shift, 0).shift
         assert abs(found.shift_e - shift) < 3.5 * found.error_e
         assert found.error_e < 0.4
     assert "electrons above" in found.sentence
+
+
+# --- A given camera against the movie's noise ---------------------------------------------------
+
+
+def test_stated_errors_of_the_noise_are_its_scatter():
+    z = []
+    for seed in range(4):
+        electrons, _ = simulate(0.0071, 20, 300 + seed, (1.2, 1.2))
+        noise = check_camera(Camera(OFFSET, GAIN, 5.0 * GAIN**2), as_adu(electrons), seed).noise
+        assert noise.agrees.all()
+        assert noise.level_e[-1] > 4 * noise.level_e[0]
+        z.extend((noise.variance_e2 - noise.expected_e2) / noise.error_e2)
+    assert len(z) >= 24
+    # Their rms scatters by 15 %; that neighbours share pixels is taken for more than it is.
+    assert 0.4 < np.sqrt(np.mean(np.square(z))) < 1.5
+
+
+def test_a_psf_of_another_shape_is_not_taken_for_noise():
+    rng = np.random.default_rng(17)
+    frame = np.repeat(np.arange(20), 20)
+    x, y = rng.uniform(0, 63, (2, len(frame)))
+    place = [torch.from_numpy(values) for values in (x, y)]
+    core, halo = (
+        render_frames(
+            *place,
+            torch.full((len(frame),), photons, dtype=torch.float64),
+            torch.from_numpy(frame),
+            GaussianPSF(sigma, sigma),
+            (20, 64, 64),
+        )
+        for photons, sigma in ((2000.0, 1.1), (1000.0, 2.2))
+    )
+    expected = core + halo + 10.0
+    electrons = sample_electrons(
+        expected, torch.full((64, 64), 5.0, dtype=torch.float64), torch.Generator().manual_seed(17)
+    ).numpy()
+    camera = Camera(OFFSET, GAIN, 5.0 * GAIN**2)
+    checked = check_camera(camera, as_adu(electrons), 0)
+    assert checked.noise.agrees.all()
+    # What one Gaussian leaves of such spots would be seen in the squares themselves.
+    assert "agrees with it at" in checked.sentence
+
+
+def test_noise_is_said_to_agree_only_where_it_does():
+    # Under hardly any background a gain that is a third off hardly shows as an offset.
+    electrons, _ = simulate(
+        0.0071, 20, 18, (1.2, 1.2), photons=(2000, 4000), background=1.0, read_variance_e2=1.0
+    )
+    wrong = Camera(OFFSET, 1.35 * GAIN, GAIN**2)
+    checked = check_camera(wrong, as_adu(electrons), 0)
+    assert not checked.contradicted
+    agrees = checked.noise.agrees
+    assert not agrees[-3:].any()
+    assert "times the camera's" in checked.sentence
+    ratio = checked.noise.variance_e2 / checked.noise.expected_e2
+    assert ratio[~agrees] == pytest.approx(1 / 1.35, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("variance", "said"),
+    [
+        ([1.0, 2.0, 3.0], "agrees with it at 1 to 300 electrons a pixel"),
+        (
+            [1.0, 2.0, 6.0],
+            "agrees with it at 1 to 2 electrons a pixel; at 300 its variance is 2.00 times "
+            "the camera's",
+        ),
+        (
+            [1.0, 1.0, 3.0],
+            "agrees with it at 1 and 300 electrons a pixel; at 2 its variance is 0.50 times "
+            "the camera's",
+        ),
+        ([2.0, 4.0, 6.0], "does not agree with it; at 1 to 300 its variance is 2.00 times the cam"),
+    ],
+)
+def test_the_levels_at_which_noise_agrees_are_named(variance, said):
+    expected = np.array([1.0, 2.0, 3.0])
+    noise = NoiseLevels(np.array([1.0, 2.0, 300.0]), np.array(variance), 0.01 * expected, expected)
+    assert said in noise.clause("it")
+
+
+def test_one_cosmic_ray_is_no_noise():
+    rng = np.random.default_rng(19)
+    fitted = np.full((4, 64, 64), 20.0)
+    left_over = rng.normal(0, np.sqrt(21.0), fitted.shape)
+    left_over[2, 30, 30] = 1e5
+    assert noise_levels(left_over, fitted, np.ones((64, 64))).agrees.all()
+
+
+def test_an_offset_that_the_user_trusts_is_kept_and_the_contradiction_said():
+    electrons, _ = simulate(0.0071, 20, 16, (1.2, 1.2))
+    camera, adu = Camera(OFFSET - 6.0 * GAIN, GAIN, 5.0 * GAIN**2), as_adu(electrons)
+    moved, kept = (check_camera(camera, adu, 0, trusted=trusted) for trusted in (False, True))
+    assert moved.shift == kept.shift
+    assert abs(moved.shift.shift_e - 6.0) < 3.5 * moved.shift.error_e
+    assert moved.corrected(camera).offset_adu == pytest.approx(
+        camera.offset_adu + moved.shift.shift_e * GAIN
+    )
+    assert kept.corrected(camera) is camera
+    for one in (moved, kept):
+        assert "electrons above what the camera file's offset says" in one.sentence
+        assert len(one.warnings) == 1
+    assert "The offset was left as it is (--trust-camera)" in kept.sentence
+    assert "(--trust-camera)" in kept.warnings[0]
+    # With the offset as it is, the light seems brighter than its noise.
+    assert moved.noise.agrees.all()
+    assert not kept.noise.agrees[0]
+    right = check_camera(Camera(OFFSET, GAIN, 5.0 * GAIN**2), adu, 0, trusted=True)
+    assert "trust" not in right.sentence
+    assert right.warnings == []
 
 
 @pytest.mark.shared

@@ -1,23 +1,29 @@
 """Inspecting a movie: known values lie within the stated errors; on-times."""
 
 import json
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy.stats import chi2
 from typer.testing import CliRunner
 
-from sureloc.calibrate.inspection import Quantity, Stated, inspect_movie
+from sureloc.calibrate.inspection import Inspection, Quantity, Stated, inspect_movie
 from sureloc.calibrate.on_time import LINK_SIGMAS, FrameSpots, estimate_on_time, on_time_of_rows
 from sureloc.camera import Camera
 from sureloc.cli import app as cli
 from sureloc.errors import InputError, WeightsError
 from sureloc.io.cameras import write_camera
+from sureloc.localize.detect import faintest_photons
+from sureloc.localize.noise_levels import NoiseLevels
 from sureloc.localize.proposals import trained_ranges
 from sureloc.networks.weights import load_weights
-from sureloc.report.inspection import value_text
+from sureloc.report.inspection import draw_inspection, table_rows, value_text
 from sureloc.simulate.kinetics import advance, first_state, photons_by_frame
 from sureloc.simulate.movie import simulate_movie
 from sureloc.simulate.recipe import BlinkingKinetics, Recipe
@@ -245,10 +251,25 @@ def test_a_given_camera_is_used_and_a_table_is_printed(simulated, tmp_path):
     options = ["--camera", str(tmp_path / "camera.yaml"), "--pixel-nm", "120"]
     done = CliRunner().invoke(cli.app, ["inspect", str(path), *options])
     assert done.exit_code == 0, done.output
-    assert "agrees with it" in " ".join(done.output.split())
+    assert "agrees with it at" in " ".join(done.output.split())
     assert "covered" in done.output
     assert "120" in done.output
     assert "2.2" in done.output
+
+
+def test_an_offset_that_is_trusted_is_kept(simulated, tmp_path):
+    path, _ = simulated
+    write_camera(Camera(80.0, 2.2, 12.0), tmp_path / "camera.yaml")
+    options = ["--camera", str(tmp_path / "camera.yaml"), "--trust-camera", "--json"]
+    done = CliRunner().invoke(cli.app, ["inspect", str(path), *options])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.output)
+    assert found["quantities"]["offset_adu"]["value"] == 80.0
+    off_e = 20 / 2.2
+    assert found["quantities"]["background_e"]["value"] == pytest.approx(10 + off_e, abs=1)
+    assert any("left as it is (--trust-camera)" in note for note in found["notes"])
+    refused = CliRunner().invoke(cli.app, ["inspect", str(path), "--trust-camera"])
+    assert "Give its file with --camera" in str(refused.exception)
 
 
 def test_the_inverse_of_the_gain_is_said_and_not_taken_for_another_kind_of_movie(
@@ -270,6 +291,160 @@ def test_a_pixel_size_in_micrometres_is_refused_as_everywhere(simulated):
     assert isinstance(done.exception, InputError)
     assert "0.16 nm; it must lie between 1 and 10000 nm" in str(done.exception)
     assert "give 160" in str(done.exception)
+
+
+# --- Stated errors over many movies -------------------------------------------------------------
+
+
+OF_CAMERA = ("offset_adu", "gain_adu_per_e", "read_noise_e")
+CHANCE = 1e-3  # by which a test of one quantity may fail, were the errors right and normal
+
+
+def any_movie(seed, side=48, frames=80):
+    """A movie whose every property is drawn, its camera, and what is true of it."""
+    rng = np.random.default_rng(seed)
+
+    def between(low, high):
+        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+    sigma, offset = rng.uniform(1.0, 1.6), rng.uniform(90, 400)
+    gain, noise, density, photons = (
+        between(*limits) for limits in ((0.5, 4.0), (0.9, 2.4), (0.3, 2.0), (500, 3000))
+    )
+    background, on_frames = between(5, 60), between(1.5, 6)
+    recipe = Recipe(
+        frame={"height": side, "width": side},
+        psf={"sigma_px": sigma},
+        scene={"kind": "uniform", "density_per_um2": 21.0 * density},
+        kinetics={"kind": "blinking", "on_frames": on_frames, "off_frames": 20 * on_frames},
+        photons={"kind": "lognormal", "mean": photons, "sd": 0.3 * photons},
+        background={"kind": "constant", "photons_per_px": background},
+        camera={
+            "kind": "scalar",
+            "offset_adu": offset,
+            "gain_adu_per_e": gain,
+            "variance_adu2": (noise * gain) ** 2,
+        },
+    )
+    chunk = next(simulate_movie(recipe, frames, seed, chunk_frames=frames))
+    camera = Camera(offset, gain, (noise * gain) ** 2)
+    read_e2 = float(camera.read_variance_e2((1, 1))[0, 0])
+    # Molecules are those that can be seen, as the table says.
+    faintest = faintest_photons((side, side), background, read_e2, (sigma, sigma))
+    truth = chunk.truth
+    place = truth[["x_nm", "y_nm"]].to_numpy() / 100 + 0.5
+    inside = ((place > 0) & (place < side)).all(1)
+    seen = truth["photons"][inside & (truth["photons"] >= faintest).to_numpy()]
+    return (
+        SimpleNamespace(shape=chunk.adu.shape, read=lambda a, b: chunk.adu[a:b]),
+        camera,
+        {
+            "offset_adu": offset,
+            "gain_adu_per_e": gain,
+            "read_noise_e": np.sqrt(read_e2),
+            "sigma_px": sigma,
+            "density_per_px2": len(seen) / (frames * side**2),
+            "photons": float(seen.mean()),
+            "background_e": background,
+            "on_frames": on_frames,
+        },
+    )
+
+
+def test_true_values_scatter_by_the_stated_errors_over_many_movies():
+    networks = load_weights("fast")
+    off = {}
+    for seed in range(12):
+        movie, camera, known = any_movie(seed)
+        given = bool(seed % 2)  # of the others the camera is estimated
+        found = inspect_movie(movie, camera if given else None, Stated(), networks, seed)
+        for key, true in known.items():
+            quantity = found.quantities[key]
+            if quantity.error and not (given and key in OF_CAMERA):
+                off.setdefault(key, []).append((quantity.value - true) / quantity.error)
+    assert set(off) == set(known)
+    for key, z in off.items():
+        number = len(z)
+        assert number >= (6 if key in OF_CAMERA else 11), key
+        assert np.abs(z).max() < 4, (key, z)
+        assert np.mean(np.square(z)) < chi2.isf(CHANCE, number) / number, (key, z)
+    # Others leave room for what simulations do not know; these hold nothing but chance.
+    for key in ("sigma_px", "on_frames"):
+        number = len(off[key])
+        assert np.mean(np.square(off[key])) > chi2.ppf(CHANCE, number) / number, off[key]
+
+
+# --- The picture --------------------------------------------------------------------------------
+
+
+def drawn(monkeypatch, tmp_path, level, photons, background, pixel_nm):
+    """The figure of an inspection of values that spread as far as real movies' do."""
+    rng = np.random.default_rng(4)
+    on_time = estimate_on_time([shining(3.0, 5)], REACH_PX, rng)
+    keys = ("pixel_nm", "photons", "background_e", "on_frames", "read_noise_e")
+    values = (pixel_nm, photons[0], background[0], 3.0, 1.2)
+    kinds = {
+        key: Quantity(key, value, value and 0.1 * value, "nm", "the file")
+        for key, value in zip(keys, values, strict=True)
+    }
+    frame, window = rng.poisson(100.0, (64, 48)), rng.poisson(30.0, (12, 13, 13))
+    inspection = Inspection(
+        kinds,
+        "fast",
+        (5000, 64, 48),
+        (40, 64, 48),
+        Camera(),
+        None,
+        on_time,
+        *(array.astype(float) for array in (frame, frame, window)),
+        NoiseLevels(level, level + 2, 0.05 * level, level + 2.0),
+        np.geomspace(*photons, 500),
+        np.linspace(*background, 500),
+        (),
+    )
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, _: figures.append(self))
+    draw_inspection(inspection, "movie.tif", tmp_path / "movie.png")
+    FigureCanvasAgg(figures[0]).draw()
+    return figures[0]
+
+
+@pytest.mark.parametrize(
+    ("level", "photons", "background", "pixel_nm"),
+    [
+        (np.geomspace(0.3, 30000.0, 9), (30.0, 90000.0), (0.001, 0.002), None),
+        (np.array([95.0, 101.0, 120.0]), (900.0, 1100.0), (12000.0, 14000.0), 160.0),
+        (np.array([2.0, 9.0, 40.0]), (40.0, 2000.0), (-1.0, 3.0), 0.5),
+    ],
+)
+def test_the_picture_can_be_read(level, photons, background, pixel_nm, monkeypatch, tmp_path):
+    figure = drawn(monkeypatch, tmp_path, level, photons, background, pixel_nm)
+    renderer = figure.canvas.get_renderer()
+    plots = [axes for axes in figure.axes if axes.axison and axes.get_xlabel()]
+    assert len(plots) == (6 if pixel_nm is None else 4)
+    for axes in plots:
+        assert axes.get_ylabel(), axes.get_title()
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            seen = [t for t in axis.get_major_ticks() if low <= t.get_loc() <= high]
+            boxes = [tick.label1.get_window_extent(renderer) for tick in seen]
+            assert len(boxes) >= 2, (axes.get_title(), axis.axis_name)
+            for one, other in pairwise(sorted(boxes, key=lambda box: (box.x0, box.y0))):
+                assert not one.overlaps(other), (axes.get_title(), axis.axis_name)
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert ("unknown" in texts) == (pixel_nm is None)
+    assert not any("unknown nm" in text for text in texts)
+    for text in (text for axes in figure.axes for text in axes.texts):
+        assert text.get_window_extent(renderer).x1 <= figure.bbox.x1, text.get_text()
+
+
+def test_what_is_unknown_has_no_unit():
+    rows = {row[0]: row for row in table_rows(SimpleNamespace(quantities={
+        "a": Quantity("pixel size", None, None, "nm", "", note="not in the file"),
+        "b": Quantity("exposure", 50.0, None, "ms", "the file"),
+    }))}  # fmt: skip
+    assert rows["pixel size"][1:3] == ("unknown", "")
+    assert rows["exposure"][1:3] == ("50", "ms")
 
 
 def test_too_few_spots_are_said_and_not_guessed():

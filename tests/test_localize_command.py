@@ -185,9 +185,27 @@ def test_a_movie_that_does_not_fit_ends_with_3(folder, tmp_path, capsys):
     assert (tmp_path / "out" / "report.html").exists()
 
 
+def test_an_offset_that_is_trusted_is_kept_and_remembered(folder, result, tmp_path, capsys):
+    wrong, out = tmp_path / "camera.yaml", tmp_path / "kept"
+    wrong.write_text("offset_adu: 80\ngain_adu_per_e: 2.0\nvariance_adu2: 9.0\n")
+    run(
+        *("localize", folder / NAME, "--out", out, "--camera", wrong, "--trust-camera"),
+        *("--sigma-px", "1.2", "--frames", "0:2", "--quiet"),
+    )
+    said = capsys.readouterr().out
+    assert "above what the camera file's offset says. The offset was left as it is" in said
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    assert record["options"]["trust_camera"] is True
+    assert record["assumed"]["median_offset_adu"] == 80.0
+    assert "(--trust-camera)" in record["verdict"]["sentence"]
+    other = json.loads((result / "run.json").read_text(encoding="utf-8"))
+    assert other["options"]["trust_camera"] is False
+
+
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
+        (lambda: frames(2), ("--trust-camera",), "offset of a camera that is given"),
         (lambda: frames(2), ("--pixel-nm", "0"), "pixel size is 0.0 nm"),
         (lambda: frames(2), ("--sigma-px", "wide"), "PSF width is 'wide'"),
         (lambda: frames(2), ("--frames", "5:9"), "frames"),

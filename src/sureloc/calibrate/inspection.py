@@ -12,9 +12,7 @@ The errors hold for what a single number can say. Where a movie is uneven, the v
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +22,9 @@ from sureloc.calibrate.on_time import LINK_SIGMAS, FrameSpots, OnTime, estimate_
 from sureloc.camera import Camera
 from sureloc.errors import InputError, WeightsError
 from sureloc.localize.camera_estimate import check_camera, estimate_camera
-from sureloc.localize.detect import Spots, detect_spots
+from sureloc.localize.detect import Spots, detect_spots, faintest_photons
 from sureloc.localize.movie import Frames, read_frames, spread_frames
+from sureloc.localize.noise_levels import NoiseLevels, noise_levels
 from sureloc.localize.proposals import trained_ranges
 from sureloc.localize.psf_estimate import PSFEstimate, estimate_psf
 from sureloc.localize.saturation import cut_off_adu, telling_frames
@@ -46,6 +45,8 @@ _SIMULATED_PX = 96
 _SIMULATED_SPOTS = 500.0
 _CORRECTIONS = 3
 _CORRECTION_DOUBT = 0.4  # of the correction's logarithm, as one standard error
+# Of density times squared width, by which such pairs widen the PSF: 64 simulated movies.
+_PAIRS = 0.14
 _LEAST_SPOTS = 20
 _LARGEST_FACTOR = 3.0
 _EXAMPLE_REACH_PX = 6
@@ -96,8 +97,7 @@ class Inspection:
         on_time: how long molecules shine; None for a movie too short.
         mean_adu, sd_adu: mean and standard deviation of the frames looked at, (rows, columns).
         examples_e: windows round clear spots, photo-electrons, (spots, size, size).
-        transfer: level (photo-electrons), variance of what the fit leaves (electrons^2), its
-            standard error, in bins, (bins, 3).
+        noise: the movie's noise by its level, beside that of the camera.
         spot_photons: detected photo-electrons of every spot.
         background_e: background of every frame's and region's middle, photo-electrons.
         notes: what a user should know, a sentence each.
@@ -115,7 +115,7 @@ class Inspection:
     mean_adu: Array
     sd_adu: Array
     examples_e: Array
-    transfer: Array
+    noise: NoiseLevels
     spot_photons: Array
     background_e: Array
     notes: tuple[str, ...]
@@ -182,6 +182,8 @@ def inspect_movie(
     stated: Stated,
     networks: Networks,
     seed: int = 0,
+    *,
+    trust_camera: bool = False,
 ) -> Inspection:
     """Look at some frames of a movie and say what it is like.
 
@@ -191,6 +193,7 @@ def inspect_movie(
         stated: what is known besides.
         networks: weights, whose training is compared with the movie.
         seed: the same seed gives the same answers.
+        trust_camera: keep the camera's offset also where the movie's noise contradicts it.
 
     Raises:
         InputError: the frames are saturated, or hold too little to estimate a camera or PSF from.
@@ -202,7 +205,9 @@ def inspect_movie(
     numbers = spread_frames(frames, int(np.clip(SPREAD_PIXELS // area, 4, MOST_SPREAD)))
     adu = read_frames(movie, numbers)[:, rows, columns]
     notes: list[str] = []
-    used, own, notes_of_camera = _camera_of(adu, movie, camera, rows, columns, seed)
+    used, own, notes_of_camera = _camera_of(
+        adu, movie, camera, rows, columns, seed, trusted=trust_camera
+    )
     notes += notes_of_camera
     adu = adu[telling_frames(adu, used.saturation_adu)]
     electrons = used.electrons(adu)
@@ -229,7 +234,7 @@ def inspect_movie(
         adu.mean(0, dtype=np.float64),
         adu.std(0, dtype=np.float64),
         _examples(spots, electrons, sigma),
-        _transfer(spots, electrons, sigma, used),
+        own.noise or _noise(spots, electrons, variance, sigma, used.excess_noise),
         spots.photons,
         spots.background_e[:, ::16, ::16].ravel(),
         tuple(notes),
@@ -248,18 +253,30 @@ _MOVED = "the camera file, moved by the movie's noise"
 
 @dataclass(frozen=True)
 class _CameraErrors:
-    """Standard errors of a camera's numbers: gain relative, the others in electrons."""
+    """Standard errors of a camera's numbers: gain relative, the others in electrons.
+
+    `offset_e` holds `dark_e`, the error of the level without light: where that level was estimated
+    it goes with the gain's error, as a line's slope and zero do. Beside them is what a given camera
+    was held against.
+    """
 
     gain: float
     offset_e: float
+    dark_e: float
     read_noise_e: float
     source: str
     offset_source: str
     gain_contradicted: bool = False
+    noise: NoiseLevels | None = None
 
     @property
     def estimated(self) -> bool:
         return self.source == _FROM_MOVIE
+
+    def of_background(self, background_e: float) -> float:
+        """Give what they make of a background's error: too steep a line lowers it twice."""
+        apart = math.sqrt(max(self.offset_e**2 - self.dark_e**2, 0.0))
+        return math.hypot(self.gain * abs(background_e) + self.dark_e, apart)
 
 
 def _camera_of(
@@ -269,6 +286,8 @@ def _camera_of(
     rows: slice,
     columns: slice,
     seed: int,
+    *,
+    trusted: bool,
 ) -> tuple[Camera, _CameraErrors, list[str]]:
     """Give the camera of the part that is looked at, how sure it is, and what to say of it."""
     top = cut_off_adu(adu)
@@ -280,6 +299,7 @@ def _camera_of(
         errors = _CameraErrors(
             guess.gain_error / gain,
             guess.offset_error_adu / gain,
+            guess.dark_level_error_adu / gain,
             guess.read_noise_error_e,
             _FROM_MOVIE,
             _FROM_MOVIE,
@@ -287,28 +307,34 @@ def _camera_of(
         return guess.camera, errors, [guess.sentence]
     camera.check_shape((movie.shape[1], movie.shape[2]))
     part = replace(camera.crop(rows, columns), saturation_adu=top or camera.saturation_adu)
-    checked = check_camera(part, adu, seed)
+    checked = check_camera(part, adu, seed, trusted=trusted)
     notes = [checked.sentence]
     if checked.wrong_gain:
         notes.insert(0, f"Something is wrong: {checked.wrong_gain}. Mend the camera file first.")
     errors = _CameraErrors(
         0.0,
         checked.shift.error_e,
+        checked.shift.error_e,
         0.0,
         _FROM_FILE,
         _MOVED if checked.moved else _FROM_FILE,
         bool(checked.wrong_gain),
+        checked.noise,
     )
     return checked.corrected(part), errors, notes
 
 
 @dataclass(frozen=True)
 class _Molecules:
-    """Density, photons and background with their standard errors (photo-electrons, px)."""
+    """Density, photons and background with their standard errors (photo-electrons, px).
+
+    They are of molecules of `faintest_e` photo-electrons or more in a frame.
+    """
 
     found: _Counted
     errors: tuple[float, float, float]
     spots: int
+    faintest_e: float
 
 
 def _molecules(
@@ -343,10 +369,7 @@ def _molecules(
             simulated * float(spots.photons.std()) / raw.photons,
             own.gain,
         ),
-        math.hypot(
-            float(spots.background_e.mean((1, 2)).std()) / math.sqrt(frames) / raw.background_e,
-            own.gain,
-        )
+        float(spots.background_e.mean((1, 2)).std()) / math.sqrt(frames) / raw.background_e
         if raw.background_e > 0
         else 0.0,
     ]
@@ -359,9 +382,16 @@ def _molecules(
         (
             relative[0] * found.density_per_px2,
             relative[1] * found.photons,
-            math.hypot(relative[2] * found.background_e, own.offset_e),
+            math.hypot(relative[2] * found.background_e, own.of_background(found.background_e)),
         ),
         int(spots.frame.size),
+        faintest_photons(
+            variance.shape,
+            found.background_e,
+            float(np.median(variance)),
+            sigma,
+            camera.excess_noise,
+        ),
     )
 
 
@@ -494,10 +524,11 @@ def _quantities(
             note=assumed,
         ),
         "sigma_px": Quantity(
-            "PSF width, sd", psf.sigma_px, psf.error_px, "px", f"{psf.spots} lone spots"
+            "PSF width, sd", psf.sigma_px, _width_error(psf, molecules), "px",
+            f"{psf.spots} lone spots",
         ),
     }  # fmt: skip
-    few = "too few spots"
+    note = f"of {molecules.faintest_e:.0f} e- or more" if molecules else "too few spots"
     by = f"{molecules.spots:,} spots" if molecules else ""
     values: tuple[float | None, ...] = (None,) * 3
     errors: tuple[float | None, ...] = (None,) * 3
@@ -510,8 +541,8 @@ def _quantities(
         ("photons", "brightness", "e-/frame", values[1], errors[1]),
         ("background_e", "background", "e-/px", values[2], errors[2]),
     ):
-        note = "" if molecules else few
-        found[key] = Quantity(name, value, error, unit, by, note=note)
+        seen = note if key != "background_e" or not molecules else ""
+        found[key] = Quantity(name, value, error, unit, by, note=seen)
     if molecules is not None and stated.pixel_nm:
         area_um2 = (stated.pixel_nm / 1000) ** 2
         found["density_per_um2"] = Quantity(
@@ -520,6 +551,7 @@ def _quantities(
             molecules.errors[0] / area_um2,
             "/µm²/frame",
             by,
+            note=note,
         )
     found["on_frames"] = _shining(on_time)
     if stated.exposure_ms and found["on_frames"].value is not None:
@@ -536,6 +568,12 @@ def _quantities(
     return found
 
 
+def _width_error(psf: PSFEstimate, molecules: _Molecules | None) -> float:
+    """Make room for pairs so near that they are taken for one molecule, which is then wider."""
+    density = molecules.found.density_per_px2 if molecules else 0.0
+    return math.hypot(psf.error_px, _PAIRS * density * psf.sigma_px**3)
+
+
 def _shining(on_time: OnTime | None) -> Quantity:
     """Say how long molecules shine, or why it is not known."""
     name, unit = "on-time", "frames"
@@ -547,6 +585,12 @@ def _shining(on_time: OnTime | None) -> Quantity:
             name, None, None, unit, by,
             note=f"only {on_time.trials} times was a molecule seen in three frames running; its "
             "on-time is short, about a frame, or the movie is",
+        )  # fmt: skip
+    if not on_time.frames > 0:
+        return Quantity(
+            name, None, None, unit, by,
+            note="molecules go on no more often than chance neighbours make it seem; it is short, "
+            "about a frame or less",
         )  # fmt: skip
     if not math.isfinite(on_time.error):
         return Quantity(
@@ -589,30 +633,12 @@ def _examples(spots: Spots, electrons: Array, sigma: tuple[float, float]) -> Arr
     return np.stack(windows) if windows else np.zeros((0, size, size))
 
 
-def _transfer(spots: Spots, electrons: Array, sigma: tuple[float, float], camera: Camera) -> Array:
-    """Bin the squares of what the fit leaves by the fitted level, quiet pixels only."""
+def _noise(
+    spots: Spots,
+    electrons: Array,
+    variance: Array,
+    sigma: tuple[float, float],
+    excess_noise: float,
+) -> NoiseLevels:
     fitted = spots.expected_e(sigma)
-    variance = camera.read_variance_e2(electrons.shape[1:])
-    quiet = np.broadcast_to(variance <= 3 * np.median(variance), fitted.shape)
-    level, square = fitted[quiet], (electrons - fitted)[quiet] ** 2
-    # Under spots the misfit of a PSF counts as noise; the middle half of each bin is free of it.
-    order = np.argsort(level)
-    rows = []
-    for part in _bins(level[order]):
-        here = order[part]
-        if here.size >= 200:
-            rows.append(
-                (
-                    float(level[here].mean()),
-                    float(square[here].mean()),
-                    float(square[here].std()) / math.sqrt(here.size),
-                )
-            )
-    return np.array(rows, dtype=np.float64).reshape(-1, 3)
-
-
-def _bins(ordered: Array) -> Sequence[slice]:
-    """Cut sorted levels into bins: the dark half by count, the bright tail by level."""
-    edges = [0, *(int(q * ordered.size) for q in (0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99))]
-    edges += [int(q * ordered.size) for q in (0.995, 0.998, 1.0)]
-    return [slice(a, b) for a, b in pairwise(edges) if b > a]
+    return noise_levels(electrons - fitted, fitted, variance, excess_noise)

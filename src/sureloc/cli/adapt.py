@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sureloc.cli import completion, inputs
-from sureloc.cli.inputs import check_inputs, limited
+from sureloc.cli.inputs import TrustCameraOption, check_inputs, check_trust, limited
 from sureloc.cli.stopping import stopping
 from sureloc.cli.train import DeviceOption
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
 
     from sureloc.calibrate.adaptation import Comparison, Plan
+    from sureloc.calibrate.inspection import Inspection
     from sureloc.networks.weights import Networks
     from sureloc.train.engine import Training
 
@@ -44,6 +45,7 @@ def adapt(
             help="Camera file (YAML, .npz, Picasso .hdf5); estimated from the movie without it."
         ),
     ] = None,
+    trust_camera: TrustCameraOption = False,
     weights: Annotated[
         str,
         typer.Option(
@@ -69,6 +71,7 @@ def adapt(
     weights that got worse are not, and the exit code is 3. Needs the extra: pip install
     'sureloc[train]'.
     """
+    from sureloc.cli.inspect import inspect_file, show
     from sureloc.errors import InputError, OutputError, SurelocError
     from sureloc.io.output import check_new_folder
     from sureloc.train import extra
@@ -79,15 +82,21 @@ def adapt(
     else:
         check_new_folder(out)
         check_inputs(movie, camera)
+        check_trust(camera, trust_camera=trust_camera)
     from sureloc.networks.weights import load_weights
 
     networks = load_weights(weights)
     try:
         with stopping(out, "go on by the same command with --resume"):
-            if not resume and not _begin(
-                movie, out, minutes, camera, networks, weights, seed, device, force=force
-            ):
-                return
+            if not resume:
+                found = inspect_file(
+                    movie, camera, None, None, networks, seed, trust_camera=trust_camera
+                )
+                show(found, movie.name, as_json=False)
+                if found.covered and not force:
+                    typer.echo("Nothing to do; --force trains all the same.")
+                    return
+                _begin(found, movie, out, minutes, networks, weights, seed, device)
             plan = _plan(out / TRAINING)
             comparison = _train_and_compare(networks, plan, out, minutes, device, seed, quiet)
     except OSError as error:
@@ -125,31 +134,23 @@ def _started(out: Path) -> str:
 
 
 def _begin(
+    found: Inspection,
     movie: Path,
     out: Path,
     minutes: float,
-    camera: Path | None,
     networks: Networks,
     weights: str,
     seed: int,
     device: str,
-    *,
-    force: bool,
-) -> bool:
-    """Look at the movie and write down what is to be trained; False if there is no need."""
+) -> None:
+    """Write down what is to be trained for a movie."""
     from functools import partial
 
     from sureloc.calibrate.adaptation import conditions_like, plan_adaptation
-    from sureloc.cli.inspect import inspect_file, show
     from sureloc.config.training import training_recipe_yaml
     from sureloc.io.weights import RECIPE
     from sureloc.report.inspection import as_record
 
-    found = inspect_file(movie, camera, None, None, networks, seed)
-    show(found, movie.name, as_json=False)
-    if found.covered and not force:
-        typer.echo("Nothing to do; --force trains all the same.")
-        return False
     plan = plan_adaptation(networks, partial(conditions_like, found), minutes, seed, device)
     for name, recipe in (("phi", plan.phi), ("psi", plan.psi)):
         folder = out / TRAINING / name
@@ -158,7 +159,6 @@ def _begin(
     _write(out / INSPECTION, as_record(found))
     # Written last: without it there is nothing to go on with.
     _write(out / START, {"weights": weights, "movie": str(movie), "minutes": minutes})
-    return True
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -26,6 +26,14 @@ from sureloc.runs.scheduler import check_scheduler
 from sureloc.shipped import training_recipe_names
 
 Callback = Callable[[Any], Any]
+
+TrustCameraOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-camera",
+        help="Keep the camera's offset also where the movie's noise contradicts it.",
+    ),
+]
 
 
 def checked(check: Callable[[Any], object]) -> Callback:
@@ -140,3 +148,12 @@ def check_new_weights(path: Path) -> None:
     check_weights_name(path)
     for place in (path, path.with_suffix(".json")):
         check_new_file(place)
+
+
+def check_trust(camera: Path | None, *, trust_camera: bool) -> None:
+    """Raise `InputError` where a camera is to be trusted that was not given."""
+    if trust_camera and camera is None:
+        raise InputError(
+            "--trust-camera keeps the offset of a camera that is given, and none is. Give its file "
+            "with --camera, or leave out --trust-camera."
+        )

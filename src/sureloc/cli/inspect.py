@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sureloc.cli import completion, inputs
-from sureloc.cli.inputs import check_inputs, limited
+from sureloc.cli.inputs import TrustCameraOption, check_inputs, check_trust, limited
 from sureloc.io.output import check_new_file, new_file
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def inspect(
             help="Camera file (YAML, .npz, Picasso .hdf5); estimated from the movie without it."
         ),
     ] = None,
+    trust_camera: TrustCameraOption = False,
     pixel_nm: Annotated[
         float | None,
         typer.Option(
@@ -60,6 +61,7 @@ def inspect(
     photons, background and on-time from the movie. Takes about half a minute.
     """
     check_inputs(movie, camera)
+    check_trust(camera, trust_camera=trust_camera)
     if picture is not None:
         if picture.suffix.lower() != ".png":
             picture = picture.with_name(f"{picture.name}.png")
@@ -67,7 +69,10 @@ def inspect(
     from sureloc.networks.weights import load_weights
     from sureloc.report.inspection import draw_inspection
 
-    found = inspect_file(movie, camera, pixel_nm, exposure_ms, load_weights(weights), seed)
+    networks = load_weights(weights)
+    found = inspect_file(
+        movie, camera, pixel_nm, exposure_ms, networks, seed, trust_camera=trust_camera
+    )
     if picture is not None:
         with new_file(picture) as partial:
             draw_inspection(found, movie.name, partial)
@@ -81,6 +86,8 @@ def inspect_file(
     exposure_ms: float | None,
     networks: Networks,
     seed: int,
+    *,
+    trust_camera: bool,
 ) -> Inspection:
     """Open a movie and its camera, and look at it."""
     from sureloc.calibrate.inspection import Stated, inspect_movie
@@ -96,7 +103,7 @@ def inspect_file(
             opened.camera_name,
             "given" if exposure_ms else "the file",
         )
-        return inspect_movie(opened, used, stated, networks, seed)
+        return inspect_movie(opened, used, stated, networks, seed, trust_camera=trust_camera)
 
 
 def show(inspection: Inspection, name: str, *, as_json: bool) -> None:

@@ -12,7 +12,14 @@ from typing import Annotated
 import typer
 
 from sureloc.cli import completion, inputs
-from sureloc.cli.inputs import check_inputs, choice, limited, limited_or_auto
+from sureloc.cli.inputs import (
+    TrustCameraOption,
+    check_inputs,
+    check_trust,
+    choice,
+    limited,
+    limited_or_auto,
+)
 from sureloc.cli.stopping import stopping
 from sureloc.errors import FinishedError
 from sureloc.io.output import partial_folder
@@ -39,6 +46,7 @@ def localize(
             help="Camera file (YAML, .npz, Picasso .hdf5); estimated from the movie without it."
         ),
     ] = None,
+    trust_camera: TrustCameraOption = False,
     pixel_nm: Annotated[
         float | None,
         typer.Option(
@@ -149,6 +157,7 @@ def localize(
     """
     with stopping(partial_folder(out), "go on by the same command with --resume"):
         check_inputs(movie, camera)
+        check_trust(camera, trust_camera=trust_camera)
         check_place(out, resume=resume)
         from functools import partial
 
@@ -165,6 +174,7 @@ def localize(
                 density_per_um2=density,
                 mean_photons=photons,
                 background_photons=background,
+                trust_camera=trust_camera,
                 draws=draws,
                 seed=seed,
                 roi=roi,

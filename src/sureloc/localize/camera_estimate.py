@@ -15,10 +15,10 @@ without being told, gain comes out F^2 too large and photons F^2 too small, agai
 positions and intervals.
 
 Molecules come and go and have edges, so neither the scatter over time nor that over space is noise
-alone. The noise is therefore read from fourth differences along both axes, which suppress what a
-PSF can pass (amplitude 3e-3 of a spot at sigma = 1 px) and keep white noise, taken of the residual
-after spots and background were fitted (`sureloc.localize.detect`) with a first, rough camera. The
-fitted image is the abscissa: the measured level has noise of its own, which flattens the line.
+alone. The noise is therefore read from fourth differences (`sureloc.localize.noise_levels`) of the
+residual after spots and background were fitted (`sureloc.localize.detect`) with a first, rough
+camera. The fitted image is the abscissa: the measured level has noise of its own, which flattens
+the line.
 
 Fourth differences see less than the whole noise where that of neighbouring pixels goes together, as
 it does after the fast readout of EMCCDs or after resampling. Pixels a few apart show how much less;
@@ -38,19 +38,24 @@ from scipy import ndimage, stats
 from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
 from sureloc.errors import CameraError, InputError
 from sureloc.localize.detect import detect_spots
+from sureloc.localize.noise_levels import (
+    FOURTH_DIFFERENCE,
+    OUTLIER,
+    REACH_PX,
+    NoiseLevels,
+    along_both,
+    noise_levels,
+)
 from sureloc.localize.psf_estimate import estimate_psf
-from sureloc.localize.verdict import Doubt
+from sureloc.localize.verdict import WRONG, Doubt
 from sureloc.seeds import numpy_generator
 
 FloatArray = npt.NDArray[np.float64]
 
 USUAL_READ_VARIANCE_E2 = 2.5
-_FOURTH_DIFFERENCE = np.array([1.0, -4.0, 6.0, -4.0, 1.0]) / math.sqrt(70.0)
-_REACH = 2
 _TILE_PX = 16
 _RESAMPLES = 200
 _ROUNDS = 5
-_OUTLIER = 30.0  # squared normal deviates beyond this have a share of 4e-8
 _HOT_TAIL = 1e-4
 _MODEL_ERROR = 0.04  # relative bias of the gain that simulated movies of all kinds leave room for
 _LARGEST_ERROR = 0.5
@@ -141,15 +146,15 @@ def estimate_camera(
     frames = np.asarray(adu, dtype=np.float64)
     _check_frames(frames)
     saturated = _near_saturation(frames, saturation_adu)
-    levels = _along_both(frames, _FOURTH_DIFFERENCE**2)
-    squares = np.where(saturated, np.nan, _along_both(frames, _FOURTH_DIFFERENCE) ** 2)
+    levels = along_both(frames, FOURTH_DIFFERENCE**2)
+    squares = np.where(saturated, np.nan, along_both(frames, FOURTH_DIFFERENCE) ** 2)
     mask, coefficients = _usable(levels, squares)
     for _ in range(_CAMERA_ROUNDS):
         fitted = _fitted_image(
             frames, np.logical_not(mask.any(axis=0)), _line_of(coefficients, levels)
         )
-        abscissa = _along_both(fitted, _FOURTH_DIFFERENCE**2)
-        squares = _along_both(frames - fitted, _FOURTH_DIFFERENCE) ** 2
+        abscissa = along_both(fitted, FOURTH_DIFFERENCE**2)
+        squares = along_both(frames - fitted, FOURTH_DIFFERENCE) ** 2
         squares[saturated] = np.nan
         mask, coefficients = _usable(abscissa, squares)
     sums = _tile_sums(abscissa, levels, squares, mask, coefficients)
@@ -214,37 +219,24 @@ class OffsetShift:
         )
 
 
-def estimate_offset_shift(
-    electrons: Num[np.ndarray, "frames height width"],
-    read_variance_e2: Num[np.ndarray, "height width"],
+def _offset_shift(
+    frames: FloatArray,
+    fitted: FloatArray,
+    variance: FloatArray,
     rng: np.random.Generator,
-    excess_noise: float = 1.0,
+    excess_noise: float,
 ) -> OffsetShift:
-    """Compare a movie's noise with its camera: the offset shift that makes the two agree.
+    """Give the offset shift that makes a movie's noise and its camera agree.
 
     Where the camera file is right, the shift is zero within its error; its gain is taken as given.
     Acquisition programs that add or subtract a baseline, and calibrations of another day, are off
     by some electrons; then every expected variance in the dark is wrong by as much.
-
-    Args:
-        electrons: frames converted with the camera file.
-        read_variance_e2: its read variance, electrons^2.
-        rng: source of randomness for the bootstrap over tiles.
-        excess_noise: F^2 of electron multiplication, 1 without it.
-
-    Raises:
-        CameraError: there are too few pixels.
     """
-    frames = np.asarray(electrons, dtype=np.float64)
-    variance = np.asarray(read_variance_e2, dtype=np.float64)
-    _check_frames(frames)
-    sigma = _psf_widths(frames, variance, excess_noise)
-    fitted = _expected(frames, variance, sigma, excess_noise)
-    squares = _along_both(frames - fitted, _FOURTH_DIFFERENCE) ** 2
-    predicted = _along_both(excess_noise * fitted + variance, _FOURTH_DIFFERENCE**2)
+    squares = along_both(frames - fitted, FOURTH_DIFFERENCE) ** 2
+    predicted = along_both(excess_noise * fitted + variance, FOURTH_DIFFERENCE**2)
     typical = float(np.median(predicted))
     weight = np.where(
-        squares < _OUTLIER * predicted, np.maximum(predicted, 0.2 * typical) ** -2.0, 0.0
+        squares < OUTLIER * predicted, np.maximum(predicted, 0.2 * typical) ** -2.0, 0.0
     )
     terms = np.stack([weight, weight * (predicted - squares) / excess_noise])
     sums = np.array([tile.sum(axis=(2, 3)) for tile in _tiles(terms)])  # (tiles, 2, frames)
@@ -260,13 +252,22 @@ class CheckedCamera:
 
     Attributes:
         shift: of its offset.
-        moved: whether the shift is sure and large enough to be corrected.
+        contradicted: whether the shift is sure, and large enough to be corrected.
+        trusted: the user wants the offset kept all the same.
+        noise: of the movie, beside that of the camera as it is used.
         wrong_gain: what to say where the movie contradicts the file's gain; empty elsewhere.
     """
 
     shift: OffsetShift
-    moved: bool
+    contradicted: bool
+    trusted: bool
+    noise: NoiseLevels
     wrong_gain: str = ""
+
+    @property
+    def moved(self) -> bool:
+        """Whether the offset is corrected."""
+        return self.contradicted and not self.trusted
 
     def corrected(self, camera: Camera) -> Camera:
         """Give the camera, or the whole of which it is a part, with its offset moved."""
@@ -274,15 +275,30 @@ class CheckedCamera:
         return replace(camera, offset_adu=camera.offset_adu + shift_adu) if self.moved else camera
 
     @property
+    def warnings(self) -> list[str]:
+        """Say what of it speaks against a run, as clauses of the verdict."""
+        said = [f"{WRONG}: {self.wrong_gain}"] if self.wrong_gain else []
+        if self.contradicted:
+            doubt = Doubt.OFFSET_KEPT if self.trusted else Doubt.OFFSET
+            said.append(doubt.clause(shift=self.shift.shift_e))
+        return said
+
+    @property
     def sentence(self) -> str:
         """Say it to people."""
-        if not self.moved:
-            return "The camera was given, and the movie's noise agrees with it."
-        return f"The camera was given. {self.shift.sentence} The offset was moved by as much."
+        if not self.contradicted:
+            return f"The camera was given, and {self.noise.clause('it')}."
+        done, camera = "moved by as much", "the camera so corrected"
+        if self.trusted:
+            done, camera = "left as it is (--trust-camera)", "the camera as it is"
+        return (
+            f"The camera was given. {self.shift.sentence} The offset was {done}; "
+            f"{self.noise.clause(camera)}."
+        )
 
 
 def check_camera(
-    camera: Camera, adu: Num[np.ndarray, "frames height width"], seed: int
+    camera: Camera, adu: Num[np.ndarray, "frames height width"], seed: int, *, trusted: bool = False
 ) -> CheckedCamera:
     """Hold a given camera against a movie's noise.
 
@@ -293,29 +309,39 @@ def check_camera(
         camera: of these pixels.
         adu: frames as the camera wrote them.
         seed: of the bootstrap.
+        trusted: keep the camera's offset, whatever the movie says.
 
     Raises:
         CameraError: there are too few pixels.
     """
     electrons = camera.electrons(adu)
     variance = camera.read_variance_e2((adu.shape[1], adu.shape[2]))
-    shift = estimate_offset_shift(
-        electrons, variance, numpy_generator(seed, "offset"), camera.excess_noise
+    fitted = _fitted_electrons(electrons, variance, camera.excess_noise)
+    shift = _offset_shift(
+        electrons, fitted, variance, numpy_generator(seed, "offset"), camera.excess_noise
     )
     level = abs(float(np.median(electrons)))
-    if abs(shift.shift_e) <= max(4 * shift.error_e, _OFFSET_SLACK_E, _OFFSET_SLACK * level):
-        return CheckedCamera(shift, moved=False)
+    slack = max(4 * shift.error_e, _OFFSET_SLACK_E, _OFFSET_SLACK * level)
+    contradicted = abs(shift.shift_e) > slack
+    # The shift is the background's; what is left over by the fit stays the same.
+    light = fitted - shift.shift_e if contradicted and not trusted else fitted
+    noise = noise_levels(electrons - fitted, light, variance, camera.excess_noise)
+    wrong = _wrong_gain(camera, adu, seed) if contradicted else ""
+    return CheckedCamera(shift, contradicted, trusted, noise, wrong)
+
+
+def _wrong_gain(camera: Camera, adu: Num[np.ndarray, "frames height width"], seed: int) -> str:
+    """Say that the movie's gain is another than the camera's, if it surely is."""
     try:
         seen = estimate_camera(
             adu, numpy_generator(seed, "camera"), camera.em_gain, camera.saturation_adu
         )
     except CameraError:  # too little contrast to tell
-        return CheckedCamera(shift, moved=True)
+        return ""
     gain, given = float(seen.camera.gain_adu_per_e), float(np.median(camera.gain_adu_per_e))
     if abs(math.log(gain / given)) <= max(math.log(_WRONG_GAIN), 4 * seen.gain_error / gain):
-        return CheckedCamera(shift, moved=True)
-    said = Doubt.GAIN.clause(seen=gain, given=given, inverse=1 / given)
-    return CheckedCamera(shift, moved=True, wrong_gain=said)
+        return ""
+    return Doubt.GAIN.clause(seen=gain, given=given, inverse=1 / given)
 
 
 def _ratio(sums: FloatArray) -> float:
@@ -333,28 +359,30 @@ def _tiles(images: FloatArray) -> list[FloatArray]:
     ]
 
 
-def _along_both(images: FloatArray, kernel: FloatArray) -> FloatArray:
-    """Filter along rows and columns and keep the pixels whose whole support is in the frame."""
-    rows = ndimage.correlate1d(images, kernel, axis=1)
-    both = ndimage.correlate1d(rows, kernel, axis=2)
-    return np.asarray(both[:, _REACH:-_REACH, _REACH:-_REACH])
-
-
 def _check_frames(frames: FloatArray) -> None:
-    if len(frames) < 1 or min(frames.shape[1:]) < 4 * _REACH:
+    if len(frames) < 1 or min(frames.shape[1:]) < 4 * REACH_PX:
         raise CameraError(
             f"The camera cannot be estimated from an array of shape {frames.shape}; 1 frame or "
-            f"more of at least {4 * _REACH} rows and columns are needed."
+            f"more of at least {4 * REACH_PX} rows and columns are needed."
         )
 
 
 def _near_saturation(frames: FloatArray, saturation_adu: int | None) -> npt.NDArray[np.bool_]:
     """Tell which differences touch a saturated pixel."""
-    inner = np.s_[:, _REACH:-_REACH, _REACH:-_REACH]
+    inner = np.s_[:, REACH_PX:-REACH_PX, REACH_PX:-REACH_PX]
     if saturation_adu is None or not (frames >= saturation_adu).any():
         return np.zeros(frames[inner].shape, bool)
-    size = (1, 2 * _REACH + 1, 2 * _REACH + 1)
+    size = (1, 2 * REACH_PX + 1, 2 * REACH_PX + 1)
     return np.asarray(ndimage.maximum_filter(frames >= saturation_adu, size=size)[inner])
+
+
+def _fitted_electrons(
+    electrons: FloatArray, variance: FloatArray, excess_noise: float
+) -> FloatArray:
+    """Fit spots and background with a given camera; give the expected electrons."""
+    _check_frames(electrons)
+    sigma = _psf_widths(electrons, variance, excess_noise)
+    return _expected(electrons, variance, sigma, excess_noise)
 
 
 def _fitted_image(
@@ -371,7 +399,7 @@ def _fitted_image(
     slope, dark_level = line
     electrons = (frames - dark_level) / slope
     variance = np.zeros(frames.shape[1:])
-    variance[_REACH:-_REACH, _REACH:-_REACH][hot] = _HOT_VARIANCE_E2
+    variance[REACH_PX:-REACH_PX, REACH_PX:-REACH_PX][hot] = _HOT_VARIANCE_E2
     sigma = _psf_widths(electrons, variance, 1.0)
     return _expected(electrons, variance, sigma, 1.0) * slope + dark_level
 
@@ -417,9 +445,9 @@ def _usable(abscissa: FloatArray, squares: FloatArray) -> tuple[npt.NDArray[np.b
     for _ in range(3):
         coefficients = _fit(abscissa[mask], squares[mask], typical)
         ratio = squares / _variance(abscissa, coefficients, typical)
-        ratio = np.minimum(np.nan_to_num(ratio, nan=1.0), _OUTLIER)
+        ratio = np.minimum(np.nan_to_num(ratio, nan=1.0), OUTLIER)
         hot = ratio.mean(axis=0) > stats.chi2.isf(_HOT_TAIL, frames) / frames
-        mask = np.isfinite(squares) & (ratio < _OUTLIER) & ~hot
+        mask = np.isfinite(squares) & (ratio < OUTLIER) & ~hot
     return mask, coefficients
 
 
@@ -504,7 +532,7 @@ def _correlated_excess(
         frames: ADU.
         fitted: their fitted image; only where it is flat is what is left over noise alone.
         variance: of white noise, up to a factor.
-        mask: which fourth differences are usable, smaller by `_REACH` at every edge.
+        mask: which fourth differences are usable, smaller by `REACH_PX` at every edge.
 
     Returns:
         1 where the excess is smaller than `_LEAST_EXCESS` or cannot be measured.
@@ -514,13 +542,13 @@ def _correlated_excess(
     size = (1, 2 * _APART_PX + 1, 2 * _APART_PX + 1)
     change = ndimage.maximum_filter(fitted, size) - ndimage.minimum_filter(fitted, size)
     flat = change**2 < _FLAT**2 * typical
-    flat = flat[:, _REACH:-_REACH, _REACH:-_REACH] & mask
+    flat = flat[:, REACH_PX:-REACH_PX, REACH_PX:-REACH_PX] & mask
     flat[:, :_APART_PX] = flat[:, :, :_APART_PX] = False  # rolled in from the other side
     if flat.sum() < _LEAST_FLAT:
         return 1.0
-    inner = np.s_[:, _REACH:-_REACH, _REACH:-_REACH]
+    inner = np.s_[:, REACH_PX:-REACH_PX, REACH_PX:-REACH_PX]
     apart = (deviates - np.roll(deviates, (_APART_PX, _APART_PX), (1, 2)))[inner][flat]
-    fourth = _along_both(deviates, _FOURTH_DIFFERENCE)[flat]
+    fourth = along_both(deviates, FOURTH_DIFFERENCE)[flat]
     excess = float(0.5 * np.median(apart**2) / max(np.median(fourth**2), 1e-300))
     return excess if excess > _LEAST_EXCESS else 1.0
 

@@ -135,6 +135,27 @@ def detection_threshold(
     return level
 
 
+def faintest_photons(
+    shape: tuple[int, ...],
+    background_e: float,
+    read_variance_e2: float,
+    sigma_px: tuple[float, float],
+    excess_noise: float = 1.0,
+    false_alarms_per_frame: float = 0.1,
+) -> float:
+    """Give the photo-electrons from which on a spot that is alone is rather found than not.
+
+    Args:
+        shape: (rows, columns) of a frame.
+        background_e: photo-electrons per pixel.
+        read_variance_e2: electrons^2.
+        sigma_px, excess_noise, false_alarms_per_frame: as in `detect_spots`.
+    """
+    energy = float(np.prod([(_profile(sigma) ** 2).sum() for sigma in sigma_px]))
+    noise = excess_noise * max(background_e, _LEVEL_FLOOR_E) + read_variance_e2
+    return detection_threshold(shape, sigma_px, false_alarms_per_frame) * math.sqrt(noise / energy)
+
+
 def _weights(expected: FloatArray, variance: FloatArray, excess_noise: float) -> FloatArray:
     return 1.0 / (excess_noise * np.maximum(expected, _LEVEL_FLOOR_E) + variance)
 

@@ -107,6 +107,7 @@ class Options:
         density_per_um2: emitters per square micrometre and frame, or None to learn it.
         mean_photons: photons of an emitter on average, or None to learn it.
         background_photons: mean background, photons per pixel, or None to learn it.
+        trust_camera: keep a given camera's offset also where the movie's noise contradicts it.
     """
 
     pixel_nm: float = 100.0
@@ -119,6 +120,7 @@ class Options:
     density_per_um2: float | None = None
     mean_photons: float | None = None
     background_photons: float | None = None
+    trust_camera: bool = False
 
     def __post_init__(self) -> None:
         check_pixel_nm(self.pixel_nm)
@@ -190,7 +192,7 @@ def prepare(
     telling = _frames_that_tell(adu, top_adu)
     adu, numbers = adu[telling], numbers[telling]
     part = measuring_window(adu)
-    camera, said, warnings = _settled_camera(adu, camera, top_adu, part, options.seed)
+    camera, said, warnings = _settled_camera(adu, camera, top_adu, part, options)
     notes.extend(said)
     pause()
     electrons = camera.electrons(adu)
@@ -267,19 +269,26 @@ def _starts(length: int) -> range:
 
 
 def _settled_camera(
-    adu: npt.NDArray[Any], camera: Camera | None, top_adu: int | None, part: Window, seed: int
+    adu: npt.NDArray[Any],
+    camera: Camera | None,
+    top_adu: int | None,
+    part: Window,
+    options: Options,
 ) -> tuple[Camera, list[str], list[str]]:
     """Estimate the camera, or correct the given one; give notes and warnings too."""
     piece = adu[(slice(None), *part.slices)]
     if camera is None:
-        guess = estimate_camera(piece, numpy_generator(seed, "camera"), saturation_adu=top_adu)
+        guess = estimate_camera(
+            piece, numpy_generator(options.seed, "camera"), saturation_adu=top_adu
+        )
         warnings = [Doubt.CAMERA_ESTIMATED.clause()]
         if guess.correlated_excess > 1:
             warnings.append(Doubt.CORRELATED_NOISE.clause())
         return guess.camera, [guess.sentence], warnings
     camera.check_shape((adu.shape[1], adu.shape[2]))
     whole = replace(camera, saturation_adu=top_adu)
-    return _with_right_offset(whole, whole.crop(*part.slices), piece, seed)
+    of_piece = whole.crop(*part.slices)
+    return _with_right_offset(whole, of_piece, piece, options.seed, options.trust_camera)
 
 
 def _settled_psf(
@@ -420,16 +429,11 @@ def _frames_that_tell(adu: npt.NDArray[Any], top_adu: int | None) -> npt.NDArray
 
 
 def _with_right_offset(
-    camera: Camera, of_piece: Camera, piece: npt.NDArray[Any], seed: int
+    camera: Camera, of_piece: Camera, piece: npt.NDArray[Any], seed: int, trusted: bool
 ) -> tuple[Camera, list[str], list[str]]:
-    """Correct a given camera's offset where the noise of a piece of the movie contradicts it."""
-    checked = check_camera(of_piece, piece, seed)
-    warnings = []
-    if checked.wrong_gain:
-        warnings.append(f"{WRONG}: {checked.wrong_gain}")
-    if checked.moved:
-        warnings.append(Doubt.OFFSET.clause(shift=checked.shift.shift_e))
-    return checked.corrected(camera), [checked.sentence], warnings
+    """Correct a given camera's offset where a piece of the movie contradicts it, unless trusted."""
+    checked = check_camera(of_piece, piece, seed, trusted=trusted)
+    return checked.corrected(camera), [checked.sentence], checked.warnings
 
 
 def choose_crops(spots: Spots, seed: int) -> list[Crop]:

@@ -93,6 +93,10 @@ class Doubt(Enum):
         "{given:.3g} (electrons per ADU would be {inverse:.3g})"
     )
     OFFSET = "the camera file's offset is {shift:+.1f} electrons off"
+    OFFSET_KEPT = (
+        "by the movie's noise, the camera file's offset is {shift:+.1f} electrons off, which was "
+        "left as it is (--trust-camera)"
+    )
     SATURATED_FRAMES = "{saturated:,} of {frames:,} frames hold saturated pixels"
     PIXEL_SIZE = "the file says that pixels are {stated:g} nm, not {given:g} nm"
     GIVEN_WIDTH = "lone spots are {seen:.2f} px wide, not {given:g} px as given"

@@ -329,6 +329,7 @@ def _localized(
         draws=2,
         seed=seed,
         workers=workers,
+        trust_camera=bool(found.record.get("trust_camera", False)),
     )
     movie = _Frames(adu)
     assumptions = prepare(movie, camera, options, networks)

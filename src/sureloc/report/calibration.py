@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from sureloc.calibrate.transfer import Calibration
 from sureloc.report.charts import BLUE, GREY, INK, ORANGE
+from sureloc.report.log_ticks import plain_log_ticks
 
 Array = npt.NDArray[np.float64]
 
@@ -78,9 +78,7 @@ def draw_photon_transfer(calibration: Calibration, path: Path) -> None:
     single.set_ylim(mean - wide, mean + wide)
     for axes in (curve, left_over, single):
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        plain_log_ticks(axes.xaxis)
         axes.grid(color="#eeeeee", linewidth=0.6)
         axes.set_axisbelow(True)
     figure.savefig(path)
@@ -201,9 +199,7 @@ def _map(axes: Axes, values: Array, label: str, *, log: bool = False) -> None:
 def _finish(axes: Axes, shown: AxesImage, label: str) -> None:
     bar = axes.figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, extend="both")
     if isinstance(shown.norm, LogNorm):
-        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        bar.ax.yaxis.set_minor_locator(NullLocator())
-        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        plain_log_ticks(bar.ax.yaxis)
     bar.ax.tick_params(labelsize=7)
     axes.set_title(label, fontsize=10)
     axes.set_xlabel("column (px)", fontsize=8)

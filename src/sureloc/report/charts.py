@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from sureloc.localize.tally import Histogram, Tally
 from sureloc.physics.priors import PhotonPrior
+from sureloc.report.log_ticks import plain_log_ticks
 
 Array = npt.NDArray[np.float64]
 
@@ -185,13 +186,10 @@ def _side_by_side(*charts: str) -> str:
 
 
 def _log_axis(axes: Axes, limits: tuple[float, float]) -> None:
-    """Make x logarithmic with plain numbers at 1, 2 and 5, or at decades where these are many."""
+    """Make x logarithmic with plain numbers."""
     axes.set_xscale("log")
     axes.set_xlim(*limits)
-    steps = (1.0, 2.0, 5.0) if limits[1] < 200 * limits[0] else (1.0,)
-    axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=20))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    axes.minorticks_off()
+    plain_log_ticks(axes.xaxis)
 
 
 def _legend(axes: Axes) -> None:

@@ -11,15 +11,21 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+from scipy import stats
 
 from sureloc.calibrate.inspection import Inspection, Quantity
 from sureloc.report.charts import BLUE, GREY, INK, ORANGE
 from sureloc.report.image_axes import add_colour_bar, add_scale_bar, image_extent_nm
+from sureloc.report.log_ticks import plain_log_ticks
 from sureloc.report.records import plain
 from sureloc.simulate.recipe import FrameRecipe
 
 Array = npt.NDArray[np.float64]
+
+_MOST_TICKS = 5
+_LEAST_TRIALS = 5  # of a point; fewer say next to nothing
 
 COLUMNS = ("quantity", "value", "unit", "from", "weights")
 
@@ -27,7 +33,13 @@ COLUMNS = ("quantity", "value", "unit", "from", "weights")
 def table_rows(inspection: Inspection) -> list[tuple[str, ...]]:
     """Give the table for people: `COLUMNS` of every quantity."""
     return [
-        (quantity.name, value_text(quantity), quantity.unit, _origin(quantity), _covers(quantity))
+        (
+            quantity.name,
+            value_text(quantity),
+            "" if quantity.value is None else quantity.unit,
+            _origin(quantity),
+            _covers(quantity),
+        )
         for quantity in inspection.quantities.values()
     ]
 
@@ -41,6 +53,11 @@ def value_text(quantity: Quantity) -> str:
         return f"{value:.4g}"
     digits = min(max(1 - math.floor(math.log10(error)), 0), 6)
     return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+def _with_unit(quantity: Quantity) -> str:
+    known = quantity.value is not None
+    return f"{value_text(quantity)} {quantity.unit}".rstrip() if known else value_text(quantity)
 
 
 def _origin(quantity: Quantity) -> str:
@@ -99,23 +116,26 @@ def draw_inspection(inspection: Inspection, name: str, path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    figure = Figure(figsize=(14.0, 7.8), dpi=110, layout="constrained")
+    layout = ConstrainedLayoutEngine(wspace=0.05, hspace=0.06)
+    figure = Figure(figsize=(15.0, 7.4), dpi=110, layout=layout)
     panels = figure.subplots(2, 4)
     _frame(panels[0, 0], inspection.mean_adu, "mean of the frames", inspection)
     _frame(panels[0, 1], inspection.sd_adu, "standard deviation over time", inspection)
     _examples(panels[0, 2], inspection.examples_e)
-    _transfer(panels[0, 3], inspection)
+    _noise(panels[0, 3], inspection)
     _histogram(
         panels[1, 0],
         inspection.spot_photons,
         "photo-electrons of a spot",
+        "spots",
         inspection.quantities["photons"],
         log=True,
     )
     _histogram(
         panels[1, 1],
         inspection.background_e,
-        "background (photo-electrons per pixel)",
+        "photo-electrons of a pixel without spots",
+        "places in the frames, 16 px apart",
         inspection.quantities["background_e"],
     )
     _survival(panels[1, 2], inspection)
@@ -132,10 +152,16 @@ def draw_inspection(inspection: Inspection, name: str, path: Path) -> None:
 def _frame(axes: Axes, image: Array, title: str, inspection: Inspection) -> None:
     low, high = np.percentile(image, (0.5, 99.7))
     shown = axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-9))
-    axes.set_xticks([])
-    axes.set_yticks([])
     pixel_nm = inspection.quantities["pixel_nm"].value
-    if pixel_nm is not None and min(image.shape) >= 8:
+    if pixel_nm is None:
+        axes.set_xlabel("column (px)", fontsize=8)
+        axes.set_ylabel("row (px)", fontsize=8)
+        axes.tick_params(labelsize=7)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(_whole_numbers())
+    else:
+        axes.set_xticks([])
+        axes.set_yticks([])
         rows, columns = image.shape
         extent = image_extent_nm(FrameRecipe(height=rows, width=columns, pixel_nm=pixel_nm))
         shown.set_extent(extent)
@@ -162,51 +188,65 @@ def _examples(axes: Axes, windows: Array) -> None:
     axes.imshow(sheet, cmap="gray", interpolation="nearest")
 
 
-def _transfer(axes: Axes, inspection: Inspection) -> None:
-    camera = inspection.camera
-    points = inspection.transfer[inspection.transfer[:, 0] > 0]
-    axes.set_title("noise left over by the fit", fontsize=10)
-    axes.set_xlabel("fitted level (photo-electrons)")
+def _noise(axes: Axes, inspection: Inspection) -> None:
+    """Draw the movie's noise by its level, and what the camera makes of it."""
+    noise = inspection.noise
+    axes.set_title("noise by level", fontsize=10)
+    axes.set_xlabel("level (photo-electrons per pixel)")
     axes.set_ylabel("variance (electrons²)")
-    if not len(points):
+    axes.spines[["top", "right"]].set_visible(False)
+    light = noise.level_e > 0  # a scale of ratios has no room for others
+    if not light.any():
+        axes.text(0.5, 0.5, "no light", ha="center", transform=axes.transAxes, color=GREY)
         return
-    axes.errorbar(points[:, 0], points[:, 1], points[:, 2], fmt="o", color=BLUE, markersize=4)
-    noise = inspection.value("read_noise_e")
-    line = np.geomspace(0.8 * points[0, 0], 1.2 * points[-1, 0], 50)
-    axes.plot(
-        line,
-        camera.excess_noise * line + noise**2,
-        color=INK,
-        linewidth=1.0,
-        label="camera: shot + read noise",
-    )
+    level = noise.level_e[light]
+    axes.plot(level, noise.expected_e2[light], color=INK, linewidth=1.0, label="of the camera")
+    for where, colour, label in (
+        (light & noise.agrees, BLUE, "of the movie"),
+        (light & ~noise.agrees, ORANGE, "of the movie, off"),
+    ):
+        if where.any():
+            axes.errorbar(
+                noise.level_e[where],
+                noise.variance_e2[where],
+                noise.error_e2[where],
+                fmt="o",
+                color=colour,
+                markersize=4,
+                label=label,
+            )
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.legend(frameon=False, fontsize=8)
+        plain_log_ticks(axis, _MOST_TICKS)
+    axes.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def _whole_numbers() -> MaxNLocator:
+    return MaxNLocator(5, integer=True, steps=[1, 2, 5, 10])
 
 
 def _histogram(
-    axes: Axes, values: Array, label: str, quantity: Quantity, *, log: bool = False
+    axes: Axes, values: Array, label: str, of: str, quantity: Quantity, *, log: bool = False
 ) -> None:
+    axes.set_title(f"{quantity.name}: {_with_unit(quantity)}", fontsize=10)
     axes.set_xlabel(label)
+    axes.set_ylabel(of)
     axes.spines[["top", "right"]].set_visible(False)
     if not values.size:
+        axes.text(0.5, 0.5, "none", ha="center", transform=axes.transAxes, color=GREY)
         return
     low, high = np.percentile(values, (0.2, 99.8))
     if log:
         low, high = max(low, 1.0), max(high, low * 1.1, 2.0)
         axes.set_xscale("log")
         edges = np.geomspace(low, high, 40)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        plain_log_ticks(axes.xaxis, _MOST_TICKS)
     else:
         edges = np.linspace(low, max(high, low + 1e-6), 40)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.hist(values, list(edges), color=BLUE, alpha=0.75)
+    axes.yaxis.set_major_locator(_whole_numbers())
     if quantity.value is not None and quantity.error is not None:
         axes.axvspan(
             quantity.value - quantity.error,
@@ -215,16 +255,13 @@ def _histogram(
             alpha=0.3,
             linewidth=0,
         )
-        axes.axvline(
-            quantity.value, color=ORANGE, linewidth=1.4, label=f"mean {value_text(quantity)}"
-        )
-        axes.legend(frameon=False, fontsize=8)
+        axes.axvline(quantity.value, color=ORANGE, linewidth=1.4)
 
 
 def _survival(axes: Axes, inspection: Inspection) -> None:
     """Draw how often a molecule goes on, by how long it has shone already."""
     on_time, quantity = inspection.on_time, inspection.quantities["on_frames"]
-    axes.set_title(f"on-time: {value_text(quantity)} frames", fontsize=10)
+    axes.set_title(f"on-time: {_with_unit(quantity)}", fontsize=10)
     axes.set_xlabel("frames that a molecule has shone")
     axes.set_ylabel("share that goes on (%)")
     axes.spines[["top", "right"]].set_visible(False)
@@ -233,13 +270,15 @@ def _survival(axes: Axes, inspection: Inspection) -> None:
         axes.text(0.5, 0.5, "not measurable", ha="center", transform=axes.transAxes, color=GREY)
         return
     trials = on_time.trials_by_age
-    some = trials > 0
+    some = trials >= min(_LEAST_TRIALS, trials.max())
     share = on_time.went_on_by_age[some] / trials[some]
-    # Agresti and Coull's 68 % error stays sensible where none or all go on.
-    middle = (on_time.went_on_by_age[some] + 0.5) / (trials[some] + 1)
-    error = np.sqrt(middle * (1 - middle) / (trials[some] + 1))
+    # Jeffreys's 68 % interval stays sensible, and below 100 %, where none or all go on.
+    went = on_time.went_on_by_age[some]
+    low, high = stats.beta.interval(0.6827, went + 0.5, trials[some] - went + 0.5)
+    error = np.maximum([share - low, high - share], 0.0)
     style: dict[str, Any] = {"fmt": "o", "color": BLUE, "markersize": 4, "linewidth": 1.1}
     axes.errorbar(on_time.ages[some], 100 * share, 100 * error, **style)
+    axes.xaxis.set_major_locator(_whole_numbers())
     if quantity.value:
         own = math.exp(-1 / quantity.value)
         level = own + (1 - own) * on_time.chance
@@ -251,7 +290,7 @@ def _numbers(axes: Axes, inspection: Inspection) -> None:
     axes.set_axis_off()
     for k, quantity in enumerate(inspection.quantities.values()):
         colour = "#b3261e" if quantity.covered is False else INK
-        y = 1.0 - k / max(len(inspection.quantities), 10)
+        y = 0.97 - k / max(len(inspection.quantities), 10)
         # Plain text: a name from a file must not be read as a formula.
         style: dict[str, Any] = {
             "transform": axes.transAxes,
@@ -260,6 +299,6 @@ def _numbers(axes: Axes, inspection: Inspection) -> None:
             "parse_math": False,
         }
         axes.text(0.0, y, quantity.name, color=colour, **style)
-        axes.text(0.45, y, f"{value_text(quantity)} {quantity.unit}", color=colour, **style)
+        axes.text(0.34, y, _with_unit(quantity), color=colour, **style)
     said = "all covered by" if inspection.covered else "red: not covered by"
     axes.set_title(f"{said} the weights {inspection.weights}", fontsize=10)

@@ -94,6 +94,7 @@ def localize_file(
     density_per_um2: float | None = None,
     mean_photons: float | None = None,
     background_photons: float | None = None,
+    trust_camera: bool = False,
     draws: int = 16,
     seed: int = 0,
     roi: str | None = None,
@@ -121,6 +122,7 @@ def localize_file(
         density_per_um2, mean_photons, background_photons: emitters per square micrometre and
             frame, photons of an emitter and background photons per pixel on average; each is
             learned from the movie where it is not given.
+        trust_camera: keep the offset of a given camera also where the movie's noise contradicts it.
         draws: posterior draws in draws.parquet.
         seed: the same seed gives the same results.
         roi: rows and columns to use, "y0:y1,x0:x1".
@@ -161,6 +163,7 @@ def localize_file(
             density_per_um2=density_per_um2,
             mean_photons=mean_photons,
             background_photons=background_photons,
+            trust_camera=trust_camera,
         )
         rows, columns = parse_region(roi, whole.full_shape) if roi else (None, None)
         part = whole.select(rows, columns, parse_frames(frames, whole.frames) if frames else None)
@@ -444,7 +447,7 @@ def _chosen(options: Options) -> dict[str, object]:
         name: getattr(options, name)
         for name in (
             *("pixel_nm", "sigma_px", "density_per_um2", "mean_photons", "background_photons"),
-            *("draws", "seed", "min_probability"),
+            *("trust_camera", "draws", "seed", "min_probability"),
         )
     }
 
