@@ -9,7 +9,7 @@ import pytest
 from scipy import special
 
 from sureloc.localize.evidence import Evidence, Width, frame_evidence, newton_step
-from sureloc.localize.frames import Effort, frame_posterior
+from sureloc.localize.frames import Effort, Proposals, frame_posterior
 from sureloc.physics.priors import PhotonPrior, ScenePrior
 from sureloc.physics.referee import FrameData, PosteriorDraws
 
@@ -170,7 +170,9 @@ def scene(rng, density, photons, crops):
 def drawn(pieces, prior, width, starts, turn):
     effort = Effort(1, 40.0, 20, 2.0, rounds=1)
     return [
-        frame_posterior(piece, prior, width.sigma_px, [start], effort, turn, k, 0.5).draws
+        frame_posterior(
+            piece, prior, width.sigma_px, Proposals([start]), effort, turn, k, 0.5
+        ).draws
         for k, (piece, start) in enumerate(zip(pieces, starts, strict=True))
     ]
 

@@ -15,7 +15,7 @@ from sureloc.camera import Camera
 from sureloc.compiled.fisher import joint_fisher
 from sureloc.errors import InputError
 from sureloc.localize.doubles import Doubles, Excess
-from sureloc.localize.frames import Effort, frame_posterior
+from sureloc.localize.frames import Effort, Proposals, frame_posterior
 from sureloc.localize.images import FineBand, ImageSums
 from sureloc.localize.learning import ROUNDS, broad_photons, learned_photons
 from sureloc.localize.movie import Options, localize, movie_crowding, prepare, spread_frames
@@ -343,7 +343,7 @@ def test_hard_frames_get_more_moves_than_easy_ones(rng):
     for name, emitters in (("hard", hard), ("easy", easy)):
         electrons = rng.poisson(image(emitters, shape) + BACKGROUND).astype(float)
         data = FrameData(electrons, np.full(shape, 0.01))
-        start = [np.array(emitters, float)]
+        start = Proposals([np.array(emitters, float)])
         posterior = frame_posterior(data, prior, (SIGMA, SIGMA), start, effort, 0, 0, 0.2)
         drawn[name] = posterior.draws.tried.sum()
         for values in (posterior.draws.x_px, posterior.draws.knots, posterior.draws.counts):
@@ -359,7 +359,7 @@ def test_chains_go_on_only_round_rows_that_want_more_draws(rng):
     crowd = [(4 + 1.4 * i, 4 + 1.4 * j, 800) for i in range(3) for j in range(3)]
     alone = (32.0, 6.5, 800)
     prior = ScenePrior(0.02, PhotonPrior.log_normal(800.0, 0.3), BACKGROUND, 0.5, 2.0)
-    start = [np.array([*crowd, alone], float)]
+    start = Proposals([np.array([*crowd, alone], float)])
     effort = Effort(chains=2, least_effective=40.0)
     ratios, moves = [], []
     for frame in range(12):
@@ -388,7 +388,7 @@ def test_rows_that_vanish_while_chains_go_on_leave_whole_draws():
     for frame in range(30):
         rng = np.random.default_rng(frame)
         data = FrameData(rng.poisson(10.0, (16, 16)).astype(float), np.full((16, 16), 0.01))
-        start = [np.array([[8.0, 8.0, 60.0]])]
+        start = Proposals([np.array([[8.0, 8.0, 60.0]])])
         posterior = frame_posterior(data, prior, (SIGMA, SIGMA), start, effort, 0, frame, 0.2)
         assert len(posterior.draws.counts) == len(posterior.draws.knots) == 2 * 10
         assert posterior.draws.present.sum() == posterior.draws.counts.sum()
@@ -414,12 +414,11 @@ def test_chains_find_a_clear_emitter_with_which_none_of_them_began(rng):
             FrameData(electrons, np.full(shape, 0.01)),
             prior,
             (SIGMA, SIGMA),
-            [np.empty((0, 3))],
+            Proposals([np.empty((0, 3))], guide),
             Effort(),
             0,
             frame,
             0.02,
-            guide,
         )
         near = np.hypot(posterior.rows.x_px - x, posterior.rows.y_px - y) < 1.5
         assert posterior.rows.p_exists[near].max(initial=0.0) > 0.95
@@ -503,14 +502,14 @@ def test_chains_tell_when_they_disagree():
     data = FrameData(np.full((10, 10), 4.0), np.full((10, 10), 1.0))
     prior = ScenePrior(0.02, PhotonPrior.uniform(200.0, 600.0), np.full((2, 2), 4.0), 0.2)
     effort = Effort(4, 1.0, 20, 1.0, counting=0.0)
-    posterior = frame_posterior(data, prior, (1.2, 1.2), [], effort, 0, 0, 0.2)
+    posterior = frame_posterior(data, prior, (1.2, 1.2), Proposals([]), effort, 0, 0, 0.2)
     assert posterior.rows.x_px.size == 0
     assert posterior.disagreement == 0.0
     assert posterior.background_e.mean() == pytest.approx(4.0, abs=0.3)
     start = np.array([[3.0, 3.0, 300.0], [7.0, 7.0, 300.0]])
-    split = frame_posterior(
-        data, prior, (1.2, 1.2), [start, start[:0]], replace(effort, states=2, rounds=1), 0, 0, 0.2
-    )
+    apart = Proposals([start, start[:0]])
+    few = replace(effort, states=2, rounds=1)
+    split = frame_posterior(data, prior, (1.2, 1.2), apart, few, 0, 0, 0.2)
     assert 0.0 < split.disagreement <= 1.0
     assert split.draws.counts.shape == (8,)
 

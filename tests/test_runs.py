@@ -327,13 +327,11 @@ def test_an_unknown_scheduler_is_refused():
 
 
 def test_an_unexpected_error_names_its_frame(film, out, monkeypatch):
-    monkeypatch.setattr(FrameWorker, "pieces", raising(ZeroDivisionError()))
+    monkeypatch.setattr(FrameWorker, "_localized", raising(ZeroDivisionError()))
     for workers in (1, 2):
         with pytest.raises(ZeroDivisionError) as caught:
             run(film, out, replace(OPTIONS, workers=workers), resume=True)
-        assert "This happened in frame 4 of the localized part (frames 4:5)." in str(
-            caught.value.__notes__
-        )
+        assert "This happened in frame 4 of the localized part." in str(caught.value.__notes__)
         assert parts_of(partial_folder(out)) == KEPT
 
 

@@ -20,7 +20,14 @@ from sureloc.evaluate.compare import RADIUS_NM, coordinates_held, matched
 from sureloc.evaluate.configurations import Refined, agreed, positions, refined
 from sureloc.evaluate.trials import Simulated, true_bounds
 from sureloc.localize.detect import Spots, detect_spots
-from sureloc.localize.frames import GATE_SIGMAS, Effort, FramePosterior, frame_posterior
+from sureloc.localize.frames import (
+    GATE_SIGMAS,
+    Ask,
+    Effort,
+    FramePosterior,
+    Proposals,
+    frame_posterior,
+)
 from sureloc.localize.learning import (
     MARGIN_SIGMAS,
     faintest_photons,
@@ -39,8 +46,10 @@ from sureloc.localize.movie import (
 from sureloc.localize.proposals import (
     LEAST_PEAK,
     START_EVALUATIONS,
+    begin_at_spots,
     birth_guide,
     brightness,
+    first_and_later,
     maxima,
     propose,
 )
@@ -57,6 +66,7 @@ from sureloc.seeds import numpy_generator
 Array = npt.NDArray[np.float64]
 
 LEAST_SHARE = 0.5  # of draws or probability, for a row to count, as `sureloc localize` asks
+LOCALIZE = "spots + moves + draws"  # what `sureloc localize` does
 SAMPLES = 128  # of a mixture
 STATES = 16  # of chains, from which the best configuration is chosen
 
@@ -92,6 +102,18 @@ class Sight:
         """How far an emitter of a draw may be from the row that it belongs to."""
         return GATE_SIGMAS * math.sqrt(self.sigma_px[0] * self.sigma_px[1])
 
+    @property
+    def light_e(self) -> Array:
+        """The frame without its background, photo-electrons, (rows, columns)."""
+        return np.asarray(self.data.electrons - self.background_e)
+
+    def told(
+        self, prior: ScenePrior
+    ) -> tuple[FrameData, Array, tuple[float, float], float, float, Array]:
+        """Give what networks are told of the frame."""
+        believed = prior.photons.mean, prior.margin_px
+        return self.data, self.background_e, self.sigma_px, *believed, self.spots
+
     def images(self, draws: int) -> PosteriorImages:
         """Give phi's estimate and Psi's draws of the whole frame."""
         return posterior_images(
@@ -110,8 +132,7 @@ class Sight:
         """Read emitters off an image, (n, 3): x px, y px, photo-electrons."""
         least = LEAST_PEAK * peak_of_one(self.networks.card.kernel_sigma_fine_px)
         x, y = maxima(image.double().numpy(), least)
-        light = self.data.electrons - self.background_e
-        photons = brightness(x, y, light, self.data, self.sigma_px, self.prior.photons.mean)
+        photons = brightness(x, y, self.light_e, self.data, self.sigma_px, self.prior.photons.mean)
         return np.stack([x, y, photons], axis=1)
 
     def refined(self, guesses: list[Array], *, flat: bool = False) -> Refined:
@@ -124,24 +145,22 @@ class Sight:
 
     def moved(
         self,
-        starts: list[Array],
+        begin: Proposals,
         chains: int,
-        guide: Array | None = None,
-        margin_px: int = 0,
         prior: ScenePrior | None = None,
+        ask: Ask | None = None,
     ) -> FramePosterior:
         """Run chains as `sureloc localize` does, from any starts."""
         return frame_posterior(
             self.data,
             prior or self.prior,
             self.sigma_px,
-            starts,
+            begin,
             Effort(chains=chains),
             self.seed,
             self.number,
             LEAST_PROBABILITY,
-            guide,
-            margin_px,
+            ask,
         )
 
 
@@ -182,9 +201,8 @@ def _phi_refined(sight: Sight, _: int) -> Consensus:
 def _phi_moved(sight: Sight, chains: int) -> Consensus:
     yhat = sight.images(0).yhat[0]
     margin = math.ceil(sight.prior.margin_px)
-    light = sight.data.electrons - sight.background_e
-    guide = birth_guide(yhat.double().numpy().clip(min=0.0), light, margin)
-    return sight.moved([sight.peaks(yhat)], chains, guide, margin).rows
+    guide = birth_guide(yhat.double().numpy().clip(min=0.0), sight.light_e, margin)
+    return sight.moved(Proposals([sight.peaks(yhat)], guide, margin), chains).rows
 
 
 def _draws(sight: Sight, number: int) -> list[Array]:
@@ -205,51 +223,61 @@ def _draws_mixed(sight: Sight, number: int) -> Consensus:
     return found.mixture(sight.gate_px, LEAST_SHARE, SAMPLES, sight.generator("mixture"))
 
 
-def _shipped(sight: Sight, chains: int, prior: ScenePrior, networks: Networks) -> FramePosterior:
-    proposals = propose(
+def _from_draws(sight: Sight, chains: int, networks: Networks) -> Consensus:
+    """Begin all chains but the first, or the only one, at draws of the whole frame."""
+    told = propose(
         networks,
-        sight.data,
-        sight.background_e,
-        sight.sigma_px,
-        prior.photons.mean,
-        prior.margin_px,
-        sight.spots,
+        *sight.told(sight.prior),
         max(chains - 1, 1),
         sight.seed,
         sight.number,
+        np.ones(sight.data.electrons.shape, bool),
     )
-    # As shipped, one of several chains begins at the detected spots; a single one at a draw.
-    starts = [sight.spots, *proposals.starts] if chains > 1 else proposals.starts
-    return sight.moved(starts, chains, proposals.guide, proposals.margin_px, prior)
+    starts = [sight.spots, *told.starts] if chains > 1 else told.starts
+    return sight.moved(replace(told, starts=starts), chains).rows
 
 
-def draws_moved(sight: Sight, chains: int) -> FramePosterior:
+def _as_localize(
+    sight: Sight, chains: int, prior: ScenePrior, networks: Networks
+) -> FramePosterior:
+    draws = max(chains - 1, 1)
+    begin, ask = first_and_later(networks, *sight.told(prior), draws, sight.seed, sight.number)
+    return sight.moved(begin, chains, prior, ask)
+
+
+def localized(sight: Sight, chains: int) -> FramePosterior:
     """Do with a frame what `sureloc localize` does."""
-    return _shipped(sight, chains, sight.prior, sight.networks)
+    return _as_localize(sight, chains, sight.prior, sight.networks)
+
+
+def _lagging_moved(sight: Sight, chains: int) -> Consensus:
+    return localized(sight, chains).rows
 
 
 def _draws_moved(sight: Sight, chains: int) -> Consensus:
-    return draws_moved(sight, chains).rows
+    return _from_draws(sight, chains, sight.networks)
 
 
 def _diffusion_moved(sight: Sight, chains: int) -> Consensus:
-    return _shipped(sight, chains, sight.prior, sight.slower or sight.networks).rows
+    return _from_draws(sight, chains, sight.slower or sight.networks)
 
 
 def _moved_broadly(sight: Sight, chains: int) -> Consensus:
-    return _shipped(sight, chains, sight.broad, sight.networks).rows
+    return _as_localize(sight, chains, sight.broad, sight.networks).rows
 
 
 def _moved_best(sight: Sight, chains: int) -> Consensus:
     """Refine states of the chains, and keep the likeliest of them in each crowd."""
-    draws = draws_moved(sight, chains).draws
+    draws = localized(sight, chains).draws
     picked = np.linspace(0, draws.counts.size - 1, STATES).round().astype(int)
     states = np.stack([draws.x_px, draws.y_px, draws.photons], axis=2)
     return sight.refined([states[k, : draws.counts[k]] for k in picked]).best()
 
 
 def _spots_moved(sight: Sight, chains: int) -> Consensus:
-    return sight.moved([sight.spots], chains).rows
+    return sight.moved(
+        begin_at_spots(sight.spots, sight.light_e, sight.prior.margin_px), chains
+    ).rows
 
 
 def ways(numbers: tuple[int, ...]) -> list[Way]:
@@ -270,8 +298,9 @@ def ways(numbers: tuple[int, ...]) -> list[Way]:
         *(Way("draws + moves", n, _draws_moved) for n in numbers),
         Way("diffusion draws + moves", usual, _diffusion_moved),
         *(Way("spots + moves", n, _spots_moved) for n in numbers),
-        Way("draws + moves, broad priors", usual, _moved_broadly),
-        Way("draws + moves, best", usual, _moved_best),
+        *(Way(LOCALIZE, n, _lagging_moved) for n in numbers),
+        Way(f"{LOCALIZE}, broad priors", usual, _moved_broadly),
+        Way(f"{LOCALIZE}, best", usual, _moved_best),
     ]
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sureloc.evaluate.compare import RADIUS_NM, coordinates_held, matched
 from sureloc.evaluate.configurations import agreed, gaussian_rows, positions
-from sureloc.evaluate.links import LEAST_SHARE, Sight, draws_moved, learn, sights, within
+from sureloc.evaluate.links import LEAST_SHARE, Sight, learn, localized, sights, within
 from sureloc.evaluate.studies import expected_loss
 from sureloc.evaluate.trials import Simulated, true_bounds
 from sureloc.evaluate.unknown import auroc
@@ -182,7 +182,7 @@ def _drawn(sight: Sight) -> Said:
 
 
 def _whole(sight: Sight) -> Said:
-    found = draws_moved(sight, CHAINS)
+    found = localized(sight, CHAINS)
     return Said(found.rows, sets=_picked(found.draws))
 
 

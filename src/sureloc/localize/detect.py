@@ -13,7 +13,7 @@ width and promises no intervals.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +83,10 @@ def detect_spots(
     threshold = detection_threshold(data.shape[1:], sigma_px, false_alarms_per_frame)
     smooth = _SmoothBackground.of(data.shape, sigma_px)
     model = _Model.empty(sigma_px, smooth, smooth.first_guess(data, variance, sigma_px))
-    for _ in range(_PASSES):
+    numbers = np.arange(len(data))
+    found: list[Spots] = []
+    done: list[npt.NDArray[np.int64]] = []
+    for last_pass in [False] * (_PASSES - 1) + [True]:
         expected = model.expected()
         weight = _weights(expected, variance, excess_noise)
         frame, row, column = _new_peaks(data - expected, weight, sigma_px, threshold, model)
@@ -92,9 +95,32 @@ def detect_spots(
             model = model.refit(data, variance, excess_noise, threshold - 1.0)
             if sweep < _SWEEPS - 1:
                 model = model.moved(data, variance, excess_noise)
-        if len(frame) == 0:
+        # Frames without news are done, whatever happens to others: each comes out as if alone.
+        goes_on = (np.bincount(frame, minlength=len(data)) > 0) & (not last_pass)
+        found.append(model.of_frames(~goes_on).spots(variance, excess_noise, threshold))
+        done.append(numbers[~goes_on])
+        model, data, numbers = model.of_frames(goes_on), data[goes_on], numbers[goes_on]
+        if len(data) == 0:
             break
-    return model.spots(variance, excess_noise, threshold)
+    return _in_order_of_frames(found, done)
+
+
+def _in_order_of_frames(parts: list[Spots], frames: list[npt.NDArray[np.int64]]) -> Spots:
+    """Join the spots of several sets of frames.
+
+    Args:
+        parts: spots of each set.
+        frames: for each set, the numbers of its frames among all.
+    """
+    number = np.concatenate([f[part.frame] for part, f in zip(parts, frames, strict=True)])
+    order = np.argsort(number, kind="stable")
+    x_px, y_px, photons, significance = (
+        np.concatenate([getattr(part, name) for part in parts])[order]
+        for name in ("x_px", "y_px", "photons", "significance")
+    )
+    background = np.concatenate([part.background_e for part in parts])
+    background = background[np.argsort(np.concatenate(frames))]
+    return Spots(number[order], x_px, y_px, photons, significance, background)
 
 
 def estimate_background(
@@ -261,14 +287,10 @@ class _SmoothBackground:
 
 
 def _sandwich(left: FloatArray, middle: FloatArray, right: FloatArray) -> FloatArray:
-    """Give left @ m @ right^T for every m of a stack, by two plain matrix products."""
-    # Stacked products of strided matrices bypass the fast library routines.
-    frames, rows, columns = middle.shape
-    across = np.ascontiguousarray(middle).reshape(frames * rows, columns) @ right.T
-    across = across.reshape(frames, rows, -1).transpose(1, 0, 2).reshape(rows, -1)
-    both = np.ascontiguousarray(left) @ across
-    out = both.reshape(left.shape[0], frames, -1).transpose(1, 0, 2)
-    return np.ascontiguousarray(out)
+    """Give left @ m @ right^T for every m of a stack, each as if it were alone."""
+    # Of strided matrices, stacked products bypass the fast library routines.
+    across = np.ascontiguousarray(middle) @ np.ascontiguousarray(right.T)
+    return np.asarray(np.ascontiguousarray(left) @ across)
 
 
 def _hats(length: int, spacing: float) -> FloatArray:
@@ -319,6 +341,21 @@ class _Model:
             self.x_px[keep],
             self.y_px[keep],
             photons[keep],
+        )
+
+    def of_frames(self, chosen: npt.NDArray[np.bool_]) -> _Model:
+        """Give the model of some of the frames, numbered anew."""
+        mine = chosen[self.frame]
+        number = np.cumsum(chosen) - 1
+        shape = (int(chosen.sum()), *self.smooth.shape[1:])
+        return _Model(
+            self.sigma_px,
+            replace(self.smooth, shape=shape),
+            self.beta[chosen],
+            number[self.frame[mine]],
+            self.x_px[mine],
+            self.y_px[mine],
+            self.photons[mine],
         )
 
     def patches(self) -> _Patches:
@@ -456,14 +493,14 @@ def _solve(
     node that lies under a clump of spots from taking their light.
     """
     smooth, frame, frames = model.smooth, model.frame, data.shape[0]
-    level = np.maximum(model.beta.mean(axis=(1, 2)), _LEVEL_FLOOR_E)
+    level = np.maximum(model.beta.reshape(frames, -1).mean(1), _LEVEL_FLOOR_E)
     stiffness = ((_NODE_CONTRAST * level) ** -2.0)[:, None, None]
     scale_a = 1.0 / np.maximum(patches.project_squares(weight), 1e-12)
     scale_b = 1.0 / (smooth.project_squares(weight) + 4 * stiffness)
 
     def dot(a1: FloatArray, b1: FloatArray, a2: FloatArray, b2: FloatArray) -> FloatArray:
         of_spots = np.bincount(frame, weights=a1 * a2, minlength=frames)
-        return np.asarray(of_spots + (b1 * b2).sum(axis=(1, 2)))
+        return np.asarray(of_spots + (b1 * b2).reshape(frames, -1).sum(1))
 
     a, b = model.photons.copy(), model.beta.copy()
     residual = weight * (data - smooth.render(b) - patches.render(a))

@@ -25,6 +25,7 @@ LIKELY = 0.9  # p_exists of rows whose position matters more than whether they e
 EXISTENCE = 2.0  # times as many effective draws are wanted where it is open whether a row exists
 NEAR_SIGMAS = 1.5  # rows so near to one that lags are drawn anew with it
 ACTIVE_SIGMAS = 3.5  # from rows that lag; what lies farther tells hardly anything about them
+ASKED_AFTER = 1  # times that chains were made twice as long, networks are asked where rows lag
 MOST_STATES = 40  # kept of a chain: longer ones change slowly where they go on, and keep fewer
 
 
@@ -48,7 +49,7 @@ class Effort:
     sweeps: float = 40.0
     states: int = 20
     sweeps_between: float = 3.0
-    rounds: int = 5
+    rounds: int = 3
     least_effective: float = 20.0
     counting: float = 8.0
 
@@ -76,6 +77,25 @@ def go_on() -> None:
 
 
 @dataclass(frozen=True)
+class Proposals:
+    """Where chains may begin, and where they look for emitters.
+
+    Attributes:
+        starts: sets of emitters, (n, 3): x px, y px, photo-electrons.
+        guide: relative density of births in the frame and `margin_px` round it (see `run_chain`).
+        margin_px: whole pixels.
+    """
+
+    starts: Sequence[Array]
+    guide: Array | None = None
+    margin_px: int = 0
+
+
+# Says more about some pixels, (rows, columns), of a frame.
+Ask = Callable[[npt.NDArray[np.bool_]], Proposals]
+
+
+@dataclass(frozen=True)
 class _Chains:
     """The chains of one frame, each with a source of randomness of its own."""
 
@@ -91,7 +111,11 @@ class _Chains:
         return self._run(self.target, self.length, begin, [None] * len(begin))
 
     def twice_as_long(
-        self, chains: Sequence[PosteriorDraws], stretch: int, active: npt.NDArray[np.bool_]
+        self,
+        chains: Sequence[PosteriorDraws],
+        stretch: int,
+        active: npt.NDArray[np.bool_],
+        starts: Sequence[Array] = (),
     ) -> list[PosteriorDraws]:
         """Go on with each chain for as long as it is, moving mostly what lies in some pixels.
 
@@ -99,14 +123,18 @@ class _Chains:
             chains: as they are.
             stretch: how often they have been made twice as long.
             active: those pixels, (rows, columns).
+            starts: sets of emitters, whose part in those pixels takes the place of what chains have
+                there, in all but the first chain; they move before states are kept again.
         """
         last, knots = [chain.last for chain in chains], [chain.knots[-1] for chain in chains]
+        for k in range(1, len(chains) if starts else 0):
+            last[k] = _exchanged(last[k], starts[(k - 1) % len(starts)], active)
         moves = (self.length.draws << stretch) * self.length.moves_per_draw
         size = chains[0].counts.size
         if 2 * size > MOST_STATES:
             chains = [_at(chain, np.arange(1, size, 2)) for chain in chains]
             size = chains[0].counts.size
-        further = ChainLength(0, size, moves // size)
+        further = ChainLength(self.length.burn_in if starts else 0, size, moves // size)
         more = self._run(self.target.only_in(active), further, last, knots)
         return [join_draws(pair) for pair in zip(chains, more, strict=True)]
 
@@ -131,13 +159,12 @@ def frame_posterior(
     data: FrameData,
     prior: ScenePrior,
     sigma_px: tuple[float, float],
-    starts: list[Array],
+    begin: Proposals,
     effort: Effort,
     seed: int,
     frame: int,
     least_probability: float,
-    guide: Array | None = None,
-    guide_margin_px: int = 0,
+    ask: Ask | None = None,
     pause: Callable[[], None] = go_on,
 ) -> FramePosterior:
     """Draw emitter sets for one frame from several starts and summarise them.
@@ -146,18 +173,18 @@ def frame_posterior(
         data: the frame.
         prior: what is believed before.
         sigma_px: PSF widths along columns and rows, px.
-        starts: emitters (n, 3) as x px, y px, photo-electrons; chain k begins at starts[k % len].
+        begin: chain k begins at the k-th start, counted round.
         effort: how many chains and moves.
         seed: the user's seed.
         frame: number of the frame in the movie, which names its random streams.
         least_probability: rows less probable than this are left out.
-        guide, guide_margin_px: relative density of birth positions (see `run_chain`).
+        ask: what to ask where rows still want more draws when chains are twice as long as at first.
         pause: called before every stretch of a chain; what it raises ends the work.
 
     Returns:
         The posterior; the same for any batch, chunk or number of workers.
     """
-    largest = max((len(start) for start in starts), default=0)
+    largest = max((len(start) for start in begin.starts), default=0)
     sweep = max(largest, 4) + effort.counting
     length = ChainLength(
         burn_in=round(effort.sweeps * sweep),
@@ -165,8 +192,13 @@ def frame_posterior(
         moves_per_draw=round(effort.sweeps_between * sweep),
     )
     share = effort.counting / sweep
+
+    def target(guided: Proposals) -> ChainTarget:
+        guide, margin = guided.guide, guided.margin_px
+        return ChainTarget.of(data, prior, sigma_px, guide, margin, SUPPORT_SIGMAS, share)
+
     walkers = _Chains(
-        ChainTarget.of(data, prior, sigma_px, guide, guide_margin_px, SUPPORT_SIGMAS, share),
+        target(begin),
         length,
         [numpy_generator(seed, "chain", frame, k) for k in range(effort.chains)],
         2 * largest + SPARE_EMITTERS,
@@ -185,7 +217,7 @@ def frame_posterior(
             effort.chains,
         )
 
-    chains = walkers.begin(starts)
+    chains = walkers.begin(begin.starts)
     stretches = [join_draws(chains)]
     rows = summed_up(stretches[0])
     told_by = np.zeros(len(rows), np.int64)
@@ -194,7 +226,11 @@ def frame_posterior(
         if not going.any():
             break
         active = _around(rows.places[going], data.electrons.shape, ACTIVE_SIGMAS * width)
-        chains = walkers.twice_as_long(chains, stretch, active)
+        anew: Sequence[Array] = ()
+        if ask is not None and stretch == ASKED_AFTER:
+            told = ask(active)
+            walkers, anew = replace(walkers, target=target(told)), told.starts
+        chains = walkers.twice_as_long(chains, stretch, active, anew)
         whole = join_draws(chains)
         stretches.append(_spread(whole, effort.chains, effort.states))
         fresh = summed_up(_inside(whole, active))
@@ -242,6 +278,12 @@ def _pixels(x_px: Array, y_px: Array, shape: tuple[int, ...]) -> tuple[Index, In
         for at, size in zip((y_px, x_px), shape, strict=True)
     )
     return row, column
+
+
+def _exchanged(emitters: Array, others: Array, active: npt.NDArray[np.bool_]) -> Array:
+    """Put the others' emitters, (n, 3), in the place of those that lie in some pixels."""
+    here, there = (active[_pixels(e[:, 0], e[:, 1], active.shape)] for e in (emitters, others))
+    return np.concatenate([emitters[~here], others[there]])
 
 
 def _inside(draws: PosteriorDraws, active: npt.NDArray[np.bool_]) -> PosteriorDraws:

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from sureloc.localize.detect import Spots
 from sureloc.localize.evidence import Evidence, Width, frame_evidence, newton_step
-from sureloc.localize.frames import Effort, FramePosterior, frame_posterior
+from sureloc.localize.frames import Effort, FramePosterior, Proposals, frame_posterior
 from sureloc.physics.priors import PhotonPrior, ScenePrior
 from sureloc.physics.referee import FrameData, PosteriorDraws
 
@@ -348,7 +348,7 @@ class _Round:
         # Negative numbers: streams apart from those of the movie's frames.
         stream = -1 - number - self.turn * len(self.pieces)
         sigma_px = self.beliefs.width.sigma_px
-        start = [self.starts[number]]
+        start = Proposals([self.starts[number]])
         posterior = frame_posterior(
             piece.data, prior, sigma_px, start, self.effort, self.seed, stream, 0.5
         )

@@ -36,7 +36,7 @@ from sureloc.localize.learning import (
     learn_prior,
     spots_of_frame,
 )
-from sureloc.localize.proposals import outside_training, propose, within_training
+from sureloc.localize.proposals import first_and_later, outside_training, within_training
 from sureloc.localize.psf_estimate import estimate_psf
 from sureloc.localize.regions import (
     CLAIM_PX,
@@ -58,7 +58,7 @@ from sureloc.seeds import numpy_generator
 Array = npt.NDArray[np.float64]
 T = TypeVar("T")
 R = TypeVar("R")
-Map = Callable[[Callable[[tuple[Region, Array]], FrameRows], Iterable[Any]], Iterable[FrameRows]]
+Map = Callable[[Callable[[Region], FrameRows], Iterable[Region]], Iterable[FrameRows]]
 
 LEARNING_FRAMES = 40
 LEARNING_PX = LEARNING_FRAMES * 512**2  # in all frames to learn from together: bounds the memory
@@ -476,7 +476,7 @@ def localize(
     window = window or Window((0, movie.shape[1]), (0, movie.shape[2]))
     if options.workers == 1:
         work = FrameWorker(movie, assumptions, options, networks, window)
-        yield from map(work, range(movie.shape[0]))
+        yield from work.every(range(movie.shape[0]))
         return
     # Regions have threads of their own: frames wait for them, and few frames keep all busy.
     with (
@@ -539,6 +539,39 @@ class FramePieces:
     saturated: npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A frame before it is localized.
+
+    Attributes:
+        electrons: photo-electrons, (rows, columns).
+        ignore: saturated pixels, the same shape.
+        spots: of each band by its number, (n, 3): x px, y px, photo-electrons.
+    """
+
+    electrons: Array
+    ignore: npt.NDArray[np.bool_]
+    spots: dict[int, Array]
+
+
+def _inside(spots: Array, region: Region) -> Array:
+    """Give the spots, (n, 3), that a region sees."""
+    inside = np.ones(len(spots), bool)
+    for at, side in ((spots[:, 0], region.columns), (spots[:, 1], region.rows)):
+        inside &= (at > side.start - 0.5) & (at < side.stop - 0.5)
+    return spots[inside]
+
+
+@contextmanager
+def _naming(frame: int) -> Iterator[None]:
+    """Add to an exception which frame it happened in."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"This happened in frame {frame} of the localized part.")
+        raise
+
+
 class FrameWorker:
     """Everything about a movie that does not change from frame to frame.
 
@@ -575,7 +608,13 @@ class FrameWorker:
 
     def __call__(self, frame: int) -> FrameRows:
         """Give the rows, draws and images of one frame in the window."""
-        pieces = self.pieces(frame, self._touched)
+        return self._rows(self.pieces(frame, self._touched))
+
+    def every(self, frames: range) -> Iterator[FrameRows]:
+        """Give the same of some frames in order."""
+        return map(self._rows, self.each(frames, self._touched))
+
+    def _rows(self, pieces: FramePieces) -> FrameRows:
         table = one_table([p.table for p in pieces.parts], self._touched, self._options)
         expected, chi2 = np.empty(self._shape), np.empty(self._shape)
         for part, r in zip(pieces.parts, self._touched, strict=True):
@@ -584,46 +623,65 @@ class FrameWorker:
             chi2[core] = part.chi2
         draws = self._within(joined_draws([p.draws for p in pieces.parts]))
         wanted = self._window.slices
-        return FrameRows(frame, self._within(table), draws, expected[wanted], chi2[wanted])
+        return FrameRows(pieces.frame, self._within(table), draws, expected[wanted], chi2[wanted])
 
     def pieces(self, frame: int, regions: Sequence[Region]) -> FramePieces:
         """Localize some regions of a frame, each for itself."""
-        a, o = self._assumptions, self._options
-        adu = self._movie.read(frame, frame + 1)
-        electrons = a.camera.electrons(adu)
-        ignore = saturated(adu, a.camera)[0]
-        starts = self._starts(electrons, regions)
+        return self._localized(frame, regions, self._seen([frame], regions)[0])
 
-        def one(item: tuple[Region, Array]) -> FrameRows:
-            part = self._region(frame, item[0], electrons[0], ignore, item[1])
-            table = mark_rows(part.table, self._limit, ignore, o.pixel_nm, a.sigma_px)
+    def each(self, frames: range, regions: Sequence[Region]) -> Iterator[FramePieces]:
+        """Do the same for some frames in order; spots of several are found at once.
+
+        Raises:
+            Exception: whatever goes wrong, with a note that names the frame.
+        """
+        together = max(1, DETECTED_PX // math.prod(self._shape))
+        for first in range(frames.start, frames.stop, together):
+            numbers = range(first, min(first + together, frames.stop))
+            for frame, seen in zip(numbers, self._seen(numbers, regions), strict=True):
+                with _naming(frame):
+                    found = self._localized(frame, regions, seen)
+                yield found
+
+    def _seen(self, numbers: Sequence[int], regions: Sequence[Region]) -> list[_Seen]:
+        """Read frames and detect their spots, the same for any number of frames at once."""
+        a = self._assumptions
+        adu = []
+        for frame in numbers:
+            with _naming(frame):
+                adu.append(self._movie.read(frame, frame + 1))
+        together = np.concatenate(adu)
+        electrons = a.camera.electrons(together)
+        spots: dict[int, Spots] = {}
+        for number in sorted({self._band_of(region) for region in regions}):
+            band = self._bands[number]
+            spots[number] = spots_of_band(
+                electrons, self._variance, a.sigma_px, a.camera.excess_noise, band
+            )
+        ignore = saturated(together, a.camera)
+        return [
+            _Seen(
+                electrons[k],
+                ignore[k],
+                {number: spots_of_frame(found, k) for number, found in spots.items()},
+            )
+            for k in range(len(numbers))
+        ]
+
+    def _band_of(self, region: Region) -> int:
+        return next(k for k, band in enumerate(self._bands) if region.number < band.regions[1])
+
+    def _localized(self, frame: int, regions: Sequence[Region], seen: _Seen) -> FramePieces:
+        a, o = self._assumptions, self._options
+
+        def one(region: Region) -> FrameRows:
+            spots = _inside(seen.spots[self._band_of(region)], region)
+            part = self._region(frame, region, seen.electrons, seen.ignore, spots)
+            table = mark_rows(part.table, self._limit, seen.ignore, o.pixel_nm, a.sigma_px)
             return replace(part, table=table)
 
-        parts = list(self._run(one, zip(regions, starts, strict=True)))
-        return FramePieces(frame, regions, parts, electrons[0], ignore)
-
-    def _starts(self, electrons: Array, regions: Sequence[Region]) -> list[Array]:
-        """Detect spots, and give those that each region sees, (n, 3): x px, y px, electrons."""
-        a = self._assumptions
-        of_band: dict[int, Array] = {}
-        out = []
-        for region in regions:
-            number = next(
-                k for k, band in enumerate(self._bands) if region.number < band.regions[1]
-            )
-            if number not in of_band:
-                arguments = (electrons, self._variance, a.sigma_px, a.camera.excess_noise)
-                band = self._bands[number]
-                of_band[number] = spots_of_frame(spots_of_band(*arguments, band), 0)
-            starts = of_band[number]
-            inside = (
-                (starts[:, 0] > region.columns.start - 0.5)
-                & (starts[:, 0] < region.columns.stop - 0.5)
-                & (starts[:, 1] > region.rows.start - 0.5)
-                & (starts[:, 1] < region.rows.stop - 0.5)
-            )
-            out.append(starts[inside])
-        return out
+        parts = list(self._run(one, regions))
+        return FramePieces(frame, regions, parts, seen.electrons, seen.ignore)
 
     def _within(self, table: pd.DataFrame) -> pd.DataFrame:
         x, y = (table[name].to_numpy() / self._options.pixel_nm for name in ("x_nm", "y_nm"))
@@ -646,22 +704,18 @@ class FrameWorker:
         prior = region_prior(a.learned, region, a.crowding.around(frame, *where))
         shift = np.array([region.columns.start, region.rows.start, 0.0])
         number = frame * len(self.regions) + region.number
-        begin, guide, margin = [starts - shift], None, 0
-        if self._networks is not None:
-            proposals = propose(
-                self._networks,
-                data,
-                a.learned.background_e[where],
-                a.sigma_px,
-                prior.photons.mean,
-                prior.margin_px,
-                begin[0],
-                o.effort.chains - 1,
-                o.seed,
-                number,
-            )
-            begin += proposals.starts
-            guide, margin = proposals.guide, proposals.margin_px
+        begin, ask = first_and_later(
+            self._networks,
+            data,
+            a.learned.background_e[where],
+            a.sigma_px,
+            prior.photons.mean,
+            prior.margin_px,
+            starts - shift,
+            o.effort.chains - 1,
+            o.seed,
+            number,
+        )
         posterior = frame_posterior(
             data,
             prior,
@@ -671,8 +725,7 @@ class FrameWorker:
             o.seed,
             number,
             LEAST_PROBABILITY,
-            guide,
-            margin,
+            ask,
             self._pause,
         )
         local = frame_rows(

@@ -1,24 +1,24 @@
-"""What the networks propose for a frame: where chains begin, and where they look for emitters.
+"""What spots and networks propose for a frame: where chains begin and look for emitters.
 
 Chains give the right posterior from any start and with any guide; these make them arrive sooner.
-Each draw of Psi is one guess at the whole frame, so that chains begin as far apart as the frame
-leaves it open. Where emitters are so bright that all are detected, and spots stand alone, there is
-nothing to guess, and networks are not asked: they look at windows round spots that others or their
-own brightness make doubtful.
+They begin at detected spots. Networks are asked about the whole frame where emitters are so faint
+that many are no spots, and else about the places where chains lag behind: there each draw of Psi is
+one guess, and chains that begin anew at such guesses are as far apart as the frame leaves it open.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import ndimage, special
-from scipy.spatial import KDTree
 
 from sureloc.errors import WeightsError
+from sureloc.localize.frames import Ask, Proposals
 from sureloc.localize.verdict import Doubt
 from sureloc.networks.posterior import posterior_images
 from sureloc.networks.weights import Networks
@@ -35,29 +35,10 @@ GUIDE_FLOOR = 0.3  # share of births that the guide spreads evenly
 _RANGES = ("sigma_px", "photons", "density_per_px2", "background_e", "read_noise_e")
 GUIDE_RING = 0.1  # share outside the frame, beside pixels of its border that are bright
 SURELY_SEEN = 15.0  # deviations: emitters a third as bright as the mean are still spots
-CROWDED_SIGMAS = 5.0  # spots closer than this may hide a third
-BRIGHT = 1.6  # times the mean: a spot so bright may be two
-WINDOW_SIGMAS = 3.0  # what of a crowd's surroundings its window takes in
 WINDOW_HALO_PX = 6  # what networks see beyond a window
 WHOLE_SHARE = 0.7  # of the frame in windows: from here on it is seen whole
 MOST_WINDOWS = 4096
 WIDTH_SLACK = 1.03  # of PSF widths seen in training
-
-
-@dataclass(frozen=True)
-class Proposals:
-    """What the networks say about one frame.
-
-    Attributes:
-        starts: emitters of each draw, (n, 3): x px, y px, photo-electrons.
-        guide: relative density of births, four values a pixel along each axis, in the frame and
-            `margin_px` round it.
-        margin_px: whole pixels.
-    """
-
-    starts: list[Array]
-    guide: Array
-    margin_px: int
 
 
 def within_training(networks: Networks, sigma_px: tuple[float, float]) -> bool:
@@ -129,6 +110,60 @@ def outside_training(
     ]
 
 
+def begin_at_spots(spots: Array, light_e: Array, margin_px: float) -> Proposals:
+    """Let chains begin at detected spots, and look for emitters there.
+
+    Args:
+        spots: (n, 3): x px, y px, photo-electrons.
+        light_e: the frame without its background, (rows, columns).
+        margin_px: how far outside the frame emitters may lie.
+    """
+    margin = math.ceil(margin_px)
+    seen = _spots_image(spots, (light_e.shape[0], light_e.shape[1]))
+    return Proposals([spots], birth_guide(seen, light_e, margin), margin)
+
+
+def first_and_later(
+    networks: Networks | None,
+    data: FrameData,
+    background_e: Array,
+    sigma_px: tuple[float, float],
+    mean_photons: float,
+    margin_px: float,
+    spots: Array,
+    draws: int,
+    seed: int,
+    frame: int,
+) -> tuple[Proposals, Ask | None]:
+    """Say where a frame's chains begin, and whom to ask where they lag behind.
+
+    Args:
+        networks: None where there are none for such a PSF; then nobody is asked.
+        data, background_e, sigma_px, mean_photons, margin_px, spots, draws, seed, frame: as for
+            `propose`.
+    """
+    begin = begin_at_spots(spots, data.electrons - background_e, margin_px)
+    if networks is None:
+        return begin, None
+    ask = partial(
+        propose,
+        networks,
+        data,
+        background_e,
+        sigma_px,
+        mean_photons,
+        margin_px,
+        spots,
+        draws,
+        seed,
+        frame,
+    )
+    if mean_photons >= SURELY_SEEN * photon_noise(data, background_e, sigma_px):
+        return begin, ask
+    told = ask(np.ones(data.electrons.shape, bool))
+    return replace(told, starts=[spots, *told.starts]), None
+
+
 def propose(
     networks: Networks,
     data: FrameData,
@@ -140,8 +175,9 @@ def propose(
     draws: int,
     seed: int,
     frame: int,
+    where: npt.NDArray[np.bool_],
 ) -> Proposals:
-    """Ask phi and Psi about one frame.
+    """Ask phi and Psi about some pixels of a frame.
 
     Args:
         networks: trained networks.
@@ -150,18 +186,17 @@ def propose(
         sigma_px: PSF widths along columns and rows, px.
         mean_photons: typical photo-electrons of an emitter, which faint fits lean to.
         margin_px: how far outside the frame emitters may lie; networks see only those inside.
-        spots: detected spots, (n, 3): x px, y px, photo-electrons.
+        spots: detected spots, (n, 3): x px, y px, photo-electrons; they stand for the emitters that
+            networks are not asked about.
         draws: how many starts.
         seed: the user's seed.
         frame: names the random streams.
+        where: the pixels, (rows, columns); networks see windows that hold them.
     """
     ignored = np.zeros(data.electrons.shape, bool) if data.ignore is None else data.ignore
     electrons = np.where(ignored, background_e, data.electrons)
     shape = electrons.shape
-    whole = (slice(0, shape[0]), slice(0, shape[1]))
-    windows = [whole]
-    if mean_photons >= SURELY_SEEN * photon_noise(data, background_e, sigma_px):
-        windows = crowded_windows(spots, (shape[0], shape[1]), sigma_px, mean_photons)
+    windows = windows_of(where)
     alone = spots[~_within(spots, windows)]
     yhat = _spots_image(alone, (shape[0], shape[1]))
     guesses: list[list[Array]] = [[alone[:, :2]] for _ in range(draws)]
@@ -174,13 +209,12 @@ def propose(
             x, y = maxima(image, least)
             places.append(np.stack([x + window[1].start, y + window[0].start], axis=1))
     starts = []
-    for places in guesses if windows else ():
+    for places in guesses:
         x, y = np.concatenate(places).T
         photons = brightness(x, y, electrons - background_e, data, sigma_px, mean_photons)
         starts.append(np.stack([x, y, photons], axis=1))
     margin = math.ceil(margin_px)
-    guide = birth_guide(yhat, electrons - background_e, margin)
-    return Proposals(starts or [spots] * draws, guide, margin)
+    return Proposals(starts, birth_guide(yhat, electrons - background_e, margin), margin)
 
 
 def photon_noise(data: FrameData, background_e: Array, sigma_px: tuple[float, float]) -> float:
@@ -189,36 +223,14 @@ def photon_noise(data: FrameData, background_e: Array, sigma_px: tuple[float, fl
     return math.sqrt(4 * math.pi * sigma_px[0] * sigma_px[1] * float(np.median(variance)))
 
 
-def crowded_windows(
-    spots: Array, shape: tuple[int, int], sigma_px: tuple[float, float], mean_photons: float
-) -> list[tuple[slice, slice]]:
-    """Give the parts (rows, columns) of a frame in which spots may not be what they seem.
-
-    Args:
-        spots: (n, 3): x px, y px, photo-electrons.
-        shape: (rows, columns) of the frame.
-        sigma_px: PSF widths along columns and rows, px.
-        mean_photons: mean photo-electrons of an emitter.
-    """
-    if len(spots) == 0:
-        return []
-    places = spots[:, :2] / np.array(sigma_px)
-    tree = KDTree(places)
-    crowded = np.array([len(near) > 1 for near in tree.query_ball_point(places, CROWDED_SIGMAS)])
-    crowded |= spots[:, 2] > BRIGHT * mean_photons
-    reach = np.ceil(WINDOW_SIGMAS * np.array(sigma_px)).astype(int)
-    taken = np.zeros(shape, bool)
-    for x, y in np.rint(spots[crowded, :2]).astype(int):
-        rows, columns = (
-            slice(max(at - far, 0), at + far + 1) for at, far in ((y, reach[1]), (x, reach[0]))
-        )
-        taken[rows, columns] = True
-    windows: list[tuple[slice, slice]] = ndimage.find_objects(ndimage.label(taken)[0])
+def windows_of(where: npt.NDArray[np.bool_]) -> list[tuple[slice, slice]]:
+    """Give windows (rows, columns) that hold some pixels; one, the frame, where they are many."""
+    windows: list[tuple[slice, slice]] = ndimage.find_objects(ndimage.label(where)[0])
     area = sum(
         math.prod(side.stop - side.start + 2 * WINDOW_HALO_PX for side in w) for w in windows
     )
-    if area > WHOLE_SHARE * taken.size or len(windows) > MOST_WINDOWS:
-        return [(slice(0, shape[0]), slice(0, shape[1]))]
+    if area > WHOLE_SHARE * where.size or len(windows) > MOST_WINDOWS:
+        return [(slice(0, where.shape[0]), slice(0, where.shape[1]))]
     return windows
 
 

@@ -122,12 +122,8 @@ def localize_unit(
     """
     regions = worker.regions[slice(*unit.regions)]
     gathered = _Gathered(unit, options, shape, window_px)
-    for frame in range(*unit.frames):
-        try:
-            gathered.add(worker.pieces(frame, regions))
-        except Exception as error:
-            error.add_note(f"This happened in frame {frame} of the localized part ({unit.name}).")
-            raise
+    for pieces in worker.each(range(*unit.frames), regions):
+        gathered.add(pieces)
         progress()
     return gathered.result()
 

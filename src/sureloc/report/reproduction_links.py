@@ -7,14 +7,16 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sureloc.evaluate.links import ways, worth_of_links
+from sureloc.evaluate.links import LOCALIZE, ways, worth_of_links
 from sureloc.networks.weights import Networks, load_weights
 from sureloc.report.reproduction import Condition, Row, Study
 
-SHIPPED, USUAL = "draws + moves", 4
+USUAL = 4
+_OTHERS = "spots + moves", "draws + moves", "phi + moves"
 _FRAMES = {0.18: 30, 0.71: 12, 1.78: 6, 3.56: 3}
 _LIKE_SHIPPED = {
-    "draws + moves": ("#1f6f9f", "o"),
+    LOCALIZE: ("#1f6f9f", "o"),
+    "draws + moves": ("#c2185b", "v"),
     "phi + moves": ("#d9730d", "s"),
     "spots + moves": ("#1b6e3c", "^"),
     "draws + refinement, mixture": ("#7b4ea3", "D"),
@@ -104,8 +106,7 @@ def _headline(table: pd.DataFrame) -> str:
     density = float(table["density"].max())
     usual = USUAL if (table["number"] == USUAL).any() else int(table["number"].max())
     shown = [
-        f"{way} {at(table, density, way, usual, 'jaccard'):.3f}"
-        for way in ("draws + moves", "phi + moves", "spots + moves")
+        f"{way} {at(table, density, way, usual, 'jaccard'):.3f}" for way in (LOCALIZE, *_OTHERS)
     ]
     return f"Jaccard index at {density:g} molecules / um^2: " + ", ".join(shown)
 
@@ -120,11 +121,11 @@ def _findings(table: pd.DataFrame) -> str:
                 column: at(table, density, way, usual, column)
                 for column in ("jaccard", "jaccard_error", "held_95", "cpu_s_a_frame")
             }
-            for way in ("draws + moves", "phi + moves", "spots + moves")
+            for way in (LOCALIZE, *_OTHERS)
         }
-        mine = found["draws + moves"]
+        mine = found[LOCALIZE]
         parts = []
-        for other in ("phi + moves", "spots + moves"):
+        for other in _OTHERS:
             gain = mine["jaccard"] - found[other]["jaccard"]
             error = (mine["jaccard_error"] ** 2 + found[other]["jaccard_error"] ** 2) ** 0.5
             said = "no difference that so few emitters show"
@@ -152,13 +153,15 @@ LINKS = Study(
     "priors, learned from the movie. `phi's peaks` and `draws alone` are read off images; "
     "`refinement` moves all emitters of a guess jointly to the maximum of the posterior, with "
     "Gaussian intervals; `moves` are chains of births, deaths, splits and merges begun at the "
-    "guesses, the shipped way being `draws + moves` with 4 chains, of which the first begins at "
-    "detected spots. `number` is that of draws or chains. `best` keeps the likeliest guess in each "
-    "crowd, `mixture` weighs all by their evidence. `diffusion draws` come from the weights "
-    "`default` (4 evaluations of the diffusion network) instead of `fast` (one evaluation). "
-    "`broad priors` are those that detected spots suggest, before learning. Errors are per axis "
-    "over the Cramér-Rao bound of each molecule alone; seconds are those of one core, measured "
-    "beside other work.",
+    "guesses, in `draws + moves` all but the first, which begins at detected spots. "
+    f"`{LOCALIZE}` is what `sureloc localize` does: all chains begin at spots, and three of "
+    "four begin anew at draws of the diffusion network round rows that still want more draws when "
+    "chains are twice as long as at first. `number` is that of draws or chains. `best` keeps the "
+    "likeliest guess in each crowd, `mixture` weighs all by their evidence. `diffusion draws` come "
+    "from the weights `default` (4 evaluations of the diffusion network) instead of `fast` (one "
+    "evaluation). `broad priors` are those that detected spots suggest, before learning. Errors "
+    "are per axis over the Cramér-Rao bound of each molecule alone; seconds are those of one core, "
+    "measured beside other work.",
     _conditions,
     _measure,
     draw_links,
