@@ -15,7 +15,7 @@ from sureloc.camera import Camera
 from sureloc.compiled.fisher import joint_fisher
 from sureloc.errors import InputError
 from sureloc.localize.doubles import Doubles, Excess
-from sureloc.localize.frames import Effort, Proposals, frame_posterior
+from sureloc.localize.frames import Effort, Proposals, _exchanged, frame_posterior
 from sureloc.localize.images import FineBand, ImageSums
 from sureloc.localize.learning import ROUNDS, broad_photons, learned_photons
 from sureloc.localize.movie import Options, localize, movie_crowding, prepare, spread_frames
@@ -375,7 +375,7 @@ def test_chains_go_on_only_round_rows_that_want_more_draws(rng):
         ratios.append(x.var(ddof=1) / rows.var_x_px2[mine])
         moves.append(draws.tried.sum())
     # The crowd took all rounds in some frames.
-    assert max(moves) == 2 * (10 + 8) * (40 + 2**4 * 3 * 20)
+    assert max(moves) == 2 * (10 + 8) * (40 + 2**2 * 3 * 40)
     # Draws of the lone emitter, which stood still meanwhile, spread as its row says.
     assert np.mean(ratios) == pytest.approx(1.0, abs=0.25)
 
@@ -395,6 +395,46 @@ def test_rows_that_vanish_while_chains_go_on_leave_whole_draws():
         further = posterior.draws.tried.sum() > 2 * round(5 * (4 + 8) + 10 * round(0.2 * 12))
         vanished += further and len(posterior.rows) == 0
     assert vanished > 0
+
+
+def test_networks_are_asked_where_rows_lag_and_chains_begin_anew_there(rng):
+    shape = (14, 40)
+    crowd = np.array([(4 + 1.4 * i, 4 + 1.4 * j, 800) for i in range(3) for j in range(3)])
+    alone = np.array([[32.0, 7.0, 800.0]])
+    prior = ScenePrior(10 / (14 * 40), PhotonPrior.uniform(200.0, 1600.0), BACKGROUND, 0.5)
+    effort = Effort(chains=2)
+    everything = np.concatenate([crowd, alone])
+    asked, counts = [], []
+
+    def nothing_there(where):
+        asked.append(where)
+        return Proposals([np.empty((0, 3))])
+
+    for frame in range(12):
+        electrons = rng.poisson(image(everything, shape) + BACKGROUND).astype(float)
+        data = FrameData(electrons, np.full(shape, 0.01))
+        about = (data, prior, (SIGMA, SIGMA), Proposals([everything]), effort, 0, frame, 0.2)
+        plain, told = frame_posterior(*about), frame_posterior(*about, nothing_there)
+        counts.append((plain.rows.p_exists.sum(), told.rows.p_exists.sum()))
+        # The second chain began anew, and moved as long as a new one does at first.
+        extra = told.draws.tried.sum() - plain.draws.tried.sum()
+        assert extra in (0, round(effort.sweeps * (10 + 8)))
+    assert 3 <= len(asked) <= 12
+    for where in asked:
+        assert where[:12, :12].any()
+        assert not where[:, 20:].any()
+    # Told so, it found them again; two in ten emitters more or less would be seen.
+    before, after = np.array(counts).T
+    assert after.mean() == pytest.approx(before.mean(), abs=0.3)
+
+
+def test_emitters_are_exchanged_in_some_pixels_only():
+    active = np.zeros((10, 12), bool)
+    active[2:6, 3:8] = True
+    mine = np.array([[4.0, 4.0, 1.0], [9.0, 4.0, 2.0], [7.4, 5.4, 3.0]])
+    theirs = np.array([[7.6, 5.0, 4.0], [3.0, 2.0, 5.0], [-2.0, 3.0, 6.0]])
+    np.testing.assert_array_equal(_exchanged(mine, theirs, active), [mine[1], theirs[1]])
+    np.testing.assert_array_equal(_exchanged(mine[:0], theirs, active), theirs[[1]])
 
 
 def test_chains_find_a_clear_emitter_with_which_none_of_them_began(rng):

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from sureloc.localize.frames import Effort
 from sureloc.localize.movie import localize, prepare
 from sureloc.localize.proposals import (
     FAINTEST,
@@ -16,10 +17,11 @@ from sureloc.localize.proposals import (
     GUIDE_RING,
     birth_guide,
     brightness,
-    crowded_windows,
+    first_and_later,
     maxima,
     outside_training,
     propose,
+    windows_of,
     within_training,
 )
 from sureloc.networks.weights import Networks, load_weights
@@ -95,7 +97,9 @@ def test_draws_propose_the_frames_emitters(networks):
     data = FrameData(electrons, np.full(SHAPE, 3.0))
     level = np.full(SHAPE, BACKGROUND)
     spots = np.column_stack([truth[:, :2].round(), np.full(len(truth), 650.0)])
-    said = propose(networks, data, level, (SIGMA, SIGMA), 650.0, 2.5, spots, 3, 0, 0)
+    everywhere = np.ones(SHAPE, bool)
+    about = (level, (SIGMA, SIGMA), 650.0, 2.5, spots, 3, 0, 0, everywhere)
+    said = propose(networks, data, *about)
     assert len(said.starts) == 3
     for start in said.starts:
         distance = np.hypot(*(start[:, None, :2] - truth[None, :, :2]).transpose(2, 0, 1))
@@ -108,31 +112,22 @@ def test_draws_propose_the_frames_emitters(networks):
     column, row = np.rint((truth[0, :2] + 3) * 4 + 1.5).astype(int)
     assert said.guide[row, column] > 20 * said.guide.mean()
     hidden = replace(data, ignore=np.ones(SHAPE, bool))
-    assert all(
-        len(s) <= 1
-        for s in propose(networks, hidden, level, (1.2, 1.2), 650, 0, spots, 2, 0, 0).starts
-    )
+    assert all(len(start) <= 1 for start in propose(networks, hidden, *about).starts)
 
 
-def test_networks_are_asked_only_where_spots_crowd():
-    shape = (64, 64)
-    alone = np.array([[10.0, 10.0, 600.0], [50.0, 52.0, 700.0], [30.2, 11.0, 650.0]])
-    assert crowded_windows(alone, shape, (1.0, 1.0), 650.0) == []
-    assert crowded_windows(alone[:0], shape, (1.0, 1.0), 650.0) == []
-    # A neighbour 4 px off makes both doubtful, and so does twice the usual light.
-    pair = np.concatenate([alone, [[10.0, 14.0, 600.0]]])
-    (window,) = crowded_windows(pair, shape, (1.0, 1.0), 650.0)
-    assert window == (slice(7, 18), slice(7, 14))
-    assert crowded_windows(pair, shape, (0.7, 0.7), 650.0) == []
-    bright = np.concatenate([alone, [[33.0, 40.0, 1300.0]]])
-    assert crowded_windows(bright, shape, (1.0, 2.0), 650.0) == [(slice(34, 47), slice(30, 37))]
+def test_windows_hold_the_pixels_asked_about_or_are_the_whole_frame():
+    where = np.zeros((64, 64), bool)
+    assert windows_of(where) == []
+    where[7:18, 7:14] = True
+    where[40, 50] = where[41, 50] = True
+    assert windows_of(where) == [(slice(7, 18), slice(7, 14)), (slice(40, 42), slice(50, 51))]
     # Where most of the frame would be seen in pieces, it is seen whole.
-    many = np.stack([*np.meshgrid(np.arange(2.0, 64, 4), np.arange(2.0, 64, 4)), np.ones((16, 16))])
-    (whole,) = crowded_windows(many.reshape(3, -1).T, shape, (1.0, 1.0), 650.0)
-    assert whole == (slice(0, 64), slice(0, 64))
+    where[::4, ::4] = True
+    assert windows_of(where) == [(slice(0, 64), slice(0, 64))]
+    assert windows_of(np.ones((64, 64), bool)) == [(slice(0, 64), slice(0, 64))]
 
 
-def test_spots_that_stand_alone_are_starts_and_the_others_come_from_draws(networks):
+def test_draws_stand_in_windows_and_spots_elsewhere(networks):
     shape = (60, 60)
     truth = np.array([[10.2, 11.7, 650.0], [45.3, 44.1, 650.0], [47.1, 45.6, 650.0]])
     rng = np.random.default_rng(3)
@@ -140,29 +135,52 @@ def test_spots_that_stand_alone_are_starts_and_the_others_come_from_draws(networ
     data = FrameData(electrons, np.full(shape, 3.0))
     level = np.full(shape, BACKGROUND)
     spots = truth + np.array([0.3, -0.2, 0.0])
-    said = propose(networks, data, level, (SIGMA, SIGMA), 650.0, 2.5, spots, 3, 0, 0)
+    where = np.zeros(shape, bool)
+    where[40:50, 41:52] = True
+    about = (level, (SIGMA, SIGMA), 650.0, 2.5, spots, 3, 0, 0)
+    said = propose(networks, data, *about, where)
     for start in said.starts:
         assert (start[:, :2] == spots[0, :2]).all(1).sum() == 1
         # What networks see of a window lies where it lies in the frame.
         apart = np.hypot(*(start[:, None, :2] - truth[None, 1:, :2]).transpose(2, 0, 1))
         assert (apart.min(0) < 0.8).all()
-    alone = propose(networks, data, level, (SIGMA, SIGMA), 650.0, 2.5, spots[:1], 3, 0, 0)
-    assert all(start is spots[:1] or (start == spots[:1]).all() for start in alone.starts)
-    for said_of, place in ((said, truth[0]), (said, truth[2]), (alone, spots[0])):
+    for place in (spots[0], truth[2]):
         column, row = np.rint((place[:2] + 3) * 4 + 1.5).astype(int)
-        assert said_of.guide[row, column] > 20 * said_of.guide.mean()
+        assert said.guide[row, column] > 20 * said.guide.mean()
 
 
-def test_networks_see_the_whole_frame_where_emitters_may_hide(networks):
+def test_bright_emitters_begin_at_spots_and_networks_are_asked_later(networks):
+    emitters = np.array([[8.2, 11.7, 650.0], [19.3, 14.1, 650.0]])
+    electrons = np.random.default_rng(3).poisson(image(emitters, SHAPE) + BACKGROUND).astype(float)
+    data, level = FrameData(electrons, np.full(SHAPE, 3.0)), np.full(SHAPE, BACKGROUND)
+    about = (data, level, (SIGMA, SIGMA), 650.0, 2.5, emitters, 3, 0, 0)
+    begin, ask = first_and_later(networks, *about)
+    (start,) = begin.starts
+    assert start is emitters
+    column, row = np.rint(emitters[0, :2] + 3).astype(int)
+    assert begin.guide.shape == (SHAPE[0] + 6, SHAPE[1] + 6)
+    assert begin.guide[row, column] > 10 * begin.guide.mean()
+    where = np.zeros(SHAPE, bool)
+    where[9:20, 14:25] = True
+    late, direct = ask(where), propose(networks, *about, where)
+    for mine, theirs in zip(late.starts, direct.starts, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert first_and_later(None, *about)[1] is None
+
+
+def test_networks_see_the_whole_frame_first_where_emitters_may_hide(networks):
     shape = (60, 60)
     lone = np.array([[10.2, 11.7, 100.0], [45.3, 44.1, 100.0]])
     rng = np.random.default_rng(4)
     electrons = rng.poisson(image(lone, shape) + 10.0).astype(float)
     data = FrameData(electrons, np.full(shape, 3.0))
     # 100 photons are 6 deviations here: the second, not detected, is found by the networks alone.
-    said = propose(
-        networks, data, np.full(shape, 10.0), (SIGMA, SIGMA), 100.0, 2.5, lone[:1], 3, 0, 0
+    level = np.full(shape, 10.0)
+    said, later = first_and_later(
+        networks, data, level, (SIGMA, SIGMA), 100.0, 2.5, lone[:1], 3, 0, 0
     )
+    assert later is None
+    assert len(said.starts) == 4
     column, row = np.rint((lone[1, :2] + 3) * 4 + 1.5).astype(int)
     near = said.guide[row - 3 : row + 4, column - 3 : column + 4]
     assert near.max() > 20 * said.guide.mean()
@@ -187,5 +205,15 @@ def test_workers_and_neighbouring_frames_change_nothing(networks):
     for mine, theirs in zip(one, many, strict=True):
         pd.testing.assert_frame_equal(mine.table, theirs.table)
     pd.testing.assert_frame_equal(one[0].table, alone[0].table)
-    plain = list(localize(movie, assumptions, OPTIONS))
-    assert not one[0].draws.equals(plain[0].draws)  # the networks were asked
+
+
+def test_networks_change_the_draws_of_crowds_and_leave_lone_emitters_alone(networks):
+    crowd = [(6 + 1.3 * i, 6 + 1.3 * j, 900.0) for i in range(3) for j in range(3)]
+    options = replace(OPTIONS, effort=Effort())
+    for emitters, asked in ((crowd, True), ([(14.2, 15.7, 900.0)], False)):
+        movie = movie_of([np.array(emitters)] * 6, SHAPE)
+        assumptions = prepare(movie, CAMERA, replace(options, sigma_px=SIGMA), networks)
+        with_networks = list(localize(movie, assumptions, options, networks))
+        without = list(localize(movie, assumptions, options))
+        pairs = zip(with_networks, without, strict=True)
+        assert any(not one.draws.equals(other.draws) for one, other in pairs) == asked

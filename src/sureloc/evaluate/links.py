@@ -287,7 +287,7 @@ def ways(numbers: tuple[int, ...]) -> list[Way]:
         numbers: of draws or chains.
     """
     chains = [n for n in numbers if n > 1] or [2]
-    usual = 4 if 4 in numbers else chains[0]
+    usual = 2 if 2 in numbers else chains[0]
     return [
         Way("phi's peaks", 1, _phi_peaks, intervals=False),
         Way("phi + refinement", 1, _phi_refined),

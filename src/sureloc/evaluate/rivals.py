@@ -44,7 +44,7 @@ Array = npt.NDArray[np.float64]
 
 NORMAL_QUANTILES = special.ndtri(QUANTILES)
 DRAWS = 16  # images of a way that can draw as many as it likes
-CHAINS = 4
+CHAINS = 2
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ EXISTENCE = 2.0  # times as many effective draws are wanted where it is open whe
 NEAR_SIGMAS = 1.5  # rows so near to one that lags are drawn anew with it
 ACTIVE_SIGMAS = 3.5  # from rows that lag; what lies farther tells hardly anything about them
 ASKED_AFTER = 1  # times that chains were made twice as long, networks are asked where rows lag
+ASKED_SHARE = 0.4  # of the draws wanted: where rows have fewer, chains disagree or stand still
+ASKED_SIGMAS = 1.5  # from those rows; what is farther off is seen, but not asked about
 MOST_STATES = 40  # kept of a chain: longer ones change slowly where they go on, and keep fewer
 
 
@@ -45,9 +47,9 @@ class Effort:
             more is asked of the whole frame.
     """
 
-    chains: int = 4
+    chains: int = 2
     sweeps: float = 40.0
-    states: int = 20
+    states: int = 40
     sweeps_between: float = 3.0
     rounds: int = 3
     least_effective: float = 20.0
@@ -108,14 +110,14 @@ class _Chains:
     def begin(self, starts: Sequence[Array]) -> list[PosteriorDraws]:
         """Run each chain from one of the starts, or from no emitters."""
         begin = [starts[k % len(starts)] if starts else None for k in range(len(self.generators))]
-        return self._run(self.target, self.length, begin, [None] * len(begin))
+        return self._run(self.target, [self.length] * len(begin), begin, [None] * len(begin))
 
     def twice_as_long(
         self,
         chains: Sequence[PosteriorDraws],
         stretch: int,
         active: npt.NDArray[np.bool_],
-        starts: Sequence[Array] = (),
+        anew: Sequence[Array | None],
     ) -> list[PosteriorDraws]:
         """Go on with each chain for as long as it is, moving mostly what lies in some pixels.
 
@@ -123,30 +125,37 @@ class _Chains:
             chains: as they are.
             stretch: how often they have been made twice as long.
             active: those pixels, (rows, columns).
-            starts: sets of emitters, whose part in those pixels takes the place of what chains have
-                there, in all but the first chain; they move before states are kept again.
+            anew: for each chain, with which emitters it begins anew, and then moves before states
+                are kept again; or None, to go on as it is.
         """
-        last, knots = [chain.last for chain in chains], [chain.knots[-1] for chain in chains]
-        for k in range(1, len(chains) if starts else 0):
-            last[k] = _exchanged(last[k], starts[(k - 1) % len(starts)], active)
+        knots = [chain.knots[-1] for chain in chains]
+        last = [
+            chain.last if start is None else start
+            for chain, start in zip(chains, anew, strict=True)
+        ]
         moves = (self.length.draws << stretch) * self.length.moves_per_draw
         size = chains[0].counts.size
         if 2 * size > MOST_STATES:
             chains = [_at(chain, np.arange(1, size, 2)) for chain in chains]
             size = chains[0].counts.size
-        further = ChainLength(self.length.burn_in if starts else 0, size, moves // size)
+        further = [
+            ChainLength(0 if start is None else self.length.burn_in, size, moves // size)
+            for start in anew
+        ]
         more = self._run(self.target.only_in(active), further, last, knots)
         return [join_draws(pair) for pair in zip(chains, more, strict=True)]
 
     def _run(
         self,
         target: ChainTarget,
-        length: ChainLength,
+        lengths: Sequence[ChainLength],
         starts: Sequence[Array | None],
         knots: Sequence[Array | None],
     ) -> list[PosteriorDraws]:
         drawn = []
-        for generator, start, begin in zip(self.generators, starts, knots, strict=True):
+        for length, generator, start, begin in zip(
+            lengths, self.generators, starts, knots, strict=True
+        ):
             self.pause()
             most = self.max_emitters
             drawn.append(
@@ -226,10 +235,16 @@ def frame_posterior(
         if not going.any():
             break
         active = _around(rows.places[going], data.electrons.shape, ACTIVE_SIGMAS * width)
-        anew: Sequence[Array] = ()
-        if ask is not None and stretch == ASKED_AFTER:
-            told = ask(active)
-            walkers, anew = replace(walkers, target=target(told)), told.starts
+        anew: list[Array | None] = [None] * effort.chains
+        stuck = going & _going_on(rows, ASKED_SHARE * effort.least_effective, 0.0)
+        if ask is not None and stretch == ASKED_AFTER and stuck.any():
+            where = _around(rows.places[stuck], data.electrons.shape, ASKED_SIGMAS * width)
+            told = ask(where)
+            walkers = replace(walkers, target=target(told))
+            # The first chain goes on, whatever others are told.
+            for k in range(1, effort.chains if told.starts else 0):
+                start = told.starts[(k - 1) % len(told.starts)]
+                anew[k] = _exchanged(chains[k].last, start, where)
         chains = walkers.twice_as_long(chains, stretch, active, anew)
         whole = join_draws(chains)
         stretches.append(_spread(whole, effort.chains, effort.states))

@@ -119,7 +119,7 @@ def begin_at_spots(spots: Array, light_e: Array, margin_px: float) -> Proposals:
         margin_px: how far outside the frame emitters may lie.
     """
     margin = math.ceil(margin_px)
-    seen = _spots_image(spots, (light_e.shape[0], light_e.shape[1]))
+    seen = _spots_image(spots, light_e.shape, 1)
     return Proposals([spots], birth_guide(seen, light_e, margin), margin)
 
 
@@ -198,7 +198,7 @@ def propose(
     shape = electrons.shape
     windows = windows_of(where)
     alone = spots[~_within(spots, windows)]
-    yhat = _spots_image(alone, (shape[0], shape[1]))
+    yhat = _spots_image(alone, shape, FINE)
     guesses: list[list[Array]] = [[alone[:, :2]] for _ in range(draws)]
     for number, window in enumerate(windows):
         seen = _look(networks, data, electrons, sigma_px, window, draws, seed, (frame, number))
@@ -246,12 +246,12 @@ def _within(spots: Array, windows: list[tuple[slice, slice]]) -> npt.NDArray[np.
     return inside
 
 
-def _spots_image(spots: Array, shape: tuple[int, int]) -> Array:
-    """Give what phi would say of spots that stand alone, (FINE * rows, FINE * columns)."""
-    image = np.zeros((FINE * shape[0], FINE * shape[1]))
-    places = np.floor((spots[:, 1::-1] + 0.5) * FINE).astype(int)
+def _spots_image(spots: Array, shape: tuple[int, ...], fine: int) -> Array:
+    """Give what phi would say of spots that stand alone, with `fine` values a pixel and axis."""
+    image = np.zeros((fine * shape[0], fine * shape[1]))
+    places = np.floor((spots[:, 1::-1] + 0.5) * fine).astype(int)
     np.add.at(image, tuple(np.clip(places, 0, np.array(image.shape) - 1).T), 1.0)
-    return np.asarray(ndimage.uniform_filter(image, 2 * FINE - 1, mode="constant"))
+    return np.asarray(ndimage.uniform_filter(image, max(2 * fine - 1, 3), mode="constant"))
 
 
 def _look(
@@ -292,20 +292,21 @@ def birth_guide(yhat: Array, light_e: Array, margin_px: int) -> Array:
     """Give where births are worth a try, relative density in the frame and round it.
 
     Args:
-        yhat: expected emitters, (FINE * rows, FINE * columns).
+        yhat: expected emitters, (fine * rows, fine * columns), with some fine values a pixel.
         light_e: the frame without its background, (rows, columns).
         margin_px: whole pixels round the frame.
 
     Returns:
-        Shape (FINE * (rows + 2 * margin), FINE * (columns + 2 * margin)), with sum 1.
+        Shape (fine * (rows + 2 * margin), fine * (columns + 2 * margin)), with sum 1.
     """
-    wide = FINE * margin_px
+    fine = yhat.shape[0] // light_e.shape[0]
+    wide = fine * margin_px
     inside = np.pad(yhat, wide)
     guide = GUIDE_FLOOR * _share(np.ones_like(inside))
     if not margin_px:
         return guide + (1 - GUIDE_FLOOR) * _share(inside)
     bright = ndimage.uniform_filter(np.maximum(light_e, 0.0), 3, mode="nearest")
-    ring = np.pad(bright, margin_px, mode="edge").repeat(FINE, 0).repeat(FINE, 1)
+    ring = np.pad(bright, margin_px, mode="edge").repeat(fine, 0).repeat(fine, 1)
     ring[wide:-wide, wide:-wide] = 0.0
     return guide + (1 - GUIDE_FLOOR - GUIDE_RING) * _share(inside) + GUIDE_RING * _share(ring)
 

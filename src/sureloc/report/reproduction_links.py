@@ -11,7 +11,7 @@ from sureloc.evaluate.links import LOCALIZE, ways, worth_of_links
 from sureloc.networks.weights import Networks, load_weights
 from sureloc.report.reproduction import Condition, Row, Study
 
-USUAL = 4
+USUAL = 2
 _OTHERS = "spots + moves", "draws + moves", "phi + moves"
 _FRAMES = {0.18: 30, 0.71: 12, 1.78: 6, 3.56: 3}
 _LIKE_SHIPPED = {
@@ -45,7 +45,7 @@ def _measure(condition: Condition, networks: Networks, seed: int) -> list[Row]:
     simulated = condition.simulate(seed)
     quick = condition.frames == 1
     slower = None if quick else load_weights("default")
-    tried = ways((1, 2) if quick else (1, 4, 16))
+    tried = ways((1, 2) if quick else (1, 2, 4, 16))
     found = worth_of_links(simulated, networks, slower, tried, condition.background_e, seed)
     return [dict(row) for row in found]
 
@@ -154,10 +154,11 @@ LINKS = Study(
     "`refinement` moves all emitters of a guess jointly to the maximum of the posterior, with "
     "Gaussian intervals; `moves` are chains of births, deaths, splits and merges begun at the "
     "guesses, in `draws + moves` all but the first, which begins at detected spots. "
-    f"`{LOCALIZE}` is what `sureloc localize` does: all chains begin at spots, and three of "
-    "four begin anew at draws of the diffusion network round rows that still want more draws when "
-    "chains are twice as long as at first. `number` is that of draws or chains. `best` keeps the "
-    "likeliest guess in each crowd, `mixture` weighs all by their evidence. `diffusion draws` come "
+    f"`{LOCALIZE}` is what `sureloc localize` does, with two chains: all begin at spots, and "
+    "where chains disagree or stand still when they are twice as long as at first, all but the "
+    "first begin anew at draws of the diffusion network. `number` is that of draws or chains. "
+    "`best` keeps the likeliest guess in each crowd, `mixture` weighs all by their evidence. "
+    "`diffusion draws` come "
     "from the weights `default` (4 evaluations of the diffusion network) instead of `fast` (one "
     "evaluation). `broad priors` are those that detected spots suggest, before learning. Errors "
     "are per axis over the Cramér-Rao bound of each molecule alone; seconds are those of one core, "
