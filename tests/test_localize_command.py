@@ -22,6 +22,7 @@ from sureloc.io.exchange.formats import read_localizations, write_localizations
 from sureloc.io.exchange.localizations import Geometry, Reading
 from sureloc.io.found import read_found
 from sureloc.io.tables import read_provenance, read_table
+from sureloc.localize.frames import Effort
 from sureloc.runs.localization import _weights_from
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
 
@@ -200,6 +201,7 @@ def test_an_offset_that_is_trusted_is_kept_and_remembered(folder, result, tmp_pa
     assert "(--trust-camera)" in record["verdict"]["sentence"]
     other = json.loads((result / "run.json").read_text(encoding="utf-8"))
     assert other["options"]["trust_camera"] is False
+    assert other["options"]["rounds"] == Effort().rounds
 
 
 @pytest.mark.parametrize(

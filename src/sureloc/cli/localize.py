@@ -147,6 +147,14 @@ def localize(
             callback=limited("min_probability"),
         ),
     ] = 0.5,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            help="How often chains go on, each time twice as long, where rows are unsure: more are "
+            "more precise in crowds, and slower.",
+            callback=limited("rounds"),
+        ),
+    ] = 3,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Localize the molecules of a movie and say how far the result can be trusted.
@@ -183,6 +191,7 @@ def localize(
                 device=device,
                 workers=workers,
                 min_probability=min_probability,
+                rounds=rounds,
                 resume=resume,
                 scheduler=scheduler,
                 say=partial(typer.echo, err=True),

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from sureloc.limits import check_limit
 from sureloc.physics.consensus import Consensus, consensus, join_rows
 from sureloc.physics.priors import ScenePrior, hat_functions
 from sureloc.physics.referee import ChainLength, ChainTarget, FrameData, PosteriorDraws
@@ -54,6 +55,9 @@ class Effort:
     rounds: int = 3
     least_effective: float = 20.0
     counting: float = 8.0
+
+    def __post_init__(self) -> None:
+        check_limit("rounds", self.rounds)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from sureloc.io.found import Found, movie_shape, read_found
 from sureloc.io.movies import Movie, open_movie
 from sureloc.io.output import check_new_folder, new_folder
 from sureloc.io.regions import parse_frames, parse_region
+from sureloc.localize.frames import Effort
 from sureloc.localize.movie import Options, localize, prepare, spread_frames
 from sureloc.localize.saturation import saturated
 from sureloc.networks.weights import Networks, load_weights
@@ -330,6 +331,7 @@ def _localized(
         seed=seed,
         workers=workers,
         trust_camera=bool(found.record.get("trust_camera", False)),
+        effort=Effort(rounds=int(found.record.get("rounds", Effort.rounds))),
     )
     movie = _Frames(adu)
     assumptions = prepare(movie, camera, options, networks)

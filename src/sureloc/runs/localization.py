@@ -30,7 +30,7 @@ from sureloc.io.results import Place, TablesWriter, versions, write_run
 from sureloc.io.run_folder import LOCALIZATIONS, REPORT, RUN, check_place
 from sureloc.io.tables import read_table
 from sureloc.localize.doubles import Doubles
-from sureloc.localize.frames import go_on
+from sureloc.localize.frames import Effort, go_on
 from sureloc.localize.images import ImageSums
 from sureloc.localize.movie import Assumptions, Options, prepare
 from sureloc.localize.tally import Tally
@@ -103,6 +103,7 @@ def localize_file(
     device: str = "auto",
     workers: int = 2,
     min_probability: float = 0.5,
+    rounds: int = Effort.rounds,
     resume: bool = False,
     scheduler: str = THREADS,
     command: str = "sureloc.localize_file",
@@ -133,6 +134,8 @@ def localize_file(
         device: "auto", "cpu" or "cuda", for the networks.
         workers: threads or processes; results do not depend on them.
         min_probability: rows that exist with less than this are left out.
+        rounds: how often chains are made twice as long where rows want more draws, and once: more
+            rounds make rows of crowds more precise, and take longer.
         resume: go on with a run that was stopped, if there is one; it must be the same.
         scheduler: "threads", "processes", or the address of a dask.distributed scheduler, whose
             workers must see movie and folder under the same names.
@@ -164,6 +167,7 @@ def localize_file(
             mean_photons=mean_photons,
             background_photons=background_photons,
             trust_camera=trust_camera,
+            effort=Effort(rounds=rounds),
         )
         rows, columns = parse_region(roi, whole.full_shape) if roi else (None, None)
         part = whole.select(rows, columns, parse_frames(frames, whole.frames) if frames else None)
@@ -443,13 +447,14 @@ def _with_saturation(assumptions: Assumptions, tally: Tally) -> Assumptions:
 
 def _chosen(options: Options) -> dict[str, object]:
     """Give the options that results depend on, as they are remembered."""
-    return {
+    chosen: dict[str, object] = {
         name: getattr(options, name)
         for name in (
             *("pixel_nm", "sigma_px", "density_per_um2", "mean_photons", "background_photons"),
             *("trust_camera", "draws", "seed", "min_probability"),
         )
     }
+    return chosen | {"rounds": options.effort.rounds}
 
 
 def _record(
