@@ -62,6 +62,7 @@ def without_chains(*, long: bool) -> None:
     import pandas as pd
 
     from sureloc.localize import learning, movie, rows
+    from sureloc.localize.detect import Spots
     from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
 
     def empty(columns: Any) -> pd.DataFrame:
@@ -77,7 +78,9 @@ def without_chains(*, long: bool) -> None:
 
     movie.FrameWorker._region = region
     if long:
-        movie.FrameWorker._starts = lambda _self, _electrons, regions: [None for _ in regions]
+        movie.spots_of_band = lambda electrons, *_: Spots(
+            np.empty(0, np.int64), *[np.empty(0)] * 4, electrons
+        )
     movie.CROWDING_FRAMES, movie.LEARNING_EMITTERS, learning.ROUNDS = 20, 20, 1
 
 

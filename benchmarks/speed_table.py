@@ -35,7 +35,7 @@ from sureloc.localize.movie import Options, localize, prepare
 from sureloc.networks.weights import load_weights
 
 SEED, PIXEL_NM = 2025, 100.0
-FRAMES = {0.18: 400, 0.71: 100, 1.78: 50, 3.56: 25}
+FRAMES = {0.18: 2000, 0.71: 500, 1.78: 200, 3.56: 100}
 GOALS = {0.18: (80.0, 300.0), 1.78: (10.0, 30.0), 3.56: (5.0, 15.0)}
 STAGE_FRAMES = {0.18: 60, 0.71: 20, 1.78: 10, 3.56: 6}
 # What is timed, by the name of its function; each holds those indented below it.
@@ -72,13 +72,14 @@ def stages(density: float, movie: Path) -> dict[str, float]:
     with open_movie(movie / "movie.ome.tif") as frames:
         assumptions = prepare(frames, camera, options, networks)
         number = min(STAGE_FRAMES[density], frames.shape[0])
-        work = localize(frames, assumptions, options, networks)
-        next(work)  # what is compiled at its first use
+        part = frames.select(frames=slice(0, number))
+        # What is compiled at its first use.
+        next(localize(part, assumptions, options, networks))
         profile = cProfile.Profile(time.thread_time)
         begin = time.thread_time()
         profile.enable()
-        for _ in range(number - 1):
-            next(work)
+        for _ in localize(part, assumptions, options, networks):
+            pass
         profile.disable()
         whole = time.thread_time() - begin
     seconds = {"whole frame": whole}
@@ -86,7 +87,7 @@ def stages(density: float, movie: Path) -> dict[str, float]:
         for function, label in STAGES:
             if name == function and "sureloc" in path:
                 seconds[label] = seconds.get(label, 0.0) + cumulative
-    return {label: 1000 * value / (number - 1) for label, value in seconds.items()}
+    return {label: 1000 * value / number for label, value in seconds.items()}
 
 
 def print_stages(found: dict[float, dict[str, float]]) -> None:
