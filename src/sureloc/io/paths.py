@@ -27,4 +27,7 @@ def check_camera_exists(path: Path) -> None:
 def check_source_exists(path: Path) -> None:
     """Raise `InputError` unless there is something at the path of a run or table."""
     if not path.exists():
-        raise InputError(f"There is no run or table at {path} (seen from {Path.cwd()}).")
+        raise InputError(
+            f"There is no run or table at {path} (seen from {Path.cwd()}). "
+            "Check the spelling of the path."
+        )

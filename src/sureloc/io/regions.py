@@ -57,7 +57,7 @@ def _parse_range(text: str, length: int | None, what: str, least: int) -> slice:
     start = int(match[1] or 0)
     stop = int(match[2]) if match[2] else length
     if stop is not None and (start > stop - least or stop > (length or stop)):
-        inside = "" if length is None else f"lie inside 0:{length} and "
+        inside = "" if length is None else f"lie inside 0:{length}, which is all there is, and "
         raise InputError(
             f"The range of {what} {start}:{stop} must {inside}hold {least} or more {what}."
         )

@@ -90,7 +90,7 @@ def value_picture(
     light = np.clip(small / brightest, 0.0, 1.0) ** _GAMMA
     colour = colours(np.clip((mean - low) / (high - low), 0.0, 1.0))[..., :3]
     rgb = np.asarray(colour * light[..., None], np.float64)
-    contrast = f"brightness {contrast}, to the power {_GAMMA:g}"
+    contrast = f"brightness to the power {_GAMMA:g}; {contrast}"
     return Picture(name, title, unit, rgb, small_nm, colours, low, high, contrast)
 
 

@@ -122,7 +122,9 @@ def differences(now: Mapping[str, Any], before: Mapping[str, Any], where: str = 
     for name in sorted({*now, *before}):
         mine, theirs = now.get(name), before.get(name)
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
-            out += differences(mine, theirs, f"{where}{name}: ")
+            # Options of the effort are options to people.
+            inner = where if name == "effort" else f"{where}{name}: "
+            out += differences(mine, theirs, inner)
         elif mine != theirs:
             hashed = name in ("content", "camera")
             what = "differs" if hashed else f"is {mine}, was {theirs}"
