@@ -33,7 +33,14 @@ from sureloc.io.cameras import write_camera
 from sureloc.io.found import read_found
 from sureloc.io.tables import write_table
 from sureloc.networks.weights import load_weights, save_weights
-from sureloc.report.audit import _weights, audit_run, camera_of_half, page_of, split_movie
+from sureloc.report.audit import (
+    _localized,
+    _weights,
+    audit_run,
+    camera_of_half,
+    page_of,
+    split_movie,
+)
 from sureloc.table import LOCALIZATION_COLUMNS
 
 NAME = "<b>run & co"
@@ -391,6 +398,22 @@ def test_both_halves_of_a_movies_light_are_localized_and_agree(sparse, tmp_path,
     assert split["sd"] < 0.15
     assert split["low"] <= 1.0 <= split["high"]
     assert record["record"]["weights of both halves"] == "mine, as the run"
+
+
+def test_halves_are_localized_with_the_options_of_the_run(sparse, monkeypatch):
+    seen = []
+
+    def kept(_movie, _camera, options, _networks):
+        seen.append(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sureloc.report.audit.prepare", kept)
+    found = read_found(sparse / "run")
+    for record in ({}, {"rounds": 5, "trust_camera": True}):
+        asked = replace(found, record=record)
+        with pytest.raises(KeyboardInterrupt):
+            _localized(np.zeros((2, 16, 16)), Camera(100.0, 2.0, 9.0), asked, None, 1, 0)
+    assert [(one.effort.rounds, one.trust_camera) for one in seen] == [(3, False), (5, True)]
 
 
 def test_weights_that_cannot_be_had_again_are_named_on_the_page(sparse, tmp_path):

@@ -191,12 +191,13 @@ def test_an_offset_that_is_trusted_is_kept_and_remembered(folder, result, tmp_pa
     wrong.write_text("offset_adu: 80\ngain_adu_per_e: 2.0\nvariance_adu2: 9.0\n")
     run(
         *("localize", folder / NAME, "--out", out, "--camera", wrong, "--trust-camera"),
-        *("--sigma-px", "1.2", "--frames", "0:2", "--quiet"),
+        *("--sigma-px", "1.2", "--frames", "0:2", "--rounds", "1", "--quiet"),
     )
     said = capsys.readouterr().out
     assert "above what the camera file's offset says. The offset was left as it is" in said
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     assert record["options"]["trust_camera"] is True
+    assert record["options"]["rounds"] == 1
     assert record["assumed"]["median_offset_adu"] == 80.0
     assert "(--trust-camera)" in record["verdict"]["sentence"]
     other = json.loads((result / "run.json").read_text(encoding="utf-8"))

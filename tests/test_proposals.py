@@ -15,6 +15,7 @@ from sureloc.localize.proposals import (
     FAINTEST,
     GUIDE_FLOOR,
     GUIDE_RING,
+    Known,
     birth_guide,
     brightness,
     first_and_later,
@@ -98,8 +99,8 @@ def test_draws_propose_the_frames_emitters(networks):
     level = np.full(SHAPE, BACKGROUND)
     spots = np.column_stack([truth[:, :2].round(), np.full(len(truth), 650.0)])
     everywhere = np.ones(SHAPE, bool)
-    about = (level, (SIGMA, SIGMA), 650.0, 2.5, spots, 3, 0, 0, everywhere)
-    said = propose(networks, data, *about)
+    known = Known(data, level, (SIGMA, SIGMA), 650.0, 2.5, spots, 0, 0)
+    said = propose(networks, known, 3, everywhere)
     assert len(said.starts) == 3
     for start in said.starts:
         distance = np.hypot(*(start[:, None, :2] - truth[None, :, :2]).transpose(2, 0, 1))
@@ -112,7 +113,8 @@ def test_draws_propose_the_frames_emitters(networks):
     column, row = np.rint((truth[0, :2] + 3) * 4 + 1.5).astype(int)
     assert said.guide[row, column] > 20 * said.guide.mean()
     hidden = replace(data, ignore=np.ones(SHAPE, bool))
-    assert all(len(start) <= 1 for start in propose(networks, hidden, *about).starts)
+    unseen = replace(known, data=hidden)
+    assert all(len(start) <= 1 for start in propose(networks, unseen, 3, everywhere).starts)
 
 
 def test_windows_hold_the_pixels_asked_about_or_are_the_whole_frame():
@@ -137,8 +139,8 @@ def test_draws_stand_in_windows_and_spots_elsewhere(networks):
     spots = truth + np.array([0.3, -0.2, 0.0])
     where = np.zeros(shape, bool)
     where[40:50, 41:52] = True
-    about = (level, (SIGMA, SIGMA), 650.0, 2.5, spots, 3, 0, 0)
-    said = propose(networks, data, *about, where)
+    known = Known(data, level, (SIGMA, SIGMA), 650.0, 2.5, spots, 0, 0)
+    said = propose(networks, known, 3, where)
     for start in said.starts:
         assert (start[:, :2] == spots[0, :2]).all(1).sum() == 1
         # What networks see of a window lies where it lies in the frame.
@@ -153,8 +155,8 @@ def test_bright_emitters_begin_at_spots_and_networks_are_asked_later(networks):
     emitters = np.array([[8.2, 11.7, 650.0], [19.3, 14.1, 650.0]])
     electrons = np.random.default_rng(3).poisson(image(emitters, SHAPE) + BACKGROUND).astype(float)
     data, level = FrameData(electrons, np.full(SHAPE, 3.0)), np.full(SHAPE, BACKGROUND)
-    about = (data, level, (SIGMA, SIGMA), 650.0, 2.5, emitters, 3, 0, 0)
-    begin, ask = first_and_later(networks, *about)
+    known = Known(data, level, (SIGMA, SIGMA), 650.0, 2.5, emitters, 0, 0)
+    begin, ask = first_and_later(networks, known, 3)
     (start,) = begin.starts
     assert start is emitters
     column, row = np.rint(emitters[0, :2] + 3).astype(int)
@@ -162,10 +164,10 @@ def test_bright_emitters_begin_at_spots_and_networks_are_asked_later(networks):
     assert begin.guide[row, column] > 10 * begin.guide.mean()
     where = np.zeros(SHAPE, bool)
     where[9:20, 14:25] = True
-    late, direct = ask(where), propose(networks, *about, where)
+    late, direct = ask(where), propose(networks, known, 3, where)
     for mine, theirs in zip(late.starts, direct.starts, strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    assert first_and_later(None, *about)[1] is None
+    assert first_and_later(None, known, 3)[1] is None
 
 
 def test_networks_see_the_whole_frame_first_where_emitters_may_hide(networks):
@@ -176,9 +178,8 @@ def test_networks_see_the_whole_frame_first_where_emitters_may_hide(networks):
     data = FrameData(electrons, np.full(shape, 3.0))
     # 100 photons are 6 deviations here: the second, not detected, is found by the networks alone.
     level = np.full(shape, 10.0)
-    said, later = first_and_later(
-        networks, data, level, (SIGMA, SIGMA), 100.0, 2.5, lone[:1], 3, 0, 0
-    )
+    known = Known(data, level, (SIGMA, SIGMA), 100.0, 2.5, lone[:1], 0, 0)
+    said, later = first_and_later(networks, known, 3)
     assert later is None
     assert len(said.starts) == 4
     column, row = np.rint((lone[1, :2] + 3) * 4 + 1.5).astype(int)

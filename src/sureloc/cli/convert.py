@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sureloc.cli import completion, inputs
-from sureloc.cli.inputs import check_inputs, check_new_table, checked, limited, x_y_nm
+from sureloc.cli.inputs import (
+    FramesOption,
+    RegionOption,
+    check_inputs,
+    check_new_table,
+    checked,
+    limited,
+    x_y_nm,
+)
 from sureloc.io.exchange.names import SUFFIXES
 
 if TYPE_CHECKING:
@@ -113,22 +121,8 @@ def convert(
         int | None,
         typer.Option(help="The one posterior draw to take of draws.parquet, from 0."),
     ] = None,
-    roi: Annotated[
-        str | None,
-        typer.Option(
-            metavar="Y0:Y1,X0:X1",
-            help="Part of a movie, px from 0: rows Y0 to before Y1, columns X0 to before X1.",
-            callback=inputs.region,
-        ),
-    ] = None,
-    frames: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A:B",
-            help="Frames of a movie, counted from 0: A to before B.",
-            callback=inputs.frames,
-        ),
-    ] = None,
+    roi: RegionOption = None,
+    frames: FramesOption = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Convert a table of localizations for another program, or a movie to an open format.

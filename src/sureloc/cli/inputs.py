@@ -118,6 +118,21 @@ phi = checked(check_phi)
 table_format = checked(check_format)
 scheduler = checked(check_scheduler)
 
+RegionOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="Y0:Y1,X0:X1",
+        help="Part of a movie, px from 0: rows Y0 to before Y1, columns X0 to before X1.",
+        callback=region,
+    ),
+]
+FramesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A:B", help="Frames of a movie, counted from 0: A to before B.", callback=frames
+    ),
+]
+
 
 def check_inputs(
     movie: Path | None, camera: Path | None = None, source: Path | None = None

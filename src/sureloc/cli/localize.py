@@ -13,6 +13,8 @@ import typer
 
 from sureloc.cli import completion, inputs
 from sureloc.cli.inputs import (
+    FramesOption,
+    RegionOption,
     TrustCameraOption,
     check_inputs,
     check_trust,
@@ -90,22 +92,8 @@ def localize(
         ),
     ] = 16,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same results.")] = 0,
-    roi: Annotated[
-        str | None,
-        typer.Option(
-            metavar="Y0:Y1,X0:X1",
-            help="Part to use, px from 0: rows Y0 to before Y1, columns X0 to before X1.",
-            callback=inputs.region,
-        ),
-    ] = None,
-    frames: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A:B",
-            help="Frames to use, counted from 0: A to before B.",
-            callback=inputs.frames,
-        ),
-    ] = None,
+    roi: RegionOption = None,
+    frames: FramesOption = None,
     weights: Annotated[
         str,
         typer.Option(

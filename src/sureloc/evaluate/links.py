@@ -46,8 +46,8 @@ from sureloc.localize.movie import (
 from sureloc.localize.proposals import (
     LEAST_PEAK,
     START_EVALUATIONS,
+    Known,
     begin_at_spots,
-    birth_guide,
     brightness,
     first_and_later,
     maxima,
@@ -102,17 +102,11 @@ class Sight:
         """How far an emitter of a draw may be from the row that it belongs to."""
         return GATE_SIGMAS * math.sqrt(self.sigma_px[0] * self.sigma_px[1])
 
-    @property
-    def light_e(self) -> Array:
-        """The frame without its background, photo-electrons, (rows, columns)."""
-        return np.asarray(self.data.electrons - self.background_e)
-
-    def told(
-        self, prior: ScenePrior
-    ) -> tuple[FrameData, Array, tuple[float, float], float, float, Array]:
-        """Give what networks are told of the frame."""
+    def known(self, prior: ScenePrior) -> Known:
+        """Give what is known of the frame before chains begin, under some prior."""
         believed = prior.photons.mean, prior.margin_px
-        return self.data, self.background_e, self.sigma_px, *believed, self.spots
+        mine = self.data, self.background_e, self.sigma_px
+        return Known(*mine, *believed, self.spots, self.seed, self.number)
 
     def images(self, draws: int) -> PosteriorImages:
         """Give phi's estimate and Psi's draws of the whole frame."""
@@ -132,7 +126,8 @@ class Sight:
         """Read emitters off an image, (n, 3): x px, y px, photo-electrons."""
         least = LEAST_PEAK * peak_of_one(self.networks.card.kernel_sigma_fine_px)
         x, y = maxima(image.double().numpy(), least)
-        photons = brightness(x, y, self.light_e, self.data, self.sigma_px, self.prior.photons.mean)
+        light = self.known(self.prior).light_e
+        photons = brightness(x, y, light, self.data, self.sigma_px, self.prior.photons.mean)
         return np.stack([x, y, photons], axis=1)
 
     def refined(self, guesses: list[Array], *, flat: bool = False) -> Refined:
@@ -200,9 +195,8 @@ def _phi_refined(sight: Sight, _: int) -> Consensus:
 
 def _phi_moved(sight: Sight, chains: int) -> Consensus:
     yhat = sight.images(0).yhat[0]
-    margin = math.ceil(sight.prior.margin_px)
-    guide = birth_guide(yhat.double().numpy().clip(min=0.0), sight.light_e, margin)
-    return sight.moved(Proposals([sight.peaks(yhat)], guide, margin), chains).rows
+    expected = yhat.double().numpy().clip(min=0.0)
+    return sight.moved(sight.known(sight.prior).guided([sight.peaks(yhat)], expected), chains).rows
 
 
 def _draws(sight: Sight, number: int) -> list[Array]:
@@ -225,14 +219,8 @@ def _draws_mixed(sight: Sight, number: int) -> Consensus:
 
 def _from_draws(sight: Sight, chains: int, networks: Networks) -> Consensus:
     """Begin all chains but the first, or the only one, at draws of the whole frame."""
-    told = propose(
-        networks,
-        *sight.told(sight.prior),
-        max(chains - 1, 1),
-        sight.seed,
-        sight.number,
-        np.ones(sight.data.electrons.shape, bool),
-    )
+    everywhere = np.ones(sight.data.electrons.shape, bool)
+    told = propose(networks, sight.known(sight.prior), max(chains - 1, 1), everywhere)
     starts = [sight.spots, *told.starts] if chains > 1 else told.starts
     return sight.moved(replace(told, starts=starts), chains).rows
 
@@ -240,8 +228,7 @@ def _from_draws(sight: Sight, chains: int, networks: Networks) -> Consensus:
 def _as_localize(
     sight: Sight, chains: int, prior: ScenePrior, networks: Networks
 ) -> FramePosterior:
-    draws = max(chains - 1, 1)
-    begin, ask = first_and_later(networks, *sight.told(prior), draws, sight.seed, sight.number)
+    begin, ask = first_and_later(networks, sight.known(prior), max(chains - 1, 1))
     return sight.moved(begin, chains, prior, ask)
 
 
@@ -275,9 +262,7 @@ def _moved_best(sight: Sight, chains: int) -> Consensus:
 
 
 def _spots_moved(sight: Sight, chains: int) -> Consensus:
-    return sight.moved(
-        begin_at_spots(sight.spots, sight.light_e, sight.prior.margin_px), chains
-    ).rows
+    return sight.moved(begin_at_spots(sight.known(sight.prior)), chains).rows
 
 
 def ways(numbers: tuple[int, ...]) -> list[Way]:
@@ -287,7 +272,7 @@ def ways(numbers: tuple[int, ...]) -> list[Way]:
         numbers: of draws or chains.
     """
     chains = [n for n in numbers if n > 1] or [2]
-    usual = 2 if 2 in numbers else chains[0]
+    usual = Effort.chains if Effort.chains in numbers else chains[0]
     return [
         Way("phi's peaks", 1, _phi_peaks, intervals=False),
         Way("phi + refinement", 1, _phi_refined),

@@ -25,6 +25,7 @@ from sureloc.evaluate.links import LEAST_SHARE, Sight, learn, localized, sights,
 from sureloc.evaluate.studies import expected_loss
 from sureloc.evaluate.trials import Simulated, true_bounds
 from sureloc.evaluate.unknown import auroc
+from sureloc.localize.frames import Effort
 from sureloc.localize.movie import LEAST_PROBABILITY
 from sureloc.networks.dropout import DropoutPhi
 from sureloc.networks.mixture import EmitterPhi, found_emitters, mixture_of
@@ -44,7 +45,6 @@ Array = npt.NDArray[np.float64]
 
 NORMAL_QUANTILES = special.ndtri(QUANTILES)
 DRAWS = 16  # images of a way that can draw as many as it likes
-CHAINS = 2
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _drawn(sight: Sight) -> Said:
 
 
 def _whole(sight: Sight) -> Said:
-    found = localized(sight, CHAINS)
+    found = localized(sight, Effort.chains)
     return Said(found.rows, sets=_picked(found.draws))
 
 

@@ -191,7 +191,8 @@ def frame_posterior(
         seed: the user's seed.
         frame: number of the frame in the movie, which names its random streams.
         least_probability: rows less probable than this are left out.
-        ask: what to ask where rows still want more draws when chains are twice as long as at first.
+        ask: what to ask about rows for which chains that are twice as long as at first have stood
+            still or disagree.
         pause: called before every stretch of a chain; what it raises ends the work.
 
     Returns:
@@ -240,15 +241,13 @@ def frame_posterior(
             break
         active = _around(rows.places[going], data.electrons.shape, ACTIVE_SIGMAS * width)
         anew: list[Array | None] = [None] * effort.chains
-        stuck = going & _going_on(rows, ASKED_SHARE * effort.least_effective, 0.0)
-        if ask is not None and stretch == ASKED_AFTER and stuck.any():
-            where = _around(rows.places[stuck], data.electrons.shape, ASKED_SIGMAS * width)
-            told = ask(where)
-            walkers = replace(walkers, target=target(told))
-            # The first chain goes on, whatever others are told.
-            for k in range(1, effort.chains if told.starts else 0):
-                start = told.starts[(k - 1) % len(told.starts)]
-                anew[k] = _exchanged(chains[k].last, start, where)
+        if ask is not None and stretch == ASKED_AFTER:
+            stuck = going & _going_on(rows, ASKED_SHARE * effort.least_effective, 0.0)
+            if stuck.any():
+                where = _around(rows.places[stuck], data.electrons.shape, ASKED_SIGMAS * width)
+                told = ask(where)
+                walkers = replace(walkers, target=target(told))
+                anew = _begun_anew(chains, told.starts, where)
         chains = walkers.twice_as_long(chains, stretch, active, anew)
         whole = join_draws(chains)
         stretches.append(_spread(whole, effort.chains, effort.states))
@@ -297,6 +296,18 @@ def _pixels(x_px: Array, y_px: Array, shape: tuple[int, ...]) -> tuple[Index, In
         for at, size in zip((y_px, x_px), shape, strict=True)
     )
     return row, column
+
+
+def _begun_anew(
+    chains: Sequence[PosteriorDraws], starts: Sequence[Array], where: npt.NDArray[np.bool_]
+) -> list[Array | None]:
+    """Give with which emitters each chain begins anew in some pixels; the first one goes on."""
+    if not starts:
+        return [None] * len(chains)
+    return [
+        _exchanged(chain.last, starts[(k - 1) % len(starts)], where) if k else None
+        for k, chain in enumerate(chains)
+    ]
 
 
 def _exchanged(emitters: Array, others: Array, active: npt.NDArray[np.bool_]) -> Array:

@@ -36,7 +36,7 @@ from sureloc.localize.learning import (
     learn_prior,
     spots_of_frame,
 )
-from sureloc.localize.proposals import first_and_later, outside_training, within_training
+from sureloc.localize.proposals import Known, first_and_later, outside_training, within_training
 from sureloc.localize.psf_estimate import estimate_psf
 from sureloc.localize.regions import (
     CLAIM_PX,
@@ -563,12 +563,13 @@ def _inside(spots: Array, region: Region) -> Array:
 
 
 @contextmanager
-def _naming(frame: int) -> Iterator[None]:
-    """Add to an exception which frame it happened in."""
+def _naming(frames: Sequence[int]) -> Iterator[None]:
+    """Add to an exception which frame, or in which of some successive ones, it happened in."""
     try:
         yield
     except Exception as error:
-        error.add_note(f"This happened in frame {frame} of the localized part.")
+        some = f"{frames[0]}" if len(frames) == 1 else f"{frames[0]} to {frames[-1]}"
+        error.add_note(f"This happened in frame {some} of the localized part.")
         raise
 
 
@@ -639,7 +640,7 @@ class FrameWorker:
         for first in range(frames.start, frames.stop, together):
             numbers = range(first, min(first + together, frames.stop))
             for frame, seen in zip(numbers, self._seen(numbers, regions), strict=True):
-                with _naming(frame):
+                with _naming([frame]):
                     found = self._localized(frame, regions, seen)
                 yield found
 
@@ -648,16 +649,16 @@ class FrameWorker:
         a = self._assumptions
         adu = []
         for frame in numbers:
-            with _naming(frame):
+            with _naming([frame]):
                 adu.append(self._movie.read(frame, frame + 1))
         together = np.concatenate(adu)
         electrons = a.camera.electrons(together)
-        spots: dict[int, Spots] = {}
-        for number in sorted({self._band_of(region) for region in regions}):
-            band = self._bands[number]
-            spots[number] = spots_of_band(
-                electrons, self._variance, a.sigma_px, a.camera.excess_noise, band
-            )
+        arguments = electrons, self._variance, a.sigma_px, a.camera.excess_noise
+        with _naming(numbers):
+            spots = {
+                number: spots_of_band(*arguments, self._bands[number])
+                for number in sorted({self._band_of(region) for region in regions})
+            }
         ignore = saturated(together, a.camera)
         return [
             _Seen(
@@ -704,18 +705,17 @@ class FrameWorker:
         prior = region_prior(a.learned, region, a.crowding.around(frame, *where))
         shift = np.array([region.columns.start, region.rows.start, 0.0])
         number = frame * len(self.regions) + region.number
-        begin, ask = first_and_later(
-            self._networks,
+        known = Known(
             data,
             a.learned.background_e[where],
             a.sigma_px,
             prior.photons.mean,
             prior.margin_px,
             starts - shift,
-            o.effort.chains - 1,
             o.seed,
             number,
         )
+        begin, ask = first_and_later(self._networks, known, o.effort.chains - 1)
         posterior = frame_posterior(
             data,
             prior,

@@ -9,7 +9,8 @@ one guess, and chains that begin anew at such guesses are as far apart as the fr
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -110,111 +111,110 @@ def outside_training(
     ]
 
 
-def begin_at_spots(spots: Array, light_e: Array, margin_px: float) -> Proposals:
-    """Let chains begin at detected spots, and look for emitters there.
+@dataclass(frozen=True)
+class Known:
+    """What is known of a frame before chains begin.
 
-    Args:
-        spots: (n, 3): x px, y px, photo-electrons.
-        light_e: the frame without its background, (rows, columns).
-        margin_px: how far outside the frame emitters may lie.
+    Attributes:
+        data: the frame.
+        background_e: expected background, photo-electrons, (rows, columns).
+        sigma_px: PSF widths along columns and rows, px.
+        mean_photons: typical photo-electrons of an emitter, which faint fits lean to.
+        margin_px: how far outside the frame emitters may lie; networks see only those inside.
+        spots: detected spots, (n, 3): x px, y px, photo-electrons.
+        seed: the user's seed.
+        number: names the random streams.
     """
-    margin = math.ceil(margin_px)
-    seen = _spots_image(spots, light_e.shape, 1)
-    return Proposals([spots], birth_guide(seen, light_e, margin), margin)
+
+    data: FrameData
+    background_e: Array
+    sigma_px: tuple[float, float]
+    mean_photons: float
+    margin_px: float
+    spots: Array
+    seed: int
+    number: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        rows, columns = self.background_e.shape
+        return rows, columns
+
+    @property
+    def electrons(self) -> Array:
+        """Measured photo-electrons, or the background in pixels to ignore, (rows, columns)."""
+        if self.data.ignore is None:
+            return self.data.electrons
+        return np.where(self.data.ignore, self.background_e, self.data.electrons)
+
+    @property
+    def light_e(self) -> Array:
+        """The same without the background."""
+        return np.asarray(self.electrons - self.background_e)
+
+    def guided(self, starts: Sequence[Array], expected: Array) -> Proposals:
+        """Give starts and a birth guide to where emitters are expected (see `birth_guide`)."""
+        margin = math.ceil(self.margin_px)
+        return Proposals(starts, birth_guide(expected, self.light_e, margin), margin)
+
+
+def begin_at_spots(known: Known) -> Proposals:
+    """Let chains begin at detected spots, and look for emitters there."""
+    return known.guided([known.spots], _spots_image(known.spots, known.shape, 1))
 
 
 def first_and_later(
-    networks: Networks | None,
-    data: FrameData,
-    background_e: Array,
-    sigma_px: tuple[float, float],
-    mean_photons: float,
-    margin_px: float,
-    spots: Array,
-    draws: int,
-    seed: int,
-    frame: int,
+    networks: Networks | None, known: Known, draws: int
 ) -> tuple[Proposals, Ask | None]:
-    """Say where a frame's chains begin, and whom to ask where they lag behind.
+    """Say where a frame's chains begin, and whom to ask where they stand still or disagree.
 
     Args:
         networks: None where there are none for such a PSF; then nobody is asked.
-        data, background_e, sigma_px, mean_photons, margin_px, spots, draws, seed, frame: as for
-            `propose`.
+        known: the frame.
+        draws: how many starts are asked for.
     """
-    begin = begin_at_spots(spots, data.electrons - background_e, margin_px)
     if networks is None:
-        return begin, None
-    ask = partial(
-        propose,
-        networks,
-        data,
-        background_e,
-        sigma_px,
-        mean_photons,
-        margin_px,
-        spots,
-        draws,
-        seed,
-        frame,
-    )
-    if mean_photons >= SURELY_SEEN * photon_noise(data, background_e, sigma_px):
-        return begin, ask
-    told = ask(np.ones(data.electrons.shape, bool))
-    return replace(told, starts=[spots, *told.starts]), None
+        return begin_at_spots(known), None
+    ask = partial(propose, networks, known, draws)
+    if known.mean_photons >= SURELY_SEEN * photon_noise(
+        known.data, known.background_e, known.sigma_px
+    ):
+        return begin_at_spots(known), ask
+    told = ask(np.ones(known.shape, bool))
+    return replace(told, starts=[known.spots, *told.starts]), None
 
 
 def propose(
-    networks: Networks,
-    data: FrameData,
-    background_e: Array,
-    sigma_px: tuple[float, float],
-    mean_photons: float,
-    margin_px: float,
-    spots: Array,
-    draws: int,
-    seed: int,
-    frame: int,
-    where: npt.NDArray[np.bool_],
+    networks: Networks, known: Known, draws: int, where: npt.NDArray[np.bool_]
 ) -> Proposals:
     """Ask phi and Psi about some pixels of a frame.
 
     Args:
         networks: trained networks.
-        data: the frame; pixels to ignore are replaced by the background.
-        background_e: expected background, photo-electrons, (rows, columns).
-        sigma_px: PSF widths along columns and rows, px.
-        mean_photons: typical photo-electrons of an emitter, which faint fits lean to.
-        margin_px: how far outside the frame emitters may lie; networks see only those inside.
-        spots: detected spots, (n, 3): x px, y px, photo-electrons; they stand for the emitters that
-            networks are not asked about.
+        known: the frame; its spots stand for the emitters that networks are not asked about.
         draws: how many starts.
-        seed: the user's seed.
-        frame: names the random streams.
         where: the pixels, (rows, columns); networks see windows that hold them.
     """
-    ignored = np.zeros(data.electrons.shape, bool) if data.ignore is None else data.ignore
-    electrons = np.where(ignored, background_e, data.electrons)
-    shape = electrons.shape
+    electrons = known.electrons
     windows = windows_of(where)
-    alone = spots[~_within(spots, windows)]
-    yhat = _spots_image(alone, shape, FINE)
+    alone = known.spots[~_within(known.spots, windows)]
+    yhat = _spots_image(alone, known.shape, FINE)
     guesses: list[list[Array]] = [[alone[:, :2]] for _ in range(draws)]
     for number, window in enumerate(windows):
-        seen = _look(networks, data, electrons, sigma_px, window, draws, seed, (frame, number))
+        estimate, drawn = _look(networks, known, electrons, window, draws, number)
         fine = tuple(slice(FINE * w.start, FINE * w.stop) for w in window)
-        yhat[fine] = np.maximum(seen[0], 0.0)
-        for places, image in zip(guesses, seen[1], strict=True):
+        yhat[fine] = np.maximum(estimate, 0.0)
+        for places, image in zip(guesses, drawn, strict=True):
             least = LEAST_PEAK * peak_of_one(networks.card.kernel_sigma_fine_px)
             x, y = maxima(image, least)
             places.append(np.stack([x + window[1].start, y + window[0].start], axis=1))
     starts = []
     for places in guesses:
         x, y = np.concatenate(places).T
-        photons = brightness(x, y, electrons - background_e, data, sigma_px, mean_photons)
+        photons = brightness(x, y, known.light_e, known.data, known.sigma_px, known.mean_photons)
         starts.append(np.stack([x, y, photons], axis=1))
-    margin = math.ceil(margin_px)
-    return Proposals(starts, birth_guide(yhat, electrons - background_e, margin), margin)
+    return known.guided(starts, yhat)
 
 
 def photon_noise(data: FrameData, background_e: Array, sigma_px: tuple[float, float]) -> float:
@@ -256,15 +256,13 @@ def _spots_image(spots: Array, shape: tuple[int, ...], fine: int) -> Array:
 
 def _look(
     networks: Networks,
-    data: FrameData,
+    known: Known,
     electrons: Array,
-    sigma_px: tuple[float, float],
     window: tuple[slice, slice],
     draws: int,
-    seed: int,
-    number: tuple[int, int],
+    number: int,
 ) -> tuple[Array, Array]:
-    """Give phi's estimate and Psi's draws of a window, seen with its surroundings."""
+    """Give phi's estimate and Psi's draws of a numbered window, seen with its surroundings."""
     wide = tuple(
         slice(max(side.start - WINDOW_HALO_PX, 0), min(side.stop + WINDOW_HALO_PX, length))
         for side, length in zip(window, electrons.shape, strict=True)
@@ -272,12 +270,12 @@ def _look(
     images = posterior_images(
         networks,
         torch.from_numpy(np.ascontiguousarray(electrons[wide]))[None].float(),
-        torch.from_numpy(np.ascontiguousarray(data.read_variance_e2[wide])).float(),
-        math.sqrt(sigma_px[0] * sigma_px[1]),
-        data.excess_noise,
+        torch.from_numpy(np.ascontiguousarray(known.data.read_variance_e2[wide])).float(),
+        math.sqrt(known.sigma_px[0] * known.sigma_px[1]),
+        known.data.excess_noise,
         draws,
-        seed,
-        [number[0] * MOST_WINDOWS + number[1]],
+        known.seed,
+        [known.number * MOST_WINDOWS + number],
         min(START_EVALUATIONS, networks.card.draws.evaluations),
     )
     inner = tuple(

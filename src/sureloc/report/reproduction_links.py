@@ -8,10 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sureloc.evaluate.links import LOCALIZE, ways, worth_of_links
+from sureloc.localize.frames import Effort
 from sureloc.networks.weights import Networks, load_weights
 from sureloc.report.reproduction import Condition, Row, Study
 
-USUAL = 2
+USUAL = Effort.chains
 _OTHERS = "spots + moves", "draws + moves", "phi + moves"
 _FRAMES = {0.18: 30, 0.71: 12, 1.78: 6, 3.56: 3}
 _LIKE_SHIPPED = {
