@@ -59,22 +59,21 @@ def write_movie(path: Path, shape: tuple[int, int, int]) -> None:
 
 def without_chains(*, long: bool) -> None:
     """Let the work on regions give empty results, and little be learned."""
-    import pandas as pd
-
     from sureloc.localize import learning, movie, rows
+    from sureloc.localize.columns import Columns
     from sureloc.localize.detect import Spots
     from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
 
-    def empty(columns: Any) -> pd.DataFrame:
+    def empty(columns: Any) -> Columns:
         kinds = {c.name: "object" if c.dtype == "str" else c.dtype for c in columns}
-        return pd.DataFrame({name: np.empty(0, kind) for name, kind in kinds.items()})
+        return {name: np.empty(0, kind) for name, kind in kinds.items()}
 
-    table, draws = empty(LOCALIZATION_COLUMNS), empty(DRAW_COLUMNS)
+    found, draws = empty(LOCALIZATION_COLUMNS), empty(DRAW_COLUMNS)
 
-    def region(_self: Any, frame: int, region: Any, electrons: Any, *_: Any) -> rows.FrameRows:
+    def region(_self: Any, _frame: int, region: Any, electrons: Any, *_: Any) -> rows.RegionRows:
         core = np.s_[slice(*region.core_rows), slice(*region.core_columns)]
         flat = np.ones(electrons[core].shape)
-        return rows.FrameRows(frame, table, draws, electrons[core], flat)
+        return rows.RegionRows(found, draws, electrons[core], flat)
 
     movie.FrameWorker._region = region
     if long:

@@ -46,8 +46,8 @@ STAGES = (
     ("draw_images", "  draws"),
     ("frame_posterior", "posterior"),
     ("run_chain", "  chains"),
-    ("consensus", "  rows of draws"),
-    ("frame_rows", "table"),
+    ("consensus", "  consensus"),
+    ("region_rows", "rows"),
 )
 
 

@@ -42,7 +42,7 @@ CALLS = [
     ((*LOCALIZE, "--draws", "1"), "draws is 1; it must be 2 or larger"),
     ((*LOCALIZE, "--workers", "0"), "workers is 0; it must be 1 or larger"),
     ((*LOCALIZE, "--scheduler", "threds"), "'threds' (did you mean threads?)"),
-    ((*LOCALIZE, "--rounds", "0"), "rounds is 0; it must lie between 1 and 10; 3 is usual"),
+    ((*LOCALIZE, "--rounds", "0"), "rounds is 0; it must lie between 1 and 10; 4 is usual"),
     ((*LOCALIZE, "--min-probability", "2"), "must lie in (0, 1]; 0.5 is usual"),
     (("localize", "m.tif", "--out", "begun"), "Go on with it by the same command with --resume"),
     (("demo", "--out", "mine"), "is not empty"),

@@ -16,13 +16,12 @@ from sureloc.localize.proposals import (
     GUIDE_FLOOR,
     GUIDE_RING,
     Known,
+    begin_of_frame,
     birth_guide,
     brightness,
-    first_and_later,
     maxima,
     outside_training,
     propose,
-    windows_of,
     within_training,
 )
 from sureloc.networks.weights import Networks, load_weights
@@ -98,9 +97,8 @@ def test_draws_propose_the_frames_emitters(networks):
     data = FrameData(electrons, np.full(SHAPE, 3.0))
     level = np.full(SHAPE, BACKGROUND)
     spots = np.column_stack([truth[:, :2].round(), np.full(len(truth), 650.0)])
-    everywhere = np.ones(SHAPE, bool)
     known = Known(data, level, (SIGMA, SIGMA), 650.0, 2.5, spots, 0, 0)
-    said = propose(networks, known, 3, everywhere)
+    said = propose(networks, known, 3)
     assert len(said.starts) == 3
     for start in said.starts:
         distance = np.hypot(*(start[:, None, :2] - truth[None, :, :2]).transpose(2, 0, 1))
@@ -114,63 +112,23 @@ def test_draws_propose_the_frames_emitters(networks):
     assert said.guide[row, column] > 20 * said.guide.mean()
     hidden = replace(data, ignore=np.ones(SHAPE, bool))
     unseen = replace(known, data=hidden)
-    assert all(len(start) <= 1 for start in propose(networks, unseen, 3, everywhere).starts)
+    assert all(len(start) <= 1 for start in propose(networks, unseen, 3).starts)
 
 
-def test_windows_hold_the_pixels_asked_about_or_are_the_whole_frame():
-    where = np.zeros((64, 64), bool)
-    assert windows_of(where) == []
-    where[7:18, 7:14] = True
-    where[40, 50] = where[41, 50] = True
-    assert windows_of(where) == [(slice(7, 18), slice(7, 14)), (slice(40, 42), slice(50, 51))]
-    # Where most of the frame would be seen in pieces, it is seen whole.
-    where[::4, ::4] = True
-    assert windows_of(where) == [(slice(0, 64), slice(0, 64))]
-    assert windows_of(np.ones((64, 64), bool)) == [(slice(0, 64), slice(0, 64))]
-
-
-def test_draws_stand_in_windows_and_spots_elsewhere(networks):
-    shape = (60, 60)
-    truth = np.array([[10.2, 11.7, 650.0], [45.3, 44.1, 650.0], [47.1, 45.6, 650.0]])
-    rng = np.random.default_rng(3)
-    electrons = rng.poisson(image(truth, shape) + BACKGROUND).astype(float)
-    data = FrameData(electrons, np.full(shape, 3.0))
-    level = np.full(shape, BACKGROUND)
-    spots = truth + np.array([0.3, -0.2, 0.0])
-    where = np.zeros(shape, bool)
-    where[40:50, 41:52] = True
-    known = Known(data, level, (SIGMA, SIGMA), 650.0, 2.5, spots, 0, 0)
-    said = propose(networks, known, 3, where)
-    for start in said.starts:
-        assert (start[:, :2] == spots[0, :2]).all(1).sum() == 1
-        # What networks see of a window lies where it lies in the frame.
-        apart = np.hypot(*(start[:, None, :2] - truth[None, 1:, :2]).transpose(2, 0, 1))
-        assert (apart.min(0) < 0.8).all()
-    for place in (spots[0], truth[2]):
-        column, row = np.rint((place[:2] + 3) * 4 + 1.5).astype(int)
-        assert said.guide[row, column] > 20 * said.guide.mean()
-
-
-def test_bright_emitters_begin_at_spots_and_networks_are_asked_later(networks):
+def test_bright_emitters_begin_at_spots(networks):
     emitters = np.array([[8.2, 11.7, 650.0], [19.3, 14.1, 650.0]])
     electrons = np.random.default_rng(3).poisson(image(emitters, SHAPE) + BACKGROUND).astype(float)
     data, level = FrameData(electrons, np.full(SHAPE, 3.0)), np.full(SHAPE, BACKGROUND)
     known = Known(data, level, (SIGMA, SIGMA), 650.0, 2.5, emitters, 0, 0)
-    begin, ask = first_and_later(networks, known, 3)
+    begin = begin_of_frame(networks, known, 3)
     (start,) = begin.starts
     assert start is emitters
     column, row = np.rint(emitters[0, :2] + 3).astype(int)
     assert begin.guide.shape == (SHAPE[0] + 6, SHAPE[1] + 6)
     assert begin.guide[row, column] > 10 * begin.guide.mean()
-    where = np.zeros(SHAPE, bool)
-    where[9:20, 14:25] = True
-    late, direct = ask(where), propose(networks, known, 3, where)
-    for mine, theirs in zip(late.starts, direct.starts, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-    assert first_and_later(None, known, 3)[1] is None
 
 
-def test_networks_see_the_whole_frame_first_where_emitters_may_hide(networks):
+def test_networks_see_frames_first_where_emitters_may_hide(networks):
     shape = (60, 60)
     lone = np.array([[10.2, 11.7, 100.0], [45.3, 44.1, 100.0]])
     rng = np.random.default_rng(4)
@@ -179,8 +137,7 @@ def test_networks_see_the_whole_frame_first_where_emitters_may_hide(networks):
     # 100 photons are 6 deviations here: the second, not detected, is found by the networks alone.
     level = np.full(shape, 10.0)
     known = Known(data, level, (SIGMA, SIGMA), 100.0, 2.5, lone[:1], 0, 0)
-    said, later = first_and_later(networks, known, 3)
-    assert later is None
+    said = begin_of_frame(networks, known, 3)
     assert len(said.starts) == 4
     column, row = np.rint((lone[1, :2] + 3) * 4 + 1.5).astype(int)
     near = said.guide[row - 3 : row + 4, column - 3 : column + 4]
@@ -208,13 +165,14 @@ def test_workers_and_neighbouring_frames_change_nothing(networks):
     pd.testing.assert_frame_equal(one[0].table, alone[0].table)
 
 
-def test_networks_change_the_draws_of_crowds_and_leave_lone_emitters_alone(networks):
-    crowd = [(6 + 1.3 * i, 6 + 1.3 * j, 900.0) for i in range(3) for j in range(3)]
-    options = replace(OPTIONS, effort=Effort())
-    for emitters, asked in ((crowd, True), ([(14.2, 15.7, 900.0)], False)):
-        movie = movie_of([np.array(emitters)] * 6, SHAPE)
-        assumptions = prepare(movie, CAMERA, replace(options, sigma_px=SIGMA), networks)
-        with_networks = list(localize(movie, assumptions, options, networks))
-        without = list(localize(movie, assumptions, options))
+def test_networks_change_the_draws_of_faint_emitters_only(networks):
+    places = [(6 + 5 * i, 6 + 5 * j) for i in range(3) for j in range(3)]
+    for photons, asked in ((60.0, True), (900.0, False)):
+        emitters = np.array([(x, y, photons) for x, y in places])
+        movie = movie_of([emitters] * 3, SHAPE)
+        told = replace(OPTIONS, sigma_px=SIGMA, effort=Effort())
+        assumptions = prepare(movie, CAMERA, told, networks)
+        with_networks = list(localize(movie, assumptions, told, networks))
+        without = list(localize(movie, assumptions, told))
         pairs = zip(with_networks, without, strict=True)
         assert any(not one.draws.equals(other.draws) for one, other in pairs) == asked

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-import scoringrules
 import torch
 
 from sureloc.diffusion.ideal import gaussian_denoiser
@@ -46,6 +45,8 @@ def test_the_crps_is_that_of_infinitely_many_draws_for_any_number(draws, torch_r
 
 def test_scores_agree_with_scoringrules(torch_rng):
     draws, truth = normal(torch_rng, 7, 20, 5), normal(torch_rng, 20, 5)
+    import scoringrules
+
     crps = scoringrules.crps_ensemble(
         truth.numpy(), np.moveaxis(draws.numpy(), 0, -1), estimator="fair"
     )
@@ -59,6 +60,8 @@ def test_scores_agree_with_scoringrules(torch_rng):
 def test_scores_of_gaussians_agree_with_scoringrules():
     rng = np.random.default_rng(0)
     mean, sd, truth = rng.normal(size=(4, 5)), rng.gamma(2.0, size=(4, 5)), rng.normal(size=(4, 5))
+    import scoringrules
+
     wanted = scoringrules.crps_normal(truth, mean, sd)
     np.testing.assert_allclose(gaussian_crps(mean, sd, truth), wanted, rtol=1e-9, atol=1e-12)
 

@@ -20,6 +20,7 @@ from sureloc.io.results import (
     write_run,
 )
 from sureloc.io.run_folder import IMAGES, RUN
+from sureloc.localize.columns import columns_of
 from sureloc.localize.images import FineBand, ImageSums
 from sureloc.table import LOCALIZATION_COLUMNS
 
@@ -67,7 +68,7 @@ def write_results(folder: Path) -> Path:
         for frame, (x, y) in enumerate(EMITTERS_PX):
             table, draws = frame_rows(frame, x - PLACE.first_column, y - PLACE.first_row)
             writer.append(table, draws)
-            band.add(draws, DRAWS)
+            band.add(columns_of(draws), DRAWS)
     trusted = np.ones(PART, dtype=bool)
     trusted[:4, :4] = False
     whole = (0, images.fine_shape[0])

@@ -17,6 +17,7 @@ from scipy import special
 
 from sureloc.errors import InputError
 from sureloc.limits import check_limit
+from sureloc.localize.columns import by_frame, columns_of
 from sureloc.localize.images import frame_density
 
 Array = npt.NDArray[np.float64]
@@ -274,7 +275,7 @@ def posterior_image(
     moved = draws.assign(
         x_nm=draws["x_nm"] - canvas.left_nm - half, y_nm=draws["y_nm"] - canvas.top_nm - half
     )
-    for _, frame in moved.groupby("frame"):
+    for frame in by_frame(columns_of(moved)):
         pixel, one, spread = frame_density(
             frame, number, canvas.shape, 1, canvas.pixel_nm, kernel_px=kernel_px
         )

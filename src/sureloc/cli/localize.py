@@ -138,11 +138,11 @@ def localize(
     rounds: Annotated[
         int,
         typer.Option(
-            help="How often chains go on, each time twice as long, where rows are unsure: more are "
+            help="How often chains move, each time twice as long, where rows are unsure: more are "
             "more precise in crowds, and slower.",
             callback=limited("rounds"),
         ),
-    ] = 3,
+    ] = 4,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Localize the molecules of a movie and say how far the result can be trusted.

@@ -22,7 +22,6 @@ from sureloc.evaluate.trials import Simulated, true_bounds
 from sureloc.localize.detect import Spots, detect_spots
 from sureloc.localize.frames import (
     GATE_SIGMAS,
-    Ask,
     Effort,
     FramePosterior,
     Proposals,
@@ -47,9 +46,8 @@ from sureloc.localize.proposals import (
     LEAST_PEAK,
     START_EVALUATIONS,
     Known,
-    begin_at_spots,
+    begin_of_frame,
     brightness,
-    first_and_later,
     maxima,
     propose,
 )
@@ -66,7 +64,7 @@ from sureloc.seeds import numpy_generator
 Array = npt.NDArray[np.float64]
 
 LEAST_SHARE = 0.5  # of draws or probability, for a row to count, as `sureloc localize` asks
-LOCALIZE = "spots + moves + draws"  # what `sureloc localize` does
+LOCALIZE = "spots + moves"  # what `sureloc localize` does; where emitters are faint, with draws
 SAMPLES = 128  # of a mixture
 STATES = 16  # of chains, from which the best configuration is chosen
 
@@ -143,7 +141,6 @@ class Sight:
         begin: Proposals,
         chains: int,
         prior: ScenePrior | None = None,
-        ask: Ask | None = None,
     ) -> FramePosterior:
         """Run chains as `sureloc localize` does, from any starts."""
         return frame_posterior(
@@ -155,7 +152,6 @@ class Sight:
             self.seed,
             self.number,
             LEAST_PROBABILITY,
-            ask,
         )
 
 
@@ -219,25 +215,19 @@ def _draws_mixed(sight: Sight, number: int) -> Consensus:
 
 def _from_draws(sight: Sight, chains: int, networks: Networks) -> Consensus:
     """Begin all chains but the first, or the only one, at draws of the whole frame."""
-    everywhere = np.ones(sight.data.electrons.shape, bool)
-    told = propose(networks, sight.known(sight.prior), max(chains - 1, 1), everywhere)
+    told = propose(networks, sight.known(sight.prior), max(chains - 1, 1))
     starts = [sight.spots, *told.starts] if chains > 1 else told.starts
     return sight.moved(replace(told, starts=starts), chains).rows
 
 
-def _as_localize(
-    sight: Sight, chains: int, prior: ScenePrior, networks: Networks
-) -> FramePosterior:
-    begin, ask = first_and_later(networks, sight.known(prior), max(chains - 1, 1))
-    return sight.moved(begin, chains, prior, ask)
+def localized(sight: Sight, chains: int, prior: ScenePrior | None = None) -> FramePosterior:
+    """Do with a frame what `sureloc localize` does, under the prior learned or another one."""
+    believed = prior or sight.prior
+    begin = begin_of_frame(sight.networks, sight.known(believed), max(chains - 1, 1))
+    return sight.moved(begin, chains, believed)
 
 
-def localized(sight: Sight, chains: int) -> FramePosterior:
-    """Do with a frame what `sureloc localize` does."""
-    return _as_localize(sight, chains, sight.prior, sight.networks)
-
-
-def _lagging_moved(sight: Sight, chains: int) -> Consensus:
+def _as_localize(sight: Sight, chains: int) -> Consensus:
     return localized(sight, chains).rows
 
 
@@ -250,7 +240,7 @@ def _diffusion_moved(sight: Sight, chains: int) -> Consensus:
 
 
 def _moved_broadly(sight: Sight, chains: int) -> Consensus:
-    return _as_localize(sight, chains, sight.broad, sight.networks).rows
+    return localized(sight, chains, sight.broad).rows
 
 
 def _moved_best(sight: Sight, chains: int) -> Consensus:
@@ -259,10 +249,6 @@ def _moved_best(sight: Sight, chains: int) -> Consensus:
     picked = np.linspace(0, draws.counts.size - 1, STATES).round().astype(int)
     states = np.stack([draws.x_px, draws.y_px, draws.photons], axis=2)
     return sight.refined([states[k, : draws.counts[k]] for k in picked]).best()
-
-
-def _spots_moved(sight: Sight, chains: int) -> Consensus:
-    return sight.moved(begin_at_spots(sight.known(sight.prior)), chains).rows
 
 
 def ways(numbers: tuple[int, ...]) -> list[Way]:
@@ -282,8 +268,7 @@ def ways(numbers: tuple[int, ...]) -> list[Way]:
         *(Way("draws + refinement, mixture", n, _draws_mixed) for n in chains),
         *(Way("draws + moves", n, _draws_moved) for n in numbers),
         Way("diffusion draws + moves", usual, _diffusion_moved),
-        *(Way("spots + moves", n, _spots_moved) for n in numbers),
-        *(Way(LOCALIZE, n, _lagging_moved) for n in numbers),
+        *(Way(LOCALIZE, n, _as_localize) for n in numbers),
         Way(f"{LOCALIZE}, broad priors", usual, _moved_broadly),
         Way(f"{LOCALIZE}, best", usual, _moved_best),
     ]

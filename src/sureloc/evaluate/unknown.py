@@ -20,6 +20,7 @@ from sureloc.camera import Camera
 from sureloc.errors import InputError
 from sureloc.evaluate.compare import RADIUS_NM, matched
 from sureloc.evaluate.trials import InMemory, Simulated, simulate
+from sureloc.localize.columns import columns_of
 from sureloc.localize.doubles import Doubles
 from sureloc.localize.images import ImageSums, counting_window
 from sureloc.localize.movie import Options, localize, prepare
@@ -251,7 +252,7 @@ def judged(movie: InMemory, camera: Camera, options: Options, networks: Networks
     tables = []
     doubles = Doubles(float(np.mean(sigma)) * options.pixel_nm)
     for rows in localize(movie, assumptions, options, networks):
-        sums.count_emitters(rows.draws, options.draws)
+        sums.count_emitters(columns_of(rows.draws), options.draws)
         sums.chi2 += rows.chi2
         tables.append(rows.table)
         doubles.add_frames(rows.table, [rows.frame])

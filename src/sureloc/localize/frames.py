@@ -26,10 +26,7 @@ LIKELY = 0.9  # p_exists of rows whose position matters more than whether they e
 EXISTENCE = 2.0  # times as many effective draws are wanted where it is open whether a row exists
 NEAR_SIGMAS = 1.5  # rows so near to one that lags are drawn anew with it
 ACTIVE_SIGMAS = 3.5  # from rows that lag; what lies farther tells hardly anything about them
-ASKED_AFTER = 1  # times that chains were made twice as long, networks are asked where rows lag
-ASKED_SHARE = 0.4  # of the draws wanted: where rows have fewer, chains disagree or stand still
-ASKED_SIGMAS = 1.5  # from those rows; what is farther off is seen, but not asked about
-MOST_STATES = 40  # kept of a chain: longer ones change slowly where they go on, and keep fewer
+MOST_STATES = 48  # kept of a chain: longer ones change slowly where they go on, and keep fewer
 
 
 @dataclass(frozen=True)
@@ -41,18 +38,19 @@ class Effort:
         sweeps: moves per emitter, and `counting` besides, before the first state is kept.
         states: states kept of each chain.
         sweeps_between: the same between kept states.
-        rounds: chains grow to twice their length, up to so many times less one, round rows
-        least_effective: whose position has fewer effective draws, or whose existence is open and
-            has fewer than `EXISTENCE` times as many.
+        rounds: up to so many times less one, chains make as many sweeps again as they have, over
+            rows that want more draws,
+        least_effective: those whose position has fewer effective ones, or whose existence is open
+            and has fewer than `EXISTENCE` times as many.
         counting: births or deaths a sweep, however few emitters there are: whether there is one
             more is asked of the whole frame.
     """
 
     chains: int = 2
     sweeps: float = 40.0
-    states: int = 40
+    states: int = 48
     sweeps_between: float = 3.0
-    rounds: int = 3
+    rounds: int = 4
     least_effective: float = 20.0
     counting: float = 8.0
 
@@ -97,15 +95,12 @@ class Proposals:
     margin_px: int = 0
 
 
-# Says more about some pixels, (rows, columns), of a frame.
-Ask = Callable[[npt.NDArray[np.bool_]], Proposals]
-
-
 @dataclass(frozen=True)
 class _Chains:
     """The chains of one frame, each with a source of randomness of its own."""
 
     target: ChainTarget
+    effort: Effort
     length: ChainLength
     generators: Sequence[np.random.Generator]
     max_emitters: int
@@ -114,52 +109,43 @@ class _Chains:
     def begin(self, starts: Sequence[Array]) -> list[PosteriorDraws]:
         """Run each chain from one of the starts, or from no emitters."""
         begin = [starts[k % len(starts)] if starts else None for k in range(len(self.generators))]
-        return self._run(self.target, [self.length] * len(begin), begin, [None] * len(begin))
+        return self._run(self.target, self.length, begin, [None] * len(begin))
 
     def twice_as_long(
         self,
         chains: Sequence[PosteriorDraws],
         stretch: int,
         active: npt.NDArray[np.bool_],
-        anew: Sequence[Array | None],
     ) -> list[PosteriorDraws]:
-        """Go on with each chain for as long as it is, moving mostly what lies in some pixels.
+        """Go on with each chain for as many sweeps as it has, over what lies in some pixels.
 
         Args:
             chains: as they are.
             stretch: how often they have been made twice as long.
             active: those pixels, (rows, columns).
-            anew: for each chain, with which emitters it begins anew, and then moves before states
-                are kept again; or None, to go on as it is.
         """
         knots = [chain.knots[-1] for chain in chains]
-        last = [
-            chain.last if start is None else start
-            for chain, start in zip(chains, anew, strict=True)
-        ]
-        moves = (self.length.draws << stretch) * self.length.moves_per_draw
+        last = [chain.last for chain in chains]
+        here = np.mean([active[_pixels(e[:, 0], e[:, 1], active.shape)].sum() for e in last])
+        sweeps = (self.length.draws << stretch) * self.effort.sweeps_between
+        moves = round(sweeps * (float(here) + self.effort.counting))
         size = chains[0].counts.size
         if 2 * size > MOST_STATES:
             chains = [_at(chain, np.arange(1, size, 2)) for chain in chains]
             size = chains[0].counts.size
-        further = [
-            ChainLength(0 if start is None else self.length.burn_in, size, moves // size)
-            for start in anew
-        ]
+        further = ChainLength(0, size, max(moves // size, 1))
         more = self._run(self.target.only_in(active), further, last, knots)
         return [join_draws(pair) for pair in zip(chains, more, strict=True)]
 
     def _run(
         self,
         target: ChainTarget,
-        lengths: Sequence[ChainLength],
+        length: ChainLength,
         starts: Sequence[Array | None],
         knots: Sequence[Array | None],
     ) -> list[PosteriorDraws]:
         drawn = []
-        for length, generator, start, begin in zip(
-            lengths, self.generators, starts, knots, strict=True
-        ):
+        for generator, start, begin in zip(self.generators, starts, knots, strict=True):
             self.pause()
             most = self.max_emitters
             drawn.append(
@@ -177,7 +163,6 @@ def frame_posterior(
     seed: int,
     frame: int,
     least_probability: float,
-    ask: Ask | None = None,
     pause: Callable[[], None] = go_on,
 ) -> FramePosterior:
     """Draw emitter sets for one frame from several starts and summarise them.
@@ -191,8 +176,6 @@ def frame_posterior(
         seed: the user's seed.
         frame: number of the frame in the movie, which names its random streams.
         least_probability: rows less probable than this are left out.
-        ask: what to ask about rows for which chains that are twice as long as at first have stood
-            still or disagree.
         pause: called before every stretch of a chain; what it raises ends the work.
 
     Returns:
@@ -207,12 +190,10 @@ def frame_posterior(
     )
     share = effort.counting / sweep
 
-    def target(guided: Proposals) -> ChainTarget:
-        guide, margin = guided.guide, guided.margin_px
-        return ChainTarget.of(data, prior, sigma_px, guide, margin, SUPPORT_SIGMAS, share)
-
+    guide, margin = begin.guide, begin.margin_px
     walkers = _Chains(
-        target(begin),
+        ChainTarget.of(data, prior, sigma_px, guide, margin, SUPPORT_SIGMAS, share),
+        effort,
         length,
         [numpy_generator(seed, "chain", frame, k) for k in range(effort.chains)],
         2 * largest + SPARE_EMITTERS,
@@ -240,15 +221,7 @@ def frame_posterior(
         if not going.any():
             break
         active = _around(rows.places[going], data.electrons.shape, ACTIVE_SIGMAS * width)
-        anew: list[Array | None] = [None] * effort.chains
-        if ask is not None and stretch == ASKED_AFTER:
-            stuck = going & _going_on(rows, ASKED_SHARE * effort.least_effective, 0.0)
-            if stuck.any():
-                where = _around(rows.places[stuck], data.electrons.shape, ASKED_SIGMAS * width)
-                told = ask(where)
-                walkers = replace(walkers, target=target(told))
-                anew = _begun_anew(chains, told.starts, where)
-        chains = walkers.twice_as_long(chains, stretch, active, anew)
+        chains = walkers.twice_as_long(chains, stretch, active)
         whole = join_draws(chains)
         stretches.append(_spread(whole, effort.chains, effort.states))
         fresh = summed_up(_inside(whole, active))
@@ -296,24 +269,6 @@ def _pixels(x_px: Array, y_px: Array, shape: tuple[int, ...]) -> tuple[Index, In
         for at, size in zip((y_px, x_px), shape, strict=True)
     )
     return row, column
-
-
-def _begun_anew(
-    chains: Sequence[PosteriorDraws], starts: Sequence[Array], where: npt.NDArray[np.bool_]
-) -> list[Array | None]:
-    """Give with which emitters each chain begins anew in some pixels; the first one goes on."""
-    if not starts:
-        return [None] * len(chains)
-    return [
-        _exchanged(chain.last, starts[(k - 1) % len(starts)], where) if k else None
-        for k, chain in enumerate(chains)
-    ]
-
-
-def _exchanged(emitters: Array, others: Array, active: npt.NDArray[np.bool_]) -> Array:
-    """Put the others' emitters, (n, 3), in the place of those that lie in some pixels."""
-    here, there = (active[_pixels(e[:, 0], e[:, 1], active.shape)] for e in (emitters, others))
-    return np.concatenate([emitters[~here], others[there]])
 
 
 def _inside(draws: PosteriorDraws, active: npt.NDArray[np.bool_]) -> PosteriorDraws:

@@ -13,14 +13,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from scipy import ndimage, special
+
+from sureloc.compiled.density import density_of_draws
+from sureloc.localize.columns import Columns
 
 Array = npt.NDArray[np.float64]
 KERNEL_SIGMA = 1.0  # of the KDE, in pixels of the super-resolution image
 LEAST_EMITTERS = 0.3  # in a window, summed over the frames
 FINE_PX = 2**24  # super-resolution pixels in memory at a time
 BAND_ROWS = 1024  # bands of larger images are multiples of so many rows
+COUNTED_PX = 2**21  # of draws' images in memory at a time
 _REACH = 4
 
 
@@ -79,7 +82,7 @@ class ImageSums:
         """Pixel size of the super-resolution images, nm."""
         return self.pixel_nm / self.zoom
 
-    def count_emitters(self, draws: pd.DataFrame, number: int) -> None:
+    def count_emitters(self, draws: Columns, number: int) -> None:
         """Add the emitters of one frame, as `number` draws have them."""
         count, variance = window_counts(draws, number, self.shape, self.window_px, self.pixel_nm)
         self.count += count
@@ -131,8 +134,8 @@ class FineBand:
             min(-(-(last + _REACH + 1) // self.zoom), self.shape[0]),
         )
 
-    def add(self, draws: pd.DataFrame, number: int) -> None:
-        """Add one frame, whose draw table (`sureloc.table.DRAW_COLUMNS`) holds `number` draws."""
+    def add(self, draws: Columns, number: int) -> None:
+        """Add one frame, of which these are `number` draws (`sureloc.table.DRAW_COLUMNS`)."""
         pixel, mean, variance = frame_density(
             draws, number, self.shape, self.zoom, self.pixel_nm, self.rows
         )
@@ -150,7 +153,7 @@ def fine_bands(shape: tuple[int, int], zoom: int) -> list[tuple[int, int]]:
 
 
 def window_counts(
-    draws: pd.DataFrame,
+    draws: Columns,
     number: int,
     shape: tuple[int, int],
     window_px: tuple[int, int],
@@ -161,22 +164,28 @@ def window_counts(
     Returns:
         Both of shape (rows, columns); the variance over draws has number - 1 in its denominator.
     """
+    row, column = (np.rint(draws[name] / pixel_nm).astype(np.int64) for name in ("y_nm", "x_nm"))
+    inside = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
+    draw, row, column = draws["draw"][inside], row[inside], column[inside]
     total, square = np.zeros(shape), np.zeros(shape)
-    for _, draw in draws.groupby("draw"):
-        row, column = (np.rint(draw[n].to_numpy() / pixel_nm).astype(int) for n in ("y_nm", "x_nm"))
-        inside = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1])
-        flat = np.ravel_multi_index((row[inside], column[inside]), shape)
-        here = np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape).astype(float)
-        here = ndimage.uniform_filter(here, window_px, mode="constant") * math.prod(window_px)
-        total += here
-        square += here**2
+    together = max(1, COUNTED_PX // math.prod(shape))
+    for first in range(0, number, together):
+        size = (min(together, number - first), *shape)
+        mine = (draw >= first) & (draw < first + together)
+        flat = np.ravel_multi_index((draw[mine] - first, row[mine], column[mine]), size)
+        images = np.bincount(flat, minlength=math.prod(size)).reshape(size).astype(np.float64)
+        here = ndimage.uniform_filter(images, (1, *window_px), mode="constant")
+        # Sums of ones: whole numbers, but for the filter's rounding.
+        here = np.rint(here * math.prod(window_px))
+        total += here.sum(0)
+        square += (here**2).sum(0)
     mean = total / number
     spread = np.maximum(square / number - mean**2, 0.0) * number / max(number - 1, 1)
     return mean, spread
 
 
 def frame_density(
-    draws: pd.DataFrame,
+    draws: Columns,
     number: int,
     shape: tuple[int, int],
     zoom: int,
@@ -201,35 +210,27 @@ def frame_density(
     """
     first, last = rows or (0, shape[0] * zoom)
     height, width = last - first, shape[1] * zoom
-    x = (draws["x_nm"].to_numpy() / pixel_nm + 0.5) * zoom - 0.5
-    y = (draws["y_nm"].to_numpy() / pixel_nm + 0.5) * zoom - 0.5
+    x = (draws["x_nm"] / pixel_nm + 0.5) * zoom - 0.5
+    y = (draws["y_nm"] / pixel_nm + 0.5) * zoom - 0.5
     reach = max(1, math.ceil(_REACH * kernel_px))
-    near = (np.rint(y) >= first - reach) & (np.rint(y) < last + reach)
+    near = np.flatnonzero((np.rint(y) >= first - reach) & (np.rint(y) < last + reach))
+    near = near[np.argsort(draws["draw"][near], kind="stable")]
     column, along_x = _kernel(x[near], kernel_px)
     row, along_y = _kernel(y[near], kernel_px)
-    row = row - first
-    value = along_y[:, :, None] * along_x[:, None, :]
-    inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[
-        :, None, :
-    ]
-    pixel = row[:, :, None] * width + column[:, None, :]
-    key = pixel * number + draws["draw"].to_numpy()[near][:, None, None]
-    keys, where = np.unique(key[inside], return_inverse=True)
-    per_draw = np.bincount(where, value[inside], keys.size)
-    pixels, of_pixel = np.unique(keys // number, return_inverse=True)
-    mean = np.bincount(of_pixel, per_draw, pixels.size) / number
-    square = np.bincount(of_pixel, per_draw**2, pixels.size) / number
+    draw = draws["draw"][near].astype(np.int64)
+    pixels, mean, square = density_of_draws(
+        row - first, column, along_y, along_x, draw, number, height, width
+    )
     correction = number / max(number - 1, 1)
     return pixels, mean, np.maximum(square - mean**2, 0.0) * correction
 
 
 def _kernel(position: Array, sigma_px: float) -> tuple[npt.NDArray[np.int64], Array]:
+    """Give the first pixel that a kernel reaches, (n,), and its mass in it and the next, (n, k)."""
     if sigma_px == 0:
         # As `numpy.histogram` does, a pixel holds its lower edge.
-        nearest = np.floor(position + 0.5).astype(np.int64)
-        return nearest[:, None], np.ones((position.size, 1))
-    nearest = np.rint(position).astype(np.int64)
+        return np.floor(position + 0.5).astype(np.int64), np.ones((position.size, 1))
     reach = math.ceil(_REACH * sigma_px)
-    pixel = nearest[:, None] + np.arange(-reach, reach + 1)
-    edge = pixel[:, :1] - 0.5 + np.arange(2 * reach + 2) - position[:, None]
-    return pixel, np.diff(special.ndtr(edge / sigma_px), axis=1)
+    first = np.rint(position).astype(np.int64) - reach
+    edge = (first - 0.5 - position)[:, None] + np.arange(2 * reach + 2)
+    return first, np.diff(special.ndtr(edge / sigma_px), axis=1)

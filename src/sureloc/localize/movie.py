@@ -16,7 +16,6 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
@@ -25,6 +24,7 @@ from sureloc.errors import InputError
 from sureloc.limits import check_limit
 from sureloc.localize.bands import bands_of, spots_of_band, spots_of_frames
 from sureloc.localize.camera_estimate import check_camera, estimate_camera
+from sureloc.localize.columns import Columns, joined, table_of, taken
 from sureloc.localize.crowding import Crowding, crowding_of
 from sureloc.localize.detect import Spots
 from sureloc.localize.evidence import Width
@@ -36,7 +36,7 @@ from sureloc.localize.learning import (
     learn_prior,
     spots_of_frame,
 )
-from sureloc.localize.proposals import Known, first_and_later, outside_training, within_training
+from sureloc.localize.proposals import Known, begin_of_frame, outside_training, within_training
 from sureloc.localize.psf_estimate import estimate_psf
 from sureloc.localize.regions import (
     CLAIM_PX,
@@ -47,18 +47,19 @@ from sureloc.localize.regions import (
     regions_of,
     unique_rows,
 )
-from sureloc.localize.rows import CHI2_SIGMAS, FrameRows, frame_rows
+from sureloc.localize.rows import CHI2_SIGMAS, FrameRows, RegionRows, region_rows
 from sureloc.localize.saturation import cut_off_adu, saturated, telling_frames
 from sureloc.localize.verdict import WRONG, Doubt, chi2_limit, mark_rows
 from sureloc.networks.weights import Networks
 from sureloc.physics.priors import ScenePrior
 from sureloc.physics.referee import FrameData
 from sureloc.seeds import numpy_generator
+from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
 
 Array = npt.NDArray[np.float64]
 T = TypeVar("T")
 R = TypeVar("R")
-Map = Callable[[Callable[[Region], FrameRows], Iterable[Region]], Iterable[FrameRows]]
+Map = Callable[[Callable[[Region], RegionRows], Iterable[Region]], Iterable[RegionRows]]
 
 LEARNING_FRAMES = 40
 LEARNING_PX = LEARNING_FRAMES * 512**2  # in all frames to learn from together: bounds the memory
@@ -534,7 +535,7 @@ class FramePieces:
 
     frame: int
     regions: Sequence[Region]
-    parts: Sequence[FrameRows]
+    parts: Sequence[RegionRows]
     electrons: Array
     saturated: npt.NDArray[np.bool_]
 
@@ -616,15 +617,21 @@ class FrameWorker:
         return map(self._rows, self.each(frames, self._touched))
 
     def _rows(self, pieces: FramePieces) -> FrameRows:
-        table = one_table([p.table for p in pieces.parts], self._touched, self._options)
+        rows = rows_of_frame([p.rows for p in pieces.parts], self._touched, self._options)
         expected, chi2 = np.empty(self._shape), np.empty(self._shape)
         for part, r in zip(pieces.parts, self._touched, strict=True):
             core = np.s_[slice(*r.core_rows), slice(*r.core_columns)]
             expected[core] = part.expected_e
             chi2[core] = part.chi2
-        draws = self._within(joined_draws([p.draws for p in pieces.parts]))
+        draws = joined_draws([p.draws for p in pieces.parts])
         wanted = self._window.slices
-        return FrameRows(pieces.frame, self._within(table), draws, expected[wanted], chi2[wanted])
+        return FrameRows(
+            pieces.frame,
+            table_of(self._within(rows), LOCALIZATION_COLUMNS),
+            table_of(self._within(draws), DRAW_COLUMNS),
+            expected[wanted],
+            chi2[wanted],
+        )
 
     def pieces(self, frame: int, regions: Sequence[Region]) -> FramePieces:
         """Localize some regions of a frame, each for itself."""
@@ -675,18 +682,18 @@ class FrameWorker:
     def _localized(self, frame: int, regions: Sequence[Region], seen: _Seen) -> FramePieces:
         a, o = self._assumptions, self._options
 
-        def one(region: Region) -> FrameRows:
+        def one(region: Region) -> RegionRows:
             spots = _inside(seen.spots[self._band_of(region)], region)
             part = self._region(frame, region, seen.electrons, seen.ignore, spots)
-            table = mark_rows(part.table, self._limit, seen.ignore, o.pixel_nm, a.sigma_px)
-            return replace(part, table=table)
+            rows = mark_rows(part.rows, self._limit, seen.ignore, o.pixel_nm, a.sigma_px)
+            return replace(part, rows=rows)
 
         parts = list(self._run(one, regions))
         return FramePieces(frame, regions, parts, seen.electrons, seen.ignore)
 
-    def _within(self, table: pd.DataFrame) -> pd.DataFrame:
-        x, y = (table[name].to_numpy() / self._options.pixel_nm for name in ("x_nm", "y_nm"))
-        return table[self._window.holds(x, y)].reset_index(drop=True)
+    def _within(self, rows: Columns) -> Columns:
+        x, y = (rows[name] / self._options.pixel_nm for name in ("x_nm", "y_nm"))
+        return taken(rows, self._window.holds(x, y))
 
     def _region(
         self,
@@ -695,7 +702,7 @@ class FrameWorker:
         electrons: Array,
         ignore: npt.NDArray[np.bool_],
         starts: Array,
-    ) -> FrameRows:
+    ) -> RegionRows:
         """Localize one region; the result covers its core and is in the frame's coordinates."""
         a, o = self._assumptions, self._options
         where = (region.rows, region.columns)
@@ -715,20 +722,18 @@ class FrameWorker:
             o.seed,
             number,
         )
-        begin, ask = first_and_later(self._networks, known, o.effort.chains - 1)
         posterior = frame_posterior(
             data,
             prior,
             a.sigma_px,
-            begin,
+            begin_of_frame(self._networks, known, o.effort.chains - 1),
             o.effort,
             o.seed,
             number,
             LEAST_PROBABILITY,
-            ask,
             self._pause,
         )
-        local = frame_rows(
+        local = region_rows(
             posterior,
             data,
             prior,
@@ -742,26 +747,24 @@ class FrameWorker:
         return _core(local, region, o.pixel_nm)
 
 
-def one_table(
-    tables: Sequence[pd.DataFrame], regions: Sequence[Region], options: Options
-) -> pd.DataFrame:
+def rows_of_frame(parts: Sequence[Columns], regions: Sequence[Region], options: Options) -> Columns:
     """Make the rows of one frame of those of its regions; improbable ones are left out."""
-    table = unique_rows(list(tables), list(regions), options.pixel_nm)
-    return table[table["p_exists"] >= options.min_probability].reset_index(drop=True)
+    rows = unique_rows(parts, regions, options.pixel_nm)
+    return taken(rows, rows["p_exists"] >= options.min_probability)
 
 
-def joined_draws(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def joined_draws(parts: Sequence[Columns]) -> Columns:
     """Join the draws of a frame's regions, draw by draw."""
-    draws = pd.concat(tables, ignore_index=True)
-    return draws.sort_values("draw", kind="stable", ignore_index=True)
+    draws = joined(parts)
+    return taken(draws, np.argsort(draws["draw"], kind="stable"))
 
 
-def _core(local: FrameRows, region: Region, pixel_nm: float) -> FrameRows:
+def _core(local: RegionRows, region: Region, pixel_nm: float) -> RegionRows:
     """Cut a region's results down to its core."""
     kept = []
-    for table, slack in ((local.table, CLAIM_PX), (local.draws, 0.0)):
-        x, y = table["x_nm"].to_numpy() / pixel_nm, table["y_nm"].to_numpy() / pixel_nm
-        kept.append(table[owned(x, y, region, slack)].reset_index(drop=True))
+    for some, slack in ((local.rows, CLAIM_PX), (local.draws, 0.0)):
+        x, y = some["x_nm"] / pixel_nm, some["y_nm"] / pixel_nm
+        kept.append(taken(some, owned(x, y, region, slack)))
     rows, columns = (
         slice(core[0] - seen.start, core[1] - seen.start)
         for core, seen in (
@@ -770,7 +773,7 @@ def _core(local: FrameRows, region: Region, pixel_nm: float) -> FrameRows:
         )
     )
     expected, chi2 = local.expected_e[rows, columns], local.chi2[rows, columns]
-    return FrameRows(local.frame, kept[0], kept[1], expected, chi2)
+    return RegionRows(kept[0], kept[1], expected, chi2)
 
 
 def region_prior(

@@ -1,9 +1,9 @@
 """What spots and networks propose for a frame: where chains begin and look for emitters.
 
 Chains give the right posterior from any start and with any guide; these make them arrive sooner.
-They begin at detected spots. Networks are asked about the whole frame where emitters are so faint
-that many are no spots, and else about the places where chains lag behind: there each draw of Psi is
-one guess, and chains that begin anew at such guesses are as far apart as the frame leaves it open.
+They begin at detected spots. Where emitters are so faint that many are no spots, networks are asked
+too: each draw of Psi is one guess, and chains that begin at several guesses are as far apart as the
+frame leaves it open.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +18,7 @@ import torch
 from scipy import ndimage, special
 
 from sureloc.errors import WeightsError
-from sureloc.localize.frames import Ask, Proposals
+from sureloc.localize.frames import Proposals
 from sureloc.localize.verdict import Doubt
 from sureloc.networks.posterior import posterior_images
 from sureloc.networks.weights import Networks
@@ -36,9 +35,6 @@ GUIDE_FLOOR = 0.3  # share of births that the guide spreads evenly
 _RANGES = ("sigma_px", "photons", "density_per_px2", "background_e", "read_noise_e")
 GUIDE_RING = 0.1  # share outside the frame, beside pixels of its border that are bright
 SURELY_SEEN = 15.0  # deviations: emitters a third as bright as the mean are still spots
-WINDOW_HALO_PX = 6  # what networks see beyond a window
-WHOLE_SHARE = 0.7  # of the frame in windows: from here on it is seen whole
-MOST_WINDOWS = 4096
 WIDTH_SLACK = 1.03  # of PSF widths seen in training
 
 
@@ -161,129 +157,60 @@ class Known:
 
 def begin_at_spots(known: Known) -> Proposals:
     """Let chains begin at detected spots, and look for emitters there."""
-    return known.guided([known.spots], _spots_image(known.spots, known.shape, 1))
+    image = np.zeros(known.shape)
+    at = np.floor(known.spots[:, 1::-1] + 0.5).astype(int)
+    np.add.at(image, tuple(np.clip(at, 0, np.array(known.shape) - 1).T), 1.0)
+    return known.guided([known.spots], ndimage.uniform_filter(image, 3, mode="constant"))
 
 
-def first_and_later(
-    networks: Networks | None, known: Known, draws: int
-) -> tuple[Proposals, Ask | None]:
-    """Say where a frame's chains begin, and whom to ask where they stand still or disagree.
+def begin_of_frame(networks: Networks | None, known: Known, draws: int) -> Proposals:
+    """Say where the chains of a frame begin: at its spots, and at draws where these miss much.
 
     Args:
         networks: None where there are none for such a PSF; then nobody is asked.
         known: the frame.
-        draws: how many starts are asked for.
+        draws: how many starts are asked of the networks.
     """
-    if networks is None:
-        return begin_at_spots(known), None
-    ask = partial(propose, networks, known, draws)
-    if known.mean_photons >= SURELY_SEEN * photon_noise(
-        known.data, known.background_e, known.sigma_px
-    ):
-        return begin_at_spots(known), ask
-    told = ask(np.ones(known.shape, bool))
-    return replace(told, starts=[known.spots, *told.starts]), None
+    noise = photon_noise(known.data, known.background_e, known.sigma_px)
+    if networks is None or known.mean_photons >= SURELY_SEEN * noise:
+        return begin_at_spots(known)
+    told = propose(networks, known, draws)
+    return replace(told, starts=[known.spots, *told.starts])
 
 
-def propose(
-    networks: Networks, known: Known, draws: int, where: npt.NDArray[np.bool_]
-) -> Proposals:
-    """Ask phi and Psi about some pixels of a frame.
+def propose(networks: Networks, known: Known, draws: int) -> Proposals:
+    """Ask phi and Psi about a frame.
 
     Args:
         networks: trained networks.
-        known: the frame; its spots stand for the emitters that networks are not asked about.
+        known: the frame.
         draws: how many starts.
-        where: the pixels, (rows, columns); networks see windows that hold them.
     """
-    electrons = known.electrons
-    windows = windows_of(where)
-    alone = known.spots[~_within(known.spots, windows)]
-    yhat = _spots_image(alone, known.shape, FINE)
-    guesses: list[list[Array]] = [[alone[:, :2]] for _ in range(draws)]
-    for number, window in enumerate(windows):
-        estimate, drawn = _look(networks, known, electrons, window, draws, number)
-        fine = tuple(slice(FINE * w.start, FINE * w.stop) for w in window)
-        yhat[fine] = np.maximum(estimate, 0.0)
-        for places, image in zip(guesses, drawn, strict=True):
-            least = LEAST_PEAK * peak_of_one(networks.card.kernel_sigma_fine_px)
-            x, y = maxima(image, least)
-            places.append(np.stack([x + window[1].start, y + window[0].start], axis=1))
+    images = posterior_images(
+        networks,
+        torch.from_numpy(np.ascontiguousarray(known.electrons))[None].float(),
+        torch.from_numpy(np.ascontiguousarray(known.data.read_variance_e2)).float(),
+        math.sqrt(known.sigma_px[0] * known.sigma_px[1]),
+        known.data.excess_noise,
+        draws,
+        known.seed,
+        [known.number],
+        min(START_EVALUATIONS, networks.card.draws.evaluations),
+    )
+    estimate, drawn = (image[0].cpu().double().numpy() for image in (images.yhat, images.draws))
+    least = LEAST_PEAK * peak_of_one(networks.card.kernel_sigma_fine_px)
     starts = []
-    for places in guesses:
-        x, y = np.concatenate(places).T
+    for image in drawn:
+        x, y = maxima(image, least)
         photons = brightness(x, y, known.light_e, known.data, known.sigma_px, known.mean_photons)
         starts.append(np.stack([x, y, photons], axis=1))
-    return known.guided(starts, yhat)
+    return known.guided(starts, np.maximum(estimate, 0.0))
 
 
 def photon_noise(data: FrameData, background_e: Array, sigma_px: tuple[float, float]) -> float:
     """Give the standard deviation of the photo-electrons of a lone faint emitter."""
     variance = data.excess_noise * np.maximum(background_e, 0.0) + data.read_variance_e2
     return math.sqrt(4 * math.pi * sigma_px[0] * sigma_px[1] * float(np.median(variance)))
-
-
-def windows_of(where: npt.NDArray[np.bool_]) -> list[tuple[slice, slice]]:
-    """Give windows (rows, columns) that hold some pixels; one, the frame, where they are many."""
-    windows: list[tuple[slice, slice]] = ndimage.find_objects(ndimage.label(where)[0])
-    area = sum(
-        math.prod(side.stop - side.start + 2 * WINDOW_HALO_PX for side in w) for w in windows
-    )
-    if area > WHOLE_SHARE * where.size or len(windows) > MOST_WINDOWS:
-        return [(slice(0, where.shape[0]), slice(0, where.shape[1]))]
-    return windows
-
-
-def _within(spots: Array, windows: list[tuple[slice, slice]]) -> npt.NDArray[np.bool_]:
-    inside = np.zeros(len(spots), bool)
-    for rows, columns in windows:
-        inside |= (
-            (spots[:, 0] >= columns.start - 0.5)
-            & (spots[:, 0] < columns.stop - 0.5)
-            & (spots[:, 1] >= rows.start - 0.5)
-            & (spots[:, 1] < rows.stop - 0.5)
-        )
-    return inside
-
-
-def _spots_image(spots: Array, shape: tuple[int, ...], fine: int) -> Array:
-    """Give what phi would say of spots that stand alone, with `fine` values a pixel and axis."""
-    image = np.zeros((fine * shape[0], fine * shape[1]))
-    places = np.floor((spots[:, 1::-1] + 0.5) * fine).astype(int)
-    np.add.at(image, tuple(np.clip(places, 0, np.array(image.shape) - 1).T), 1.0)
-    return np.asarray(ndimage.uniform_filter(image, max(2 * fine - 1, 3), mode="constant"))
-
-
-def _look(
-    networks: Networks,
-    known: Known,
-    electrons: Array,
-    window: tuple[slice, slice],
-    draws: int,
-    number: int,
-) -> tuple[Array, Array]:
-    """Give phi's estimate and Psi's draws of a numbered window, seen with its surroundings."""
-    wide = tuple(
-        slice(max(side.start - WINDOW_HALO_PX, 0), min(side.stop + WINDOW_HALO_PX, length))
-        for side, length in zip(window, electrons.shape, strict=True)
-    )
-    images = posterior_images(
-        networks,
-        torch.from_numpy(np.ascontiguousarray(electrons[wide]))[None].float(),
-        torch.from_numpy(np.ascontiguousarray(known.data.read_variance_e2[wide])).float(),
-        math.sqrt(known.sigma_px[0] * known.sigma_px[1]),
-        known.data.excess_noise,
-        draws,
-        known.seed,
-        [known.number * MOST_WINDOWS + number],
-        min(START_EVALUATIONS, networks.card.draws.evaluations),
-    )
-    inner = tuple(
-        slice(FINE * (side.start - around.start), FINE * (side.stop - around.start))
-        for side, around in zip(window, wide, strict=True)
-    )
-    estimate, drawn = (image[0].cpu().double().numpy() for image in (images.yhat, images.draws))
-    return np.asarray(estimate[inner]), np.asarray(drawn[(slice(None), *inner)])
 
 
 def birth_guide(yhat: Array, light_e: Array, margin_px: int) -> Array:

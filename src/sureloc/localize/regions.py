@@ -8,11 +8,13 @@ one that two regions claim across their border counts once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
+
+from sureloc.localize.columns import Columns, joined, length, taken
 
 Array = npt.NDArray[np.float64]
 
@@ -114,37 +116,38 @@ def owned(x_px: Array, y_px: Array, region: Region, slack_px: float) -> npt.NDAr
     )
 
 
-def unique_rows(tables: list[pd.DataFrame], regions: list[Region], pixel_nm: float) -> pd.DataFrame:
+def unique_rows(parts: Sequence[Columns], regions: Sequence[Region], pixel_nm: float) -> Columns:
     """Join the rows of a frame's regions; a row that two regions report is kept once.
 
     Args:
-        tables: one table per region, positions in the frame's nm, rows within the core or
-            `CLAIM_PX` of it.
+        parts: rows of each region (`sureloc.table.LOCALIZATION_COLUMNS`), positions in the frame's
+            nm, within the core or `CLAIM_PX` of it.
         regions: the regions.
         pixel_nm: pixel size, nm.
     """
     inner, outer = [], []
-    for table, region in zip(tables, regions, strict=True):
-        x, y = table["x_nm"].to_numpy() / pixel_nm, table["y_nm"].to_numpy() / pixel_nm
-        mine = owned(x, y, region, 0.0)
-        inner.append(table[mine])
-        outer.append(table[~mine])
-    kept = pd.concat(inner, ignore_index=True)
-    for table in outer:
-        for _, row in table.iterrows():
-            distance = np.hypot(kept["x_nm"] - row["x_nm"], kept["y_nm"] - row["y_nm"])
-            if not (distance < SAME_PX * pixel_nm).any():
-                kept = pd.concat([kept, row.to_frame().T.astype(kept.dtypes)], ignore_index=True)
+    for rows, region in zip(parts, regions, strict=True):
+        mine = owned(rows["x_nm"] / pixel_nm, rows["y_nm"] / pixel_nm, region, 0.0)
+        inner.append(taken(rows, mine))
+        outer.append(taken(rows, ~mine))
+    kept = joined(inner)
+    others = joined(outer)
+    for k in range(length(others)):
+        one = taken(others, np.array([k]))
+        distance = np.hypot(kept["x_nm"] - one["x_nm"], kept["y_nm"] - one["y_nm"])
+        if not (distance < SAME_PX * pixel_nm).any():
+            kept = joined([kept, one])
     # Both neighbours may own their own version of an emitter that sits on the border.
     return _without_twins(kept, regions, pixel_nm)
 
 
-def _without_twins(table: pd.DataFrame, regions: list[Region], pixel_nm: float) -> pd.DataFrame:
-    if len(regions) == 1 or len(table) < 2:
-        return table
-    x, y = table["x_nm"].to_numpy() / pixel_nm, table["y_nm"].to_numpy() / pixel_nm
-    number = np.zeros(len(table), int)
-    depth = np.full(len(table), np.inf)
+def _without_twins(rows: Columns, regions: Sequence[Region], pixel_nm: float) -> Columns:
+    size = length(rows)
+    if len(regions) == 1 or size < 2:
+        return rows
+    x, y = rows["x_nm"] / pixel_nm, rows["y_nm"] / pixel_nm
+    number = np.zeros(size, int)
+    depth = np.full(size, np.inf)
     for region in regions:
         mine = owned(x, y, region, 0.0)
         number[mine] = region.number
@@ -152,10 +155,10 @@ def _without_twins(table: pd.DataFrame, regions: list[Region], pixel_nm: float) 
             edge = np.minimum(position - (low - 0.5), (high - 0.5) - position)
             depth[mine] = np.minimum(depth[mine], edge[mine])
     border = np.flatnonzero(depth < CLAIM_PX)
-    drop = np.zeros(len(table), bool)
+    drop = np.zeros(size, bool)
     for a, i in enumerate(border):
         for k in border[a + 1 :]:
             near = np.hypot(x[i] - x[k], y[i] - y[k]) < CLAIM_PX
             if number[i] != number[k] and near and not (drop[i] or drop[k]):
                 drop[k if depth[i] >= depth[k] else i] = True
-    return table[~drop].reset_index(drop=True)
+    return taken(rows, ~drop)

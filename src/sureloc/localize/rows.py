@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import ndimage
+from scipy.linalg import lapack
 
 from sureloc.compiled.fisher import joint_fisher
+from sureloc.localize.columns import Columns, taken
 from sureloc.localize.frames import SUPPORT_SIGMAS, FramePosterior
 from sureloc.physics.consensus import Consensus
 from sureloc.physics.priors import ScenePrior, hat_functions
 from sureloc.physics.referee import FrameData, PosteriorDraws
-from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS, Column
 
 Array = npt.NDArray[np.float64]
 CHI2_SIGMAS = 2.5  # half width, in PSF widths, of the window in which the fit is judged
@@ -28,7 +27,7 @@ class FrameRows:
 
     Attributes:
         frame: number of the frame in the movie.
-        table: rows with `sureloc.table.LOCALIZATION_COLUMNS`, all trusted as yet.
+        table: rows with `sureloc.table.LOCALIZATION_COLUMNS`.
         draws: rows with `sureloc.table.DRAW_COLUMNS`.
         expected_e: posterior mean of the expected image, photo-electrons, (rows, columns).
         chi2: local mean squared residual over its expectation, (rows, columns).
@@ -41,7 +40,23 @@ class FrameRows:
     chi2: Array
 
 
-def frame_rows(
+@dataclass(frozen=True)
+class RegionRows:
+    """What a region of a frame contributes.
+
+    Attributes:
+        rows: arrays named by `sureloc.table.LOCALIZATION_COLUMNS`, all trusted as yet.
+        draws: arrays named by `sureloc.table.DRAW_COLUMNS`.
+        expected_e, chi2: as of `FrameRows`.
+    """
+
+    rows: Columns
+    draws: Columns
+    expected_e: Array
+    chi2: Array
+
+
+def region_rows(
     posterior: FramePosterior,
     data: FrameData,
     prior: ScenePrior,
@@ -51,20 +66,20 @@ def frame_rows(
     quantum_efficiency: float,
     draws: int,
     origin_px: tuple[int, int] = (0, 0),
-) -> FrameRows:
-    """Turn the posterior of one frame into table rows.
+) -> RegionRows:
+    """Turn the posterior of a region of one frame into rows.
 
     Args:
         posterior: the draws and their consensus.
-        data: the frame.
+        data: what was measured there.
         prior: the prior under which the draws were made.
         sigma_px: PSF widths along columns and rows, px.
         frame: number of the frame.
         pixel_nm: pixel size, nm.
         quantum_efficiency: photo-electrons per photon.
-        draws: how many draws the draw table gets.
+        draws: how many draws are given.
         origin_px: column and row of the data's first pixel in the frame, whose coordinates the
-            tables have.
+            rows have.
     """
     rows = posterior.rows
     rate_variance = data.excess_noise * np.maximum(posterior.draws.expected_e, 0.0)
@@ -82,48 +97,44 @@ def frame_rows(
     y_nm, y_ends_nm = ((v + top) * pixel_nm for v in (rows.y_px, rows.y_quantiles))
     lo95, lo68, hi68, hi95 = range(4)
     size = rows.x_px.size
-    table = _table(
-        {
-            "frame": np.full(size, frame, np.int64),
-            "x_nm": x_nm,
-            "y_nm": y_nm,
-            "sigma_x_nm": np.sqrt(rows.var_x_px2) * pixel_nm,
-            "sigma_y_nm": np.sqrt(rows.var_y_px2) * pixel_nm,
-            "cov_xy_nm2": rows.cov_xy_px2 * pixel_nm**2,
-            "photons": rows.photons / quantum_efficiency,
-            "sigma_photons": np.sqrt(rows.var_photons) / quantum_efficiency,
-            "background_photons": posterior.background_e[r, c] / quantum_efficiency,
-            "p_exists": rows.p_exists,
-            "crlb_x_nm": bound_x * pixel_nm,
-            "crlb_y_nm": bound_y * pixel_nm,
-            "chi2": chi2[r, c],
-            "x_lo95_nm": x_ends_nm[:, lo95],
-            "x_hi95_nm": x_ends_nm[:, hi95],
-            "y_lo95_nm": y_ends_nm[:, lo95],
-            "y_hi95_nm": y_ends_nm[:, hi95],
-            "x_lo68_nm": x_ends_nm[:, lo68],
-            "x_hi68_nm": x_ends_nm[:, hi68],
-            "y_lo68_nm": y_ends_nm[:, lo68],
-            "y_hi68_nm": y_ends_nm[:, hi68],
-            "trusted": np.ones(size, bool),
-            "reason": np.full(size, "", object),
-        },
-        LOCALIZATION_COLUMNS,
-    )
+    found = {
+        "frame": np.full(size, frame, np.int64),
+        "x_nm": x_nm,
+        "y_nm": y_nm,
+        "sigma_x_nm": np.sqrt(rows.var_x_px2) * pixel_nm,
+        "sigma_y_nm": np.sqrt(rows.var_y_px2) * pixel_nm,
+        "cov_xy_nm2": rows.cov_xy_px2 * pixel_nm**2,
+        "photons": rows.photons / quantum_efficiency,
+        "sigma_photons": np.sqrt(rows.var_photons) / quantum_efficiency,
+        "background_photons": posterior.background_e[r, c] / quantum_efficiency,
+        "p_exists": rows.p_exists,
+        "crlb_x_nm": bound_x * pixel_nm,
+        "crlb_y_nm": bound_y * pixel_nm,
+        "chi2": chi2[r, c],
+        "x_lo95_nm": x_ends_nm[:, lo95],
+        "x_hi95_nm": x_ends_nm[:, hi95],
+        "y_lo95_nm": y_ends_nm[:, lo95],
+        "y_hi95_nm": y_ends_nm[:, hi95],
+        "x_lo68_nm": x_ends_nm[:, lo68],
+        "x_hi68_nm": x_ends_nm[:, hi68],
+        "y_lo68_nm": y_ends_nm[:, lo68],
+        "y_hi68_nm": y_ends_nm[:, hi68],
+        "trusted": np.ones(size, bool),
+        "reason": np.full(size, "", object),
+    }
     inside = (np.abs(2 * rows.x_px - shape[1] + 1) <= shape[1]) & (
         np.abs(2 * rows.y_px - shape[0] + 1) <= shape[0]
     )
-    order = np.lexsort((table["x_nm"], table["y_nm"]))
-    return FrameRows(
-        frame,
-        table.iloc[order[inside[order]]].reset_index(drop=True),
-        draw_table(posterior, frame, pixel_nm, quantum_efficiency, draws, shape, origin_px),
+    order = np.lexsort((x_nm, y_nm))
+    return RegionRows(
+        taken(found, order[inside[order]]),
+        draw_rows(posterior, frame, pixel_nm, quantum_efficiency, draws, shape, origin_px),
         posterior.draws.expected_e,
         chi2,
     )
 
 
-def draw_table(
+def draw_rows(
     posterior: FramePosterior,
     frame: int,
     pixel_nm: float,
@@ -131,8 +142,8 @@ def draw_table(
     draws: int,
     shape: tuple[int, ...],
     origin_px: tuple[int, int] = (0, 0),
-) -> pd.DataFrame:
-    """Give `draws` posterior draws of one frame, taken evenly from all chains, as table rows."""
+) -> Columns:
+    """Give `draws` posterior draws of one frame, taken evenly from all chains."""
     states = posterior.draws
     picked = np.linspace(0, states.counts.size - 1, draws).round().astype(int)
     x, y, photons = (a[picked] for a in (states.x_px, states.y_px, states.photons))
@@ -142,21 +153,13 @@ def draw_table(
         & (np.abs(2 * y - shape[0] + 1) <= shape[0])
     )
     number = np.broadcast_to(np.arange(draws)[:, None], kept.shape)
-    return _table(
-        {
-            "draw": number[kept].astype(np.int64),
-            "frame": np.full(int(kept.sum()), frame, np.int64),
-            "x_nm": (x[kept] + origin_px[0]) * pixel_nm,
-            "y_nm": (y[kept] + origin_px[1]) * pixel_nm,
-            "photons": photons[kept] / quantum_efficiency,
-        },
-        DRAW_COLUMNS,
-    )
-
-
-def _table(values: dict[str, npt.NDArray[Any]], columns: Sequence[Column]) -> pd.DataFrame:
-    """Make a table of named values; pandas takes three times as long to put them in order."""
-    return pd.DataFrame({column.name: values[column.name] for column in columns})
+    return {
+        "draw": number[kept].astype(np.int64),
+        "frame": np.full(int(kept.sum()), frame, np.int64),
+        "x_nm": (x[kept] + origin_px[0]) * pixel_nm,
+        "y_nm": (y[kept] + origin_px[1]) * pixel_nm,
+        "photons": photons[kept] / quantum_efficiency,
+    }
 
 
 def local_chi2(
@@ -213,5 +216,8 @@ def joint_bounds(
     diagonal[:n:3] = diagonal[1:n:3] = 1e-2
     diagonal[2:n:3] = 1.0 / prior.photons.sd**2
     diagonal[n:] = 1.0 / max(prior.background_sd_e, 1e-3) ** 2
-    bound = np.sqrt(np.diag(np.linalg.inv(fisher + np.diag(diagonal))))
+    fisher[np.diag_indices_from(fisher)] += diagonal
+    # F = L L^T, so the inverse's diagonal is that of L^-T L^-1: the columns of L^-1, squared.
+    inverse_factor, _ = lapack.dtrtri(np.linalg.cholesky(fisher), lower=1)
+    bound = np.sqrt(np.square(inverse_factor).sum(0))
     return bound[:n:3], bound[1:n:3]

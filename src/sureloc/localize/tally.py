@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from sureloc.localize.columns import Columns
 from sureloc.localize.doubles import Doubles
 
 Array = npt.NDArray[np.float64]
@@ -118,7 +119,7 @@ def reason_to_look(frame: int, frames: int) -> str:
 def view_of(
     frame: int,
     why: str,
-    table: pd.DataFrame,
+    rows: Columns,
     electrons: Array,
     expected_e: Array,
     chi2: float,
@@ -130,14 +131,14 @@ def view_of(
     Args:
         frame: its number.
         why: why it may be chosen.
-        table: localizations, in the frame's coordinates.
+        rows: localizations, in the frame's coordinates.
         electrons, expected_e: measured and re-rendered, photo-electrons, (rows, columns), from the
             frame's row `top` on.
         chi2: how well they agree.
         top: number of their first row in the frame.
         pixel_nm: pixel size, nm.
     """
-    x, y = (table[name].to_numpy(float) / pixel_nm for name in ("x_nm", "y_nm"))
+    x, y = (rows[name] / pixel_nm for name in ("x_nm", "y_nm"))
     first, left = busiest_window(x, y - top, electrons.shape, WINDOW_PX)
     window = np.s_[first : first + WINDOW_PX, left : left + WINDOW_PX]
     shape = electrons[window].shape
@@ -149,7 +150,7 @@ def view_of(
         electrons[window].astype(np.float32),
         expected_e[window].astype(np.float32),
         chi2,
-        len(moved_into(table, top + first, left, shape, pixel_nm)),
+        int(np.count_nonzero(_in_window(x - left, y - (top + first), shape))),
     )
 
 
@@ -284,9 +285,14 @@ def moved_into(
 ) -> pd.DataFrame:
     """Give the rows inside a window, positions counted from the centre of its first pixel."""
     moved = shifted(table, -left * pixel_nm, -top * pixel_nm)
-    column, row = moved["x_nm"] / pixel_nm + 0.5, moved["y_nm"] / pixel_nm + 0.5
-    inside = (column >= 0) & (column < shape[1]) & (row >= 0) & (row < shape[0])
-    return moved[inside].reset_index(drop=True)
+    x, y = (moved[name].to_numpy(float) / pixel_nm for name in ("x_nm", "y_nm"))
+    return moved[_in_window(x, y, shape)].reset_index(drop=True)
+
+
+def _in_window(x_px: Array, y_px: Array, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Tell which positions, counted from the centre of a window's first pixel, lie in it."""
+    column, row = x_px + 0.5, y_px + 0.5
+    return np.asarray((column >= 0) & (column < shape[1]) & (row >= 0) & (row < shape[0]))
 
 
 def shifted(table: pd.DataFrame, x_nm: float, y_nm: float) -> pd.DataFrame:

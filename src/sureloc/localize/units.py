@@ -15,16 +15,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from sureloc.localize.bands import bands_of
+from sureloc.localize.columns import Columns, columns_of, joined, length, table_of, taken
 from sureloc.localize.images import ImageSums
-from sureloc.localize.movie import FramePieces, FrameWorker, Options, joined_draws, one_table
+from sureloc.localize.movie import FramePieces, FrameWorker, Options, joined_draws, rows_of_frame
 from sureloc.localize.regions import Region, regions_of
 from sureloc.localize.tally import WORST, View, reason_to_look, view_of
+from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS, Column
 
 Array = npt.NDArray[np.float64]
 
 UNIT_REGIONS = 512  # regions of all frames of a unit together: a minute or two of work
 LEAST_UNITS = 16  # short movies are cut so finely that several workers have something to do
-REGION = "region"  # the column of band units' rows that names the region
+REGION = Column("region", "int64", "", "Number of the region that reports the row.")  # of bands
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Unit:
     rows: tuple[int, int]
     whole: bool
     share: float
+
+    @property
+    def row_columns(self) -> tuple[Column, ...]:
+        """The columns of its rows; those of a band say which region reports them."""
+        return LOCALIZATION_COLUMNS if self.whole else (*LOCALIZATION_COLUMNS, REGION)
 
     @property
     def name(self) -> str:
@@ -80,8 +87,8 @@ class UnitResult:
     """What the work on a unit gives.
 
     Attributes:
-        rows: localizations in the coordinates of the localized part, numbered frames of it; of
-            band units with the column `REGION`, and not yet those of one frame.
+        rows: localizations in the coordinates of the localized part, numbered frames of it; those
+            of band units are not yet the rows of one frame.
         draws: posterior draws, likewise.
         chi2, widefield_e: summed over the frames, (rows, columns) that the unit owns.
         count, count_variance: as in `ImageSums`, of whole frames; None of bands.
@@ -141,8 +148,8 @@ class _Gathered:
         self._unit, self._options, self._frames = unit, options, shape[0]
         size = (unit.rows[1] - unit.rows[0], shape[2])
         self._sums = ImageSums(size, 1, options.pixel_nm, window_px)
-        self._rows: list[pd.DataFrame] = []
-        self._draws: list[pd.DataFrame] = []
+        self._rows: list[Columns] = []
+        self._draws: list[Columns] = []
         self._saturated: list[int] = []
         self._views: list[View] = []
         self._worst: View | None = None
@@ -156,30 +163,31 @@ class _Gathered:
             core = _core_of(region, unit.rows[0])
             expected[core] = part.expected_e
             chi2[core] = part.chi2
-        tables = [part.table for part in pieces.parts]
+        parts = [part.rows for part in pieces.parts]
         draws = joined_draws([part.draws for part in pieces.parts])
         if unit.whole:
-            table = one_table(tables, pieces.regions, options)
+            rows = rows_of_frame(parts, pieces.regions, options)
             sums.count_emitters(draws, options.draws)
         else:
-            numbered = [
-                table.assign(**{REGION: region.number})
-                for table, region in zip(tables, pieces.regions, strict=True)
-            ]
-            table = pd.concat(numbered, ignore_index=True)
-        self._rows.append(table)
+            rows = joined(
+                [
+                    {**part, REGION.name: np.full(length(part), region.number)}
+                    for part, region in zip(parts, pieces.regions, strict=True)
+                ]
+            )
+        self._rows.append(rows)
         self._draws.append(draws)
         sums.chi2 += chi2
         sums.widefield_e += pieces.electrons[mine]
         self._saturated.append(int(pieces.saturated[mine].sum()))
-        self._look(pieces, table, expected, float(chi2.mean()))
+        self._look(pieces, rows, expected, float(chi2.mean()))
 
-    def _look(self, pieces: FramePieces, table: pd.DataFrame, expected: Array, chi2: float) -> None:
+    def _look(self, pieces: FramePieces, rows: Columns, expected: Array, chi2: float) -> None:
         electrons = pieces.electrons[slice(*self._unit.rows)]
 
         def view(why: str) -> View:
             top, pixel_nm = self._unit.rows[0], self._options.pixel_nm
-            return view_of(pieces.frame, why, table, electrons, expected, chi2, top, pixel_nm)
+            return view_of(pieces.frame, why, rows, electrons, expected, chi2, top, pixel_nm)
 
         why = reason_to_look(pieces.frame, self._frames)
         if why:
@@ -192,8 +200,8 @@ class _Gathered:
         sums, whole = self._sums, self._unit.whole
         worst = [] if self._worst is None else [self._worst]
         return UnitResult(
-            pd.concat(self._rows, ignore_index=True),
-            pd.concat(self._draws, ignore_index=True),
+            table_of(joined(self._rows), self._unit.row_columns),
+            table_of(joined(self._draws), DRAW_COLUMNS),
             sums.chi2.astype(np.float32),
             sums.widefield_e.astype(np.float32),
             sums.count.astype(np.float32) if whole else None,
@@ -224,15 +232,13 @@ def frame_tables(
         regions: all regions of a frame.
         options: what the user decided.
     """
-    joined = []
-    every = pd.concat(rows, ignore_index=True)
+    every = columns_of(pd.concat(rows, ignore_index=True))
+    of_frames = []
     for frame in range(*frames):
-        of_frame = every[every["frame"] == frame]
-        by_region = [
-            of_frame[of_frame[REGION] == region.number].drop(columns=REGION) for region in regions
-        ]
-        joined.append(one_table(by_region, regions, options))
-    return pd.concat(joined, ignore_index=True), frame_draws(draws)
+        here = taken(every, every["frame"] == frame)
+        by_region = [taken(here, here[REGION.name] == region.number) for region in regions]
+        of_frames.append(rows_of_frame(by_region, regions, options))
+    return table_of(joined(of_frames), LOCALIZATION_COLUMNS), frame_draws(draws)
 
 
 def frame_draws(draws: Sequence[pd.DataFrame]) -> pd.DataFrame:

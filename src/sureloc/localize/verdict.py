@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import ndimage
 
+from sureloc.localize.columns import Columns, length
 from sureloc.localize.doubles import Excess
 
 Array = npt.NDArray[np.float64]
@@ -160,16 +161,16 @@ def chi2_limit(sigma_px: tuple[float, float], window_sigmas: float) -> float:
 
 
 def mark_rows(
-    table: pd.DataFrame,
+    rows: Columns,
     limit: float,
     saturated: npt.NDArray[np.bool_],
     pixel_nm: float,
     sigma_px: tuple[float, float],
-) -> pd.DataFrame:
+) -> Columns:
     """Mark the rows of one frame that must not be trusted, with the reason.
 
     Args:
-        table: rows of one frame (`sureloc.table.LOCALIZATION_COLUMNS`).
+        rows: of one frame (`sureloc.table.LOCALIZATION_COLUMNS`).
         limit: largest chi2 allowed (`chi2_limit`).
         saturated: pixels that carry no information, (rows, columns).
         pixel_nm: pixel size, nm.
@@ -178,18 +179,18 @@ def mark_rows(
     near = saturated
     if saturated.any():
         near = ndimage.binary_dilation(saturated, iterations=max(1, round(2 * max(sigma_px))))
-    spread = [table[f"sigma_{axis}_nm"].to_numpy(float) for axis in "xy"]
+    spread = [rows[f"sigma_{axis}_nm"] for axis in "xy"]
     widest = OPEN_SIGMAS * pixel_nm * np.array(sigma_px)
     tests = (
-        (SATURATED, near[_pixels(table, pixel_nm, saturated.shape)]),
-        (MISFIT, table["chi2"].to_numpy() > limit),
+        (SATURATED, near[_pixels(rows["x_nm"], rows["y_nm"], pixel_nm, saturated.shape)]),
+        (MISFIT, rows["chi2"] > limit),
         (OPEN, (spread[0] > widest[0]) | (spread[1] > widest[1])),
-        (ABSENT, table["p_exists"].to_numpy(float) < LIKELIER_THAN_NOT),
+        (ABSENT, rows["p_exists"] < LIKELIER_THAN_NOT),
     )
-    reason = np.full(len(table), "", object)
+    reason = np.full(length(rows), "", object)
     for name, failed in tests:
         reason[(reason == "") & failed] = name
-    return table.assign(reason=reason, trusted=reason == "")
+    return {**rows, "trusted": reason == "", "reason": reason}
 
 
 def mark_regions(
@@ -207,8 +208,9 @@ def mark_regions(
     """
     reason = table["reason"].to_numpy(object).copy()
     newly = np.full(len(table), "", object)
+    x_nm, y_nm = (table[name].to_numpy(float) for name in ("x_nm", "y_nm"))
     for name, bad in doubts.items():
-        here = (reason == "") & bad[_pixels(table, pixel_nm, bad.shape)]
+        here = (reason == "") & bad[_pixels(x_nm, y_nm, pixel_nm, bad.shape)]
         reason[here] = newly[here] = name
     marked = table.assign(reason=reason, trusted=reason == "")
     return marked, pd.Series(newly, table.index)
@@ -233,11 +235,11 @@ def region_doubts(
 
 
 def _pixels(
-    table: pd.DataFrame, pixel_nm: float, shape: tuple[int, ...]
+    x_nm: Array, y_nm: Array, pixel_nm: float, shape: tuple[int, ...]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     row, column = (
-        np.clip(np.rint(table[name].to_numpy(float) / pixel_nm).astype(np.int64), 0, size - 1)
-        for name, size in (("y_nm", shape[0]), ("x_nm", shape[1]))
+        np.clip(np.rint(at / pixel_nm).astype(np.int64), 0, size - 1)
+        for at, size in ((y_nm, shape[0]), (x_nm, shape[1]))
     )
     return row, column
 

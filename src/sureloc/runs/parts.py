@@ -23,12 +23,11 @@ import pandas as pd
 
 from sureloc.io.tables import read_table, write_table
 from sureloc.localize.tally import View
-from sureloc.localize.units import REGION, Unit, UnitResult
-from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS, Column
+from sureloc.localize.units import Unit, UnitResult
+from sureloc.table import DRAW_COLUMNS
 
 ROWS, DRAWS, SUMS, SEAL = "rows.parquet", "draws.parquet", "sums.npz", "part.json"
 _TEMPORARY = ".writing-"
-_REGION_COLUMN = Column(REGION, "int64", "", "Number of the region that reports the row.")
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def write_part(parts: Path, unit: Unit, result: UnitResult) -> None:
     temporary = parts / f"{_TEMPORARY}{place.name}-{secrets.token_hex(4)}"
     try:
         temporary.mkdir()
-        write_table(result.rows, temporary / ROWS, _row_columns(unit))
+        write_table(result.rows, temporary / ROWS, unit.row_columns)
         write_table(result.draws, temporary / DRAWS, DRAW_COLUMNS)
         np.savez_compressed(temporary / SUMS, **_arrays(result))
         seal = {
@@ -75,10 +74,6 @@ def write_part(parts: Path, unit: Unit, result: UnitResult) -> None:
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _row_columns(unit: Unit) -> tuple[Column, ...]:
-    return LOCALIZATION_COLUMNS if unit.whole else (*LOCALIZATION_COLUMNS, _REGION_COLUMN)
 
 
 def _arrays(result: UnitResult) -> dict[str, Any]:
@@ -100,7 +95,7 @@ def _arrays(result: UnitResult) -> dict[str, Any]:
 
 def read_rows(parts: Path, unit: Unit) -> pd.DataFrame:
     """Read the rows of a part."""
-    return read_table(part_folder(parts, unit) / ROWS, _row_columns(unit))
+    return read_table(part_folder(parts, unit) / ROWS, unit.row_columns)
 
 
 def read_draws(parts: Path, unit: Unit) -> pd.DataFrame:

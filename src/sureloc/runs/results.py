@@ -24,6 +24,7 @@ from sureloc.io.results import (
     relative_sd,
 )
 from sureloc.io.run_folder import IMAGES
+from sureloc.localize.columns import by_frame, columns_of
 from sureloc.localize.images import FineBand, ImageSums, fine_bands
 from sureloc.localize.regions import regions_of
 from sureloc.localize.tally import Tally, View, chosen_views
@@ -80,7 +81,7 @@ def gather_sums(job: Job) -> Sums:
             views = chosen_views([*views, *part.views])
         if not units[0].whole:
             draws = frame_draws([read_draws(job.parts, unit) for unit in units])
-            for _, of_frame in draws.groupby("frame"):
+            for of_frame in by_frame(columns_of(draws)):
                 images.count_emitters(of_frame, options.draws)
     return Sums(images, saturated, views)
 
@@ -161,6 +162,6 @@ def _fine_band(job: Job, images: ImageSums, rows: tuple[int, int]) -> FineBand:
     for units in of_same_frames(job):
         near = [unit for unit in units if unit.rows[0] < last and unit.rows[1] > first]
         draws = frame_draws([read_draws(job.parts, unit) for unit in near])
-        for _, of_frame in draws.groupby("frame"):
+        for of_frame in by_frame(columns_of(draws)):
             band.add(of_frame, job.options.draws)
     return band
