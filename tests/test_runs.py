@@ -13,11 +13,13 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import torch
 import zarr
 
 import tiny_run
@@ -30,7 +32,7 @@ from sureloc.localize.movie import FrameWorker, localize, prepare
 from sureloc.localize.regions import regions_of
 from sureloc.localize.units import units_of
 from sureloc.networks.weights import load_weights
-from sureloc.runs import first_run, job, localization, parts, results
+from sureloc.runs import execution, first_run, job, localization, parts, results
 from sureloc.runs.scheduler import check_scheduler
 from test_localize_command import run as command
 from tiny_run import CAMERA, OPTIONS, run
@@ -321,8 +323,43 @@ def test_results_do_not_depend_on_processes(film, unbroken, out):
     assert len(calls) == FRAMES
 
 
+def test_processes_stop_after_the_frame_in_work(film, out, monkeypatch):
+    monkeypatch.setattr(execution, "_is_stopped", lambda: True)
+    made = []
+
+    def work(job, todo, *_):
+        with pytest.raises(execution._StoppedError):
+            execution.work_on_unit(str(job.folder), "now", todo[0].number)
+        made.append(parts_of(job.folder))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(localization, "do_units", work)
+    with pytest.raises(KeyboardInterrupt):
+        run(film, out, resume=True)
+    assert made == [KEPT]
+
+
+def test_long_runs_go_to_processes_and_short_ones_to_threads(film, out, monkeypatch):
+    went = []
+    for name in ("_in_threads", "_in_processes"):
+        monkeypatch.setattr(execution, name, lambda *_, name=name: went.append(name))
+    job = SimpleNamespace(
+        options=replace(OPTIONS, workers=2), networks=SimpleNamespace(device=torch.device("cpu"))
+    )
+    few, many = units_of((3999, 64, 64), (1.2, 1.2)), units_of((4000, 64, 64), (1.2, 1.2))
+    large = units_of((251, 256, 256), (1.2, 1.2))  # 16 regions a frame
+    for todo in (few, many, large):
+        execution.do_units(job, todo, "auto", lambda: None, print)
+    job.options = replace(OPTIONS, workers=1)
+    execution.do_units(job, many, "auto", lambda: None, print)
+    job.options, job.networks.device = replace(OPTIONS, workers=2), torch.device("cuda")
+    execution.do_units(job, many, "auto", lambda: None, print)
+    threads, processes = "_in_threads", "_in_processes"
+    assert went == [threads, processes, processes, threads, threads]
+
+
 def test_an_unknown_scheduler_is_refused():
-    with pytest.raises(InputError, match="give threads, processes, or the address"):
+    with pytest.raises(InputError, match="give auto, threads, processes, or the address"):
         check_scheduler("local")
 
 

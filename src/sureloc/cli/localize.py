@@ -27,7 +27,7 @@ from sureloc.errors import FinishedError
 from sureloc.io.output import partial_folder
 from sureloc.io.run_folder import RUN, check_place
 from sureloc.limits import number_or_auto
-from sureloc.runs.scheduler import PROCESSES, THREADS
+from sureloc.runs.scheduler import AUTO, LOCAL
 
 RATE_FRAMES = 30  # over which the speed is averaged
 REFUSED = 3  # exit code of a run that finished, but must not be trusted
@@ -118,13 +118,13 @@ def localize(
     scheduler: Annotated[
         str,
         typer.Option(
-            help="Who works: threads, processes, or a dask cluster's address such as "
-            "tcp://10.0.0.1:8786.",
+            help="Who works: threads, processes, auto for the faster of them, or a dask cluster's "
+            "address such as tcp://10.0.0.1:8786.",
             metavar="NAME|ADDRESS",
-            autocompletion=completion.offer(lambda: (THREADS, PROCESSES)),
+            autocompletion=completion.offer(lambda: LOCAL),
             callback=inputs.scheduler,
         ),
-    ] = THREADS,
+    ] = AUTO,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a run that was stopped.")
     ] = False,

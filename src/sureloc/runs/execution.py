@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import (
@@ -19,6 +20,7 @@ from concurrent.futures import (
 )
 from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
+from multiprocessing.synchronize import Event as EventOfProcesses
 from pathlib import Path
 from threading import Event, Lock
 
@@ -30,9 +32,10 @@ from sureloc.localize.movie import one_thread_each
 from sureloc.localize.units import Unit
 from sureloc.runs.job import Job, open_job
 from sureloc.runs.parts import part_folder
-from sureloc.runs.scheduler import PROCESSES, THREADS
+from sureloc.runs.scheduler import AUTO, PROCESSES, THREADS
 
 CONNECT_S = 30.0
+MANY_REGIONS = 4000  # of all frames: half a minute if sparse; processes take seconds to begin
 LATE_S = 60.0  # files that another machine wrote may be seen so much later over a network
 _one_by_one = Lock()
 
@@ -49,7 +52,8 @@ def do_units(
     Args:
         job: the run, written (`sureloc.runs.job.write_job`).
         todo: units that have no parts yet.
-        scheduler: "threads", "processes", or the address of a dask.distributed scheduler.
+        scheduler: "threads", "processes", "auto" for what is faster of them, or the address of a
+            dask.distributed scheduler.
         progress: called once for each frame's worth of work.
         say: tells people something, such as where a cluster can be watched.
 
@@ -58,12 +62,25 @@ def do_units(
         OutputError: a worker was lost, or a part could not be written.
     """
     bar = _Frames(progress)
+    if scheduler == AUTO:
+        scheduler = _faster(job, todo)
     if scheduler == THREADS:
         _in_threads(job, todo, bar)
     elif scheduler == PROCESSES:
         _in_processes(job, todo, bar)
     else:
         _on_cluster(job, todo, scheduler, bar, say)
+
+
+def _faster(job: Job, todo: Sequence[Unit]) -> str:
+    """Tell whether threads or processes are faster.
+
+    Threads begin at once, but wait for one another in the part of sparse frames that is Python.
+    Processes would have to share a GPU.
+    """
+    regions = sum(_frames(unit) * (unit.regions[1] - unit.regions[0]) for unit in todo)
+    alone = job.options.workers == 1 or job.networks.device.type != "cpu"
+    return THREADS if alone or regions < MANY_REGIONS else PROCESSES
 
 
 class _Frames:
@@ -82,7 +99,7 @@ class _Frames:
 
 
 class _StoppedError(Exception):
-    """Another thread failed, or somebody pressed Ctrl-C."""
+    """Another worker failed, or somebody pressed Ctrl-C."""
 
 
 def _in_threads(job: Job, todo: Sequence[Unit], bar: _Frames) -> None:
@@ -124,7 +141,8 @@ def _in_threads(job: Job, todo: Sequence[Unit], bar: _Frames) -> None:
 def _in_processes(job: Job, todo: Sequence[Unit], bar: _Frames) -> None:
     # Spawned: forked processes would inherit locks that threads of this one hold.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(job.options.workers, max(len(todo), 1)), context) as pool:
+    stopped, number = context.Event(), min(job.options.workers, max(len(todo), 1))
+    with ProcessPoolExecutor(number, context, _begin_process, (stopped,)) as pool:
         try:
             futures = {
                 pool.submit(work_on_unit, str(job.folder), _token(job), unit.number): unit
@@ -137,8 +155,23 @@ def _in_processes(job: Job, todo: Sequence[Unit], bar: _Frames) -> None:
                 f"kept in {job.folder}: go on by the same command with --resume, and fewer workers."
             ) from error
         except BaseException:
+            stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def _begin_process(stopped: EventOfProcesses) -> None:
+    """Leave Ctrl-C, which a terminal sends to all processes, to the one that gives out the work."""
+    global _is_stopped
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _is_stopped = stopped.is_set
+
+
+def _not_stopped() -> bool:
+    return False
+
+
+_is_stopped: Callable[[], bool] = _not_stopped
 
 
 def _drain(futures: dict[Future[None], Unit], done: Callable[[Unit], None]) -> None:
@@ -176,8 +209,13 @@ def work_on_unit(folder: str, token: str, number: int) -> None:
     unit = job.units[number]
     if part_folder(job.parts, unit).exists():
         return
+
+    def after_a_frame() -> None:
+        if _is_stopped():
+            raise _StoppedError
+
     try:
-        job.do(unit)
+        job.do(unit, after_a_frame)
     except OSError as error:
         if isinstance(error, SurelocError):
             raise

@@ -137,8 +137,10 @@ def localize_file(
         rounds: how often chains are made twice as long where rows want more draws, and once: more
             rounds make rows of crowds more precise, and take longer.
         resume: go on with a run that was stopped, if there is one; it must be the same.
-        scheduler: "threads", "processes", or the address of a dask.distributed scheduler, whose
-            workers must see movie and folder under the same names.
+        scheduler: "threads"; "processes", or "auto" for what is faster of the two, from a script
+            that begins nothing when it is imported (`if __name__ == "__main__"`); or the address of
+            a dask.distributed scheduler, whose workers must see movie and folder under the same
+            names.
         command: remembered in the files.
         bar: gives, for a number of frames, a context whose value is called after each.
         say: tells people something on the way.

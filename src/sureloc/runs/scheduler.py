@@ -6,17 +6,18 @@ from importlib.util import find_spec
 
 from sureloc.errors import InputError, did_you_mean
 
-THREADS, PROCESSES = "threads", "processes"
+AUTO, THREADS, PROCESSES = "auto", "threads", "processes"
+LOCAL = (AUTO, THREADS, PROCESSES)
 
 
 def check_scheduler(scheduler: str) -> None:
-    """Raise `InputError` unless work can be given to "threads", "processes" or an address."""
-    if scheduler in (THREADS, PROCESSES):
+    """Raise `InputError` unless work can be given to one of `LOCAL` or an address."""
+    if scheduler in LOCAL:
         return
     if "://" not in scheduler:
         raise InputError(
-            f"The scheduler is {scheduler!r}{did_you_mean(scheduler, (THREADS, PROCESSES))}; give "
-            "threads, processes, or the address of a dask.distributed scheduler, such as "
+            f"The scheduler is {scheduler!r}{did_you_mean(scheduler, LOCAL)}; give "
+            "auto, threads, processes, or the address of a dask.distributed scheduler, such as "
             "tcp://10.0.0.1:8786."
         )
     if find_spec("distributed") is None:
