@@ -50,6 +50,7 @@ from sureloc.io.tables import read_table
 from sureloc.physics.information import isolated_bound
 from sureloc.physics.psf import GaussianPSF
 from sureloc.physics.tile_model import Background, Emitters
+from sureloc.runs.scheduler import AUTO
 from sureloc.scoring.matching import Detection, interval_coverage, root_mean_square
 from sureloc.table import LOCALIZATION_COLUMNS, TRUTH_COLUMNS
 
@@ -113,6 +114,7 @@ def run_sureloc(movie: Path, out: Path, workers: int) -> Found:
         camera=movie / "camera.npz",
         pixel_nm=PIXEL_NM,
         workers=workers,
+        scheduler=AUTO,
     )
     record = pd.read_json(out / "run.json", typ="series")
     preparing = record["seconds"]["preparing"]
@@ -125,11 +127,13 @@ def run_sureloc(movie: Path, out: Path, workers: int) -> Found:
     )
 
 
-def run_rivals(python: Path, movie: Path, out: Path, workers: int) -> Iterator[Found]:
-    """Give what every other tool finds with every box and threshold."""
+def run_rivals(
+    python: Path, movie: Path, out: Path, workers: int, most_frames: int | None = None
+) -> Iterator[Found]:
+    """Give what every other tool finds with every box and threshold, in the first frames or all."""
     camera = read_camera(movie / "camera.npz")
     with open_movie(movie / "movie.ome.tif") as frames:
-        adu = frames.read(0, frames.frames)
+        adu = frames.read(0, min(frames.frames, most_frames or frames.frames))
     path = out.with_suffix(".npz")
     np.savez(
         path,

@@ -19,6 +19,7 @@ from sureloc.limits import LIMITS, check_limit, number_or_auto
 from sureloc.networks.weight_files import weight_files
 
 HEAVY = ("torch", "numba", "scipy", "pandas", "matplotlib", "tifffile")
+LIGHT = ("tifffile",)  # what it takes to open a movie
 LOCALIZE = ("localize", "m.tif", "--out", "o")
 TABLE = ("t.csv", "--out", "o")
 PICTURE = ("render", "t.csv", "--out", "o.png")
@@ -92,6 +93,18 @@ CALLS = [
     (("weights", "export", "fast", "--out", "w.pt"), "written as .onnx, or as .zip"),
     (("weights", "recalibrate", "fast", "--out", "mine/mine.safetensors"), "exists already"),
 ]
+# These open files; the first one loads what that takes for all that come after it.
+OPENED = [
+    ((*LOCALIZE, "--frames", "0:9"), "frames 0:9 must lie inside 0:3"),
+    ((*LOCALIZE, "--roi", "0:40,0:20"), "rows 0:40 must lie inside 0:20"),
+    ((*LOCALIZE, "--camera", "t.csv"), "t.csv"),
+    (("localize", "t.csv", "--out", "o"), "unknown extension '.csv'"),
+    (("inspect", "t.csv"), "unknown extension '.csv'"),
+    (("audit", *TABLE, "--movie", "t.csv"), "unknown extension '.csv'"),
+    (("adapt", "m.tif", "--out", "o", "--camera", "t.csv"), "t.csv"),
+    (("calibrate-camera", "m.tif", "t.csv", "--out", "o"), "unknown extension '.csv'"),
+]
+CALLS += OPENED
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +144,8 @@ print(json.dumps(said))
 @pytest.mark.parametrize(("call", "words"), CALLS, ids=[" ".join(call) for call, _ in CALLS])
 def test_a_wrong_value_is_told_before_libraries_are_loaded(call, words, told):
     code, said, loaded = told[call]
-    assert (code, loaded) == (2, [])
+    assert code == 2
+    assert set(loaded) <= (set(LIGHT) if (call, words) in OPENED else set())
     assert words in said
     if call[-1] != "abc":  # Typer itself refuses what is no number
         assert said.startswith("sureloc: ")

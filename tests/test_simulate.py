@@ -26,7 +26,7 @@ from sureloc.io.found import read_found
 from sureloc.io.movies import open_movie
 from sureloc.io.output import new_file, new_folder
 from sureloc.io.tables import read_provenance, read_table
-from sureloc.report.image_axes import add_scale_bar
+from sureloc.report.image_axes import add_scale_bar, darker_corner
 from sureloc.simulate.background import background_map, smooth_field
 from sureloc.simulate.cameras import make_camera
 from sureloc.simulate.generative_chain import generative_chain
@@ -663,6 +663,25 @@ def test_rows_pass_the_buffer_in_order_and_none_is_lost(monkeypatch):
         pd.concat(received, ignore_index=True), pd.concat(sent, ignore_index=True)
     )
     assert all(len(part) <= 7 for part in received)
+
+
+def test_a_scale_bar_goes_to_the_darker_corner():
+    image = np.zeros((60, 80))
+    assert darker_corner(image) == "lower right"
+    image[58, 70] = 1.0
+    assert darker_corner(image) == "lower left"
+    image[55:, :10] = 1.0
+    assert darker_corner(image) == "lower right"
+    figure = Figure()
+    axes = figure.subplots()
+    image[55:, -10:] = 2.0
+    add_scale_bar(axes, (0.0, 80.0, 60.0, 0.0), over=image)
+    FigureCanvasAgg(figure).draw()
+    (artist,) = axes.artists
+    (bar,) = artist.size_bar.get_children()
+    middle = axes.transAxes.inverted().transform(bar.get_window_extent().get_points()).mean(0)
+    assert middle[0] < 0.5
+    assert middle[1] < 0.5
 
 
 @pytest.mark.parametrize("colour", ["white", "black"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sureloc.cli import completion, inputs
-from sureloc.cli.inputs import TrustCameraOption, check_inputs, check_trust, limited
+from sureloc.cli.inputs import TrustCameraOption, check_inputs, check_readable, check_trust, limited
 from sureloc.cli.stopping import stopping
 from sureloc.cli.train import DeviceOption
 
@@ -83,6 +83,7 @@ def adapt(
         check_new_folder(out)
         check_inputs(movie, camera)
         check_trust(camera, trust_camera=trust_camera)
+        check_readable(movie, camera)
     from sureloc.networks.weights import load_weights
 
     networks = load_weights(weights)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sureloc.cli import inputs
-from sureloc.cli.inputs import check_inputs, limited
+from sureloc.cli.inputs import check_inputs, check_readable, limited
 from sureloc.io.output import check_new_folder
 
 FAILED = 3  # exit code of an audit that was made, but that the run failed
@@ -57,6 +57,7 @@ def audit(
     folder = source.with_name(f"{source.stem}_audit") if out is None else out
     check_new_folder(folder)
     check_inputs(movie, camera, source)
+    check_readable(movie, camera)
     from sureloc.analysis.audit import Outcome
     from sureloc.report.audit import audit_run, write_audit
 

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from sureloc.cli.inputs import check_inputs, limited
+from sureloc.cli.console import of_bar
+from sureloc.cli.inputs import check_inputs, check_readable, limited
 from sureloc.io.output import check_new_folder
 
 
@@ -59,9 +60,10 @@ def calibrate_camera(
     for path in (dark, *flats):
         check_inputs(path)
     check_new_folder(out)
+    for path in (dark, *flats):
+        check_readable(path)
     from contextlib import ExitStack
 
-    from rich.console import Console
     from rich.progress import Progress
 
     from sureloc import __version__
@@ -75,9 +77,7 @@ def calibrate_camera(
     multiplication = transfer.Multiplication(em_gain, preamplifier)
     with ExitStack() as stack:
         movies = [stack.enter_context(open_movie(path)) for path in (dark, *flats)]
-        bar = stack.enter_context(
-            Progress(console=Console(stderr=True), transient=True, disable=quiet)
-        )
+        bar = stack.enter_context(Progress(**of_bar(quiet=quiet), transient=True))
         task = bar.add_task("reading", total=sum(movie.frames for movie in movies))
         moments = [
             movie_moments(movie, path.name, saturation_adu, lambda n: bar.advance(task, n))

@@ -147,6 +147,38 @@ def check_inputs(
             check(path)
 
 
+def check_readable(
+    movie: Path | None,
+    camera: Path | None = None,
+    *,
+    roi: str | None = None,
+    frames: str | None = None,
+) -> None:
+    """Open what is given, and close it again: seconds before the work can begin.
+
+    This loads libraries, but none that takes long; it comes after whatever needs none.
+
+    Args:
+        movie, camera: the files; frames are not read.
+        roi, frames: parts of the movie.
+
+    Raises:
+        InputError: a file cannot be read, or a part does not lie in the movie.
+    """
+    if movie is not None:
+        from sureloc.io.movies import open_movie
+
+        with open_movie(movie) as whole:
+            if roi is not None:
+                parse_region(roi, whole.full_shape)
+            if frames is not None:
+                parse_frames(frames, whole.frames)
+    if camera is not None:
+        from sureloc.io.cameras import read_camera
+
+        read_camera(camera)
+
+
 def check_new_table(path: Path, format_name: str | None = None) -> None:
     """Raise `InputError` unless a new table can go to `path`.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sureloc.cli import completion, inputs
-from sureloc.cli.inputs import TrustCameraOption, check_inputs, check_trust, limited
+from sureloc.cli.inputs import TrustCameraOption, check_inputs, check_readable, check_trust, limited
 from sureloc.io.output import check_new_file, new_file
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def inspect(
         if picture.suffix.lower() != ".png":
             picture = picture.with_name(f"{picture.name}.png")
         check_new_file(picture)
+    check_readable(movie, camera)
     from sureloc.networks.weights import load_weights
     from sureloc.report.inspection import draw_inspection
 

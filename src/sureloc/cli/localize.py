@@ -12,11 +12,13 @@ from typing import Annotated
 import typer
 
 from sureloc.cli import completion, inputs
+from sureloc.cli.console import of_bar
 from sureloc.cli.inputs import (
     FramesOption,
     RegionOption,
     TrustCameraOption,
     check_inputs,
+    check_readable,
     check_trust,
     choice,
     limited,
@@ -155,6 +157,7 @@ def localize(
         check_inputs(movie, camera)
         check_trust(camera, trust_camera=trust_camera)
         check_place(out, resume=resume)
+        check_readable(movie, camera, roi=roi, frames=frames)
         from functools import partial
 
         from sureloc.localize.verdict import Trust
@@ -221,7 +224,6 @@ def bar_of_frames(
     """Show a progress bar on stderr; give what to call after every frame."""
     from time import perf_counter
 
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -240,9 +242,8 @@ def bar_of_frames(
         TextColumn("elapsed,"),
         TimeRemainingColumn(),
         TextColumn("left"),
-        console=Console(stderr=True),
+        **of_bar(quiet=quiet),
         transient=True,
-        disable=quiet,
     ) as bar:
         task = bar.add_task(before, total=frames, rate="")
         ends: list[float] = []

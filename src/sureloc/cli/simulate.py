@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sureloc.cli import completion
+from sureloc.cli.console import of_bar
 from sureloc.cli.inputs import check_inputs
 from sureloc.io.output import check_new_folder, new_folder
 
@@ -105,7 +106,6 @@ def _crowding(recipe: Recipe, emitters: float) -> str:
 
 
 def _with_progress(movie: Iterator[MovieChunk], frames: int, quiet: bool) -> Iterator[MovieChunk]:
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -121,9 +121,8 @@ def _with_progress(movie: Iterator[MovieChunk], frames: int, quiet: bool) -> Ite
         TextColumn("frames"),
         TimeRemainingColumn(),
         TextColumn("left"),
-        console=Console(stderr=True),
+        **of_bar(quiet=quiet),
         transient=True,
-        disable=quiet,
     )
     with progress:
         task = progress.add_task("simulating", total=frames)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sureloc.cli import completion, inputs
+from sureloc.cli.console import of_bar
 from sureloc.cli.flags import Command, Group
 from sureloc.cli.inputs import check_new_weights, choice, limited
 from sureloc.cli.stopping import stopping
@@ -201,7 +202,6 @@ def search(
     among those whose spread matches their errors.
     """
     check_new_folder(out)
-    from rich.console import Console
     from rich.progress import track
 
     from sureloc.io.search import write_search
@@ -219,9 +219,7 @@ def search(
     )
     with new_folder(out) as folder:
         scores = workflow.search(networks, held_out, schedules, draws, seed)
-        console = Console(stderr=True)
-        bar = track(scores, "searching", len(schedules), console=console, disable=quiet)
-        scored = list(bar)
+        scored = list(track(scores, "searching", len(schedules), **of_bar(quiet=quiet)))
         write_search(scored, folder)
         draw_search(scored, folder / "schedules.png")
     for name, one in (

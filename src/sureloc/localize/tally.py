@@ -154,10 +154,10 @@ def view_of(
     )
 
 
-def chosen_views(views: Iterable[View]) -> list[View]:
-    """Choose what is looked at, in order of frames: first, middle, last, and the worst of all.
+def candidates(views: Iterable[View]) -> list[View]:
+    """Leave out of some views those that `chosen_views` cannot choose, whatever comes besides.
 
-    Of the views of one frame, the one with most localizations is taken.
+    Of the views of one frame, the one with most localizations is left; the worst of all comes last.
     """
     spread: dict[int, View] = {}
     worst: View | None = None
@@ -167,9 +167,13 @@ def chosen_views(views: Iterable[View]) -> list[View]:
                 worst = view
         elif view.frame not in spread or view.rows > spread[view.frame].rows:
             spread[view.frame] = view
-    if worst is not None:
-        spread[worst.frame] = worst
-    return [spread[frame] for frame in sorted(spread)]
+    return [*spread.values(), *([] if worst is None else [worst])]
+
+
+def chosen_views(views: Iterable[View]) -> list[View]:
+    """Choose what is looked at, in order of frames: first, middle, last, and the worst of all."""
+    by_frame = {view.frame: view for view in candidates(views)}
+    return [by_frame[frame] for frame in sorted(by_frame)]
 
 
 @dataclass

@@ -47,11 +47,13 @@ def precision_chart(tally: Tally) -> str:
     left.set_ylabel("x and y of the localizations")
     highest = max(tally.precision.counts.max(), tally.bound.counts.max(), 1)
     left.set_ylim(0, 1.3 * highest)  # room for the legend
+    _whole_counts(left)
     _legend(left)
     right.stairs(tally.ratio.counts, tally.ratio.edges, fill=True, color=BLUE, alpha=0.75)
     right.axvline(1.0, color=INK, linewidth=1.0)
     low, high = _shown(tally.ratio)
     _log_axis(right, (min(low, 0.5), max(high, 2.0)))
+    _whole_counts(right)
     right.set_xlabel("stated precision / Cramér-Rao bound")
     right.set_ylabel("x and y of the localizations")
     return _side_by_side(
@@ -93,6 +95,8 @@ def _counts_chart(tally: Tally, first_frame: int, width_in: float) -> str:
         )
     axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if group == 1:
+        _whole_counts(axes)
     axes.set_xlabel("frame" if group == 1 else f"frame (means of {group})")
     axes.set_ylabel("localizations")
     _legend(axes)
@@ -109,8 +113,12 @@ def rows_chart(tally: Tally) -> str:
     edges = tally.probability.edges
     right.stairs(tally.probability.counts, edges, fill=True, color=BLUE, alpha=0.75)
     right.set_xlim(0, 1)
-    right.set_yscale("symlog", linthresh=10)
-    right.set_ylim(bottom=0)
+    if tally.rows:
+        # Most rows are sure: a linear axis would hide all others.
+        right.set_yscale("log")
+        right.set_ylim(0.7, 2.0 * max(tally.probability.counts.max(), 5))
+        plain_log_ticks(right.yaxis, 6)
+    _whole_counts(left)
     right.set_xlabel("probability that the molecule exists")
     right.set_ylabel("localizations")
     return _side_by_side(
@@ -190,6 +198,11 @@ def _log_axis(axes: Axes, limits: tuple[float, float]) -> None:
     axes.set_xscale("log")
     axes.set_xlim(*limits)
     plain_log_ticks(axes.xaxis)
+
+
+def _whole_counts(axes: Axes) -> None:
+    """Keep a linear axis of counts from ticks between them."""
+    axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
 def _legend(axes: Axes) -> None:

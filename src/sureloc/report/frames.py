@@ -23,6 +23,7 @@ PERCENTILES = (1.0, 99.7)
 FRAMED = "#ffd166"
 GREYS = 128  # of a panel's 256 colours
 LARGE_PX, MAGNIFIED_PX = 100, 48  # in a frame larger than the one, a part of the other is magnified
+CIRCLE_POINTS = 1.4
 LEAST_RADIUS_PX = 0.35  # a precise emitter's circle would not be seen otherwise
 
 
@@ -130,8 +131,10 @@ def _add_circles(axes: Axes, table: pd.DataFrame, pixel_nm: float) -> None:
                     facecolors="none",
                     edgecolors=colour,
                     linestyles=style,
-                    linewidths=0.9,
+                    linewidths=CIRCLE_POINTS,
                 )
             )
         if not trusted:
-            axes.scatter(place[:, 0], place[:, 1], s=22, marker="x", color=colour, linewidths=0.9)
+            axes.scatter(
+                place[:, 0], place[:, 1], s=22, marker="x", color=colour, linewidths=CIRCLE_POINTS
+            )

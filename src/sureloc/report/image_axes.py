@@ -13,6 +13,7 @@ from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 
 from sureloc.simulate.recipe import FrameRecipe
 
+CORNER = (0.15, 0.3)  # of an image's height and width, about what the bar covers
 BAR_SHARE = 0.25  # of an image's width, at most
 ABOVE = 4.0  # what else is drawn, in matplotlib's order
 PLATE_OPACITY = 0.65
@@ -55,7 +56,7 @@ def draw_image(
     )
     axes.set_xticks([])
     axes.set_yticks([])
-    add_scale_bar(axes, image_extent_nm(frame))
+    add_scale_bar(axes, image_extent_nm(frame), over=image)
     add_colour_bar(axes, shown, unit)
 
 
@@ -67,9 +68,14 @@ def add_colour_bar(axes: Axes, shown: ScalarMappable, unit: str) -> None:
 
 
 def add_scale_bar(
-    axes: Axes, extent: Extent, nm_per_unit: float = 1.0, colour: str = "white", size: float = 7.0
+    axes: Axes,
+    extent: Extent,
+    nm_per_unit: float = 1.0,
+    colour: str = "white",
+    size: float = 7.0,
+    over: npt.NDArray[np.generic] | None = None,
 ) -> None:
-    """Add a bar of a round length to the lower right corner of an image.
+    """Add a bar of a round length to the lower right corner of an image, or to the left one.
 
     Bar and label stand on a plate that lets shine through what it lies on, above all else: they are
     seen on pixels of every lightness.
@@ -80,6 +86,7 @@ def add_scale_bar(
         nm_per_unit: length of one unit of the axes, nm.
         colour: of bar and label, "white" or "black"; the plate has the other one.
         size: of the label, points.
+        over: the image, of which the darker one of the two corners is taken.
     """
     left, right, bottom, top = extent
     length_nm, label = scale_bar((right - left) * nm_per_unit)
@@ -87,7 +94,7 @@ def add_scale_bar(
         axes.transData,
         length_nm / nm_per_unit,
         label,
-        "lower right",
+        "lower right" if over is None else darker_corner(over),
         pad=0.4,
         borderpad=0.8,
         sep=2,
@@ -102,6 +109,14 @@ def add_scale_bar(
     )
     bar.set_zorder(ABOVE)
     axes.add_artist(bar)
+
+
+def darker_corner(image: npt.NDArray[np.generic]) -> str:
+    """Give the lower corner of an image, (rows, columns), with less light; or the right one."""
+    rows, columns = (max(1, round(share * n)) for share, n in zip(CORNER, image.shape, strict=True))
+    low = np.asarray(image[-rows:], dtype=np.float64)
+    left, right = (float(np.nanmean(part)) for part in (low[:, :columns], low[:, -columns:]))
+    return "lower left" if left < right else "lower right"
 
 
 def scale_bar(width_nm: float) -> tuple[float, str]:

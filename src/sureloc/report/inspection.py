@@ -165,7 +165,7 @@ def _frame(axes: Axes, image: Array, title: str, inspection: Inspection) -> None
         rows, columns = image.shape
         extent = image_extent_nm(FrameRecipe(height=rows, width=columns, pixel_nm=pixel_nm))
         shown.set_extent(extent)
-        add_scale_bar(axes, extent)
+        add_scale_bar(axes, extent, over=image)
     add_colour_bar(axes, shown, "ADU")
     axes.set_title(title, fontsize=10)
 
@@ -173,7 +173,7 @@ def _frame(axes: Axes, image: Array, title: str, inspection: Inspection) -> None
 def _examples(axes: Axes, windows: Array) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title("example spots, faint to bright", fontsize=10)
+    axes.set_title("example spots, faint to bright, contrast of each", fontsize=10)
     if not len(windows):
         axes.text(0.5, 0.5, "no spots", ha="center", transform=axes.transAxes)
         return

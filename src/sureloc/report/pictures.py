@@ -251,7 +251,7 @@ def draw_picture(picture: Picture, path: Path) -> None:
     figure.text(0.01, 0.005, f"Colours: {picture.contrast}.", color="#9aa0a6", fontsize=7)
     figure.get_layout_engine().set(rect=(0, 0.02, 1, 0.98))  # type: ignore[call-arg,union-attr]
     extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
-    add_scale_bar(axes, extent, picture.pixel_nm, size=9)
+    add_scale_bar(axes, extent, picture.pixel_nm, size=9, over=picture.image)
     figure.savefig(path, facecolor=DARK)
 
 

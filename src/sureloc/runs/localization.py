@@ -398,7 +398,7 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
         *(job, run, place, verdict, tally, images, assumptions, pictures, molecules, comparison)
     )
     record_of_time = f"{clock.since():.0f} s, {images.frames / clock.since():.2f} frames/s"
-    content = replace(content, record={**content.record, "time": record_of_time})
+    content = replace(content, record={**content.record, "time to this page": record_of_time})
     job.pause()
     write_report(folder / REPORT, content)
     notes = (*assumptions.notes, *writer.notes)

@@ -27,7 +27,7 @@ from sureloc.io.run_folder import IMAGES
 from sureloc.localize.columns import by_frame, columns_of
 from sureloc.localize.images import FineBand, ImageSums, fine_bands
 from sureloc.localize.regions import regions_of
-from sureloc.localize.tally import Tally, View, chosen_views
+from sureloc.localize.tally import Tally, View, candidates, chosen_views
 from sureloc.localize.units import Unit, frame_draws, frame_tables
 from sureloc.localize.verdict import mark_regions
 from sureloc.report.pictures import Overview, Shrinking
@@ -78,12 +78,12 @@ def gather_sums(job: Job) -> Sums:
                 images.count += part.count
                 images.count_variance += part.count_variance
             saturated[slice(*unit.frames)] += part.saturated_pixels
-            views = chosen_views([*views, *part.views])
+            views = candidates([*views, *part.views])
         if not units[0].whole:
             draws = frame_draws([read_draws(job.parts, unit) for unit in units])
             for of_frame in by_frame(columns_of(draws)):
                 images.count_emitters(of_frame, options.draws)
-    return Sums(images, saturated, views)
+    return Sums(images, saturated, chosen_views(views))
 
 
 def write_tables(
