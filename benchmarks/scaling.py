@@ -4,8 +4,8 @@
     python benchmarks/scaling.py --out scaling --without-chains --only 256x256x2000 256x256x200
 
 Every case is a process of its own, whose peak memory (resident set) is what the operating system
-says at its end; its line is kept in OUT/scaling.csv as soon as it is there, and cases that have one
-are not run again. Movies hold 0.1 emitters per square micrometre. `--without-chains` leaves out
+says at its end, that of worker processes of long runs added; its line is kept in OUT/scaling.csv as
+soon as it is there, and cases that have one are not run again. Movies hold 0.1 emitters per square micrometre. `--without-chains` leaves out
 networks and chains, and for long movies detection, so that everything else (reading, parts, tables,
 images, report) can be measured within minutes: that is all whose memory could grow with length.
 """
@@ -90,6 +90,7 @@ def one_case(arguments: dict[str, Any]) -> None:
     from sureloc.localize.movie import Options
     from sureloc.networks.weights import load_weights
     from sureloc.runs.localization import localize_movie
+    from sureloc.runs.scheduler import AUTO, THREADS
 
     options = replace(Options(sigma_px=1.0), workers=arguments["workers"])
     start = time.perf_counter()
@@ -105,9 +106,15 @@ def one_case(arguments: dict[str, Any]) -> None:
             {},
             load_weights("fast"),
             resume=True,
+            # What is left out is left out of this process only.
+            scheduler=AUTO if arguments["chains"] else THREADS,
         )
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    mine, theirs = (
+        resource.getrusage(who).ru_maxrss / 1024
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    peak = mine + arguments["workers"] * theirs  # of the largest worker process, if there are any
     numbers = {"seconds": round(seconds, 1), "frames_per_s": round(frames / seconds, 3)}
     print(json.dumps(numbers | {"peak_mb": round(peak), "rows": outcome.rows}))
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
-from sureloc.compiled.assignment import assign_draws, missed_points
+from sureloc.compiled.assignment import assign_draws, missed_points, nearest_rows
 from sureloc.physics.consensus import (
     QUANTILES,
     consensus,
@@ -125,6 +125,15 @@ def test_assignment_is_nearly_as_short_as_the_shortest():
         ours += squared[assigned[taken], np.flatnonzero(taken)].sum() + gate**2 * (~taken).sum()
     # Greedy with exchanges is 2 % longer here; greedy alone 11 %.
     assert best <= ours < 1.05 * best
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("number", [1, 2, 30])
+def test_the_nearest_row_is_the_nearest(rng, number):
+    rows, places = rng.uniform(0, 10, (number, 2)), rng.uniform(-3, 13, (200, 2))
+    found = nearest_rows(rows, places[:, 0].copy(), places[:, 1].copy())
+    apart = np.hypot(*(places[:, None] - rows).transpose(2, 0, 1))
+    np.testing.assert_array_equal(found, apart.argmin(1))
 
 
 @pytest.mark.interpreted

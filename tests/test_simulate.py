@@ -675,7 +675,8 @@ def test_a_scale_bar_goes_to_the_darker_corner():
     figure = Figure()
     axes = figure.subplots()
     image[55:, -10:] = 2.0
-    add_scale_bar(axes, (0.0, 80.0, 60.0, 0.0), over=image)
+    axes.imshow(image)
+    add_scale_bar(axes, (-0.5, 79.5, 59.5, -0.5), over=image)
     FigureCanvasAgg(figure).draw()
     (artist,) = axes.artists
     (bar,) = artist.size_bar.get_children()

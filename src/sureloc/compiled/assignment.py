@@ -32,8 +32,10 @@ def _assign_one(
     distance = np.empty(capacity)
     left = np.empty(capacity, np.int64)
     right = np.empty(capacity, np.int64)
+    suitors = np.zeros(m, np.int64)  # emitters within the gate of each row
     for j in range(n):
         out[j] = -1
+        first = pairs
         place = np.searchsorted(sorted_x, x[j] - gate)
         while place < m and sorted_x[place] <= x[j] + gate:
             i = by_x[place]
@@ -45,9 +47,26 @@ def _assign_one(
                 distance[pairs] = d
                 left[pairs] = i
                 right[pairs] = j
+                suitors[i] += 1
                 pairs += 1
-    order = np.argsort(distance[:pairs])
+        if pairs - first > 1:  # several rows to choose from
+            for k in range(first, pairs):
+                suitors[left[k]] = 2
     owner = np.full(m, -1, np.int64)
+    open_pairs = 0
+    for k in range(pairs):
+        if suitors[left[k]] == 1:  # nobody else's business
+            owner[left[k]] = right[k]
+            out[right[k]] = left[k]
+        else:
+            distance[open_pairs], left[open_pairs], right[open_pairs] = (
+                distance[k],
+                left[k],
+                right[k],
+            )
+            open_pairs += 1
+    pairs = open_pairs
+    order = np.argsort(distance[:pairs])
     for k in order:
         if owner[left[k]] < 0 and out[right[k]] < 0:
             owner[left[k]] = right[k]
@@ -82,6 +101,42 @@ def assign_draws(reference: Array, x: Array, y: Array, counts: Index, gate: floa
     sorted_x = reference[:, 0][by_x]
     for s in range(counts.size):
         _assign_one(reference, by_x, sorted_x, x[s], y[s], counts[s], gate, out[s])
+    return out
+
+
+@compiled
+def nearest_rows(reference: Array, x: Array, y: Array) -> Index:
+    """Give the reference row (m, 2) nearest to each place (n,); there is at least one row."""
+    m = reference.shape[0]
+    by_x = np.argsort(reference[:, 0])
+    sorted_x = reference[:, 0][by_x]
+    out = np.empty(x.size, np.int64)
+    for j in range(x.size):
+        best = np.inf
+        right = np.searchsorted(sorted_x, x[j])
+        left = right - 1
+        # Outwards on both sides, until the distance along x alone is too large.
+        while left >= 0 or right < m:
+            if right < m:
+                dx = sorted_x[right] - x[j]
+                if dx * dx > best:
+                    right = m
+                else:
+                    dy = reference[by_x[right], 1] - y[j]
+                    if dx * dx + dy * dy < best:
+                        best = dx * dx + dy * dy
+                        out[j] = by_x[right]
+                    right += 1
+            if left >= 0:
+                dx = sorted_x[left] - x[j]
+                if dx * dx > best:
+                    left = -1
+                else:
+                    dy = reference[by_x[left], 1] - y[j]
+                    if dx * dx + dy * dy < best:
+                        best = dx * dx + dy * dy
+                        out[j] = by_x[left]
+                    left -= 1
     return out
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import KDTree
 
+from sureloc.compiled.assignment import nearest_rows
 from sureloc.limits import check_limit
 from sureloc.physics.consensus import Consensus, consensus, join_rows
 from sureloc.physics.priors import ScenePrior, hat_functions
@@ -225,7 +226,7 @@ def frame_posterior(
         whole = join_draws(chains)
         stretches.append(_spread(whole, effort.chains, effort.states))
         fresh = summed_up(_inside(whole, active))
-        fresh = fresh.of_rows(going[KDTree(rows.places).query(fresh.places)[1]])
+        fresh = fresh.of_rows(going[nearest_rows(rows.places, fresh.x_px, fresh.y_px)])
         told_by = np.append(told_by[~going], np.full(len(fresh), stretch + 1))
         rows = join_rows(rows.of_rows(~going), fresh)
         settled = np.zeros(len(rows) - len(fresh), bool)
@@ -319,12 +320,11 @@ def _pieced_together(
     last = stretches[-1]
     if len(stretches) == 1 or len(places) == 0:
         return last
-    tree = KDTree(places)
     parts = []
     for stretch, draws in enumerate(stretches):
         draw, column = np.nonzero(draws.present)
         found = np.stack([a[draw, column] for a in (draws.x_px, draws.y_px, draws.photons)])
-        mine = told_by[tree.query(found[:2].T)[1]] == stretch
+        mine = told_by[nearest_rows(places, found[0], found[1])] == stretch
         parts.append((draw[mine], found[:, mine]))
     draw = np.concatenate([part[0] for part in parts])
     order = np.argsort(draw, kind="stable")

@@ -150,8 +150,12 @@ def _join_doubles(rows: Array, assigned: Index, gate_px: float) -> Array:
     if len(rows) < 2:
         return rows
     pairs = KDTree(rows).query_pairs(gate_px, output_type="ndarray")
+    if not len(pairs):
+        return rows
+    near = np.zeros(len(rows) + 1, bool)  # the last one stands for no row, which is -1
+    near[pairs] = True
+    draw, column = np.nonzero(near[assigned])
     held = np.zeros((len(rows), len(assigned)), bool)
-    draw, column = np.nonzero(assigned >= 0)
     held[assigned[draw, column], draw] = True
     number = held.sum(1)
     rows, gone = rows.copy(), np.zeros(len(rows), bool)
