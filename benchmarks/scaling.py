@@ -5,9 +5,10 @@
 
 Every case is a process of its own, whose peak memory (resident set) is what the operating system
 says at its end, that of worker processes of long runs added; its line is kept in OUT/scaling.csv as
-soon as it is there, and cases that have one are not run again. Movies hold 0.1 emitters per square micrometre. `--without-chains` leaves out
-networks and chains, and for long movies detection, so that everything else (reading, parts, tables,
-images, report) can be measured within minutes: that is all whose memory could grow with length.
+soon as it is there, and cases that have one are not run again. Movies hold 0.1 emitters per square
+micrometre. `--without-chains` leaves out networks and chains, and for long movies detection, so
+that everything else (reading, parts, tables, images, report) can be measured within minutes: that
+is all whose memory could grow with length.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ simulates one movie of 64 x 64 px for each density (recipe `peers`, as
 all of them find), and localizes it `--repeats` times with sureloc, everything included from the
 movie's file to the report, with `--workers` threads or processes, and each time with the other
 tools. It prints medians of frames a second, their ratios, and the milliseconds of one thread that
-each stage takes of a frame, measured apart. The others get the first 400 frames. `sureloc, prepared` leaves out what
-is learned first from up to 440 frames of a movie.
+each stage takes of a frame, measured apart. The others get the first 400 frames. `sureloc,
+prepared` leaves out what is learned first from up to 440 frames of a movie.
 
 `--stages` alone measures the stages only.
 """

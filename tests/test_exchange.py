@@ -402,7 +402,8 @@ def test_rows_that_picasso_drops_are_counted_by_reason(tmp_path):
     assert written.notes[0] == (
         "7 of 10 rows were left out because Picasso refuses them: 2 with a value that is not "
         "finite, 2 with x < 0 (left of the centre of the first column), 1 with y < 0 (above the "
-        "centre of the first row), 1 with x >= 512 (Width), 1 with y >= 300 (Height)."
+        "centre of the first row), 1 with x >= 512 (Width), 1 with y >= 300 (Height). They stay in "
+        "the file that was read."
     )
     with h5py.File(tmp_path / "t.hdf5") as file:
         kept = pd.DataFrame(file["locs"][()])

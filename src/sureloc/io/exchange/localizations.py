@@ -365,7 +365,7 @@ def keep_rows(
         return table, ()
     return table[~out], (
         f"{int(out.sum()):,} of {len(table):,} rows were left out because {program} refuses them: "
-        f"{', '.join(counts)}.",
+        f"{', '.join(counts)}. They stay in the file that was read.",
     )
 
 
