@@ -672,6 +672,7 @@ def test_a_scale_bar_goes_to_the_darker_corner():
     assert darker_corner(image) == "lower left"
     image[55:, :10] = 1.0
     assert darker_corner(image) == "lower right"
+    assert darker_corner(np.stack([image, image, image], axis=2)) == "lower right"
     figure = Figure()
     axes = figure.subplots()
     image[55:, -10:] = 2.0

@@ -112,8 +112,9 @@ def add_scale_bar(
 
 
 def darker_corner(image: npt.NDArray[np.generic]) -> str:
-    """Give the lower corner of an image, (rows, columns), with less light; or the right one."""
-    rows, columns = (max(1, round(share * n)) for share, n in zip(CORNER, image.shape, strict=True))
+    """Give the lower corner with less light, else the right one, of (rows, columns[, colours])."""
+    size = image.shape[:2]
+    rows, columns = (max(1, round(share * n)) for share, n in zip(CORNER, size, strict=True))
     low = np.asarray(image[-rows:], dtype=np.float64)
     left, right = (float(np.nanmean(part)) for part in (low[:, :columns], low[:, -columns:]))
     return "lower left" if left < right else "lower right"
