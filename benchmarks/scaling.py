@@ -81,7 +81,8 @@ def without_chains(*, long: bool) -> None:
         movie.spots_of_band = lambda electrons, *_: Spots(
             np.empty(0, np.int64), *[np.empty(0)] * 4, electrons
         )
-    movie.CROWDING_FRAMES, movie.LEARNING_EMITTERS, learning.ROUNDS = 20, 20, 1
+    movie.CROWDING_FRAMES, movie.LEARNING_EMITTERS = 20, 20
+    learning.ROUNDS = learning.LATELY + 1, learning.LATELY + 1
 
 
 def one_case(arguments: dict[str, Any]) -> None:
