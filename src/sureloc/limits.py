@@ -58,7 +58,7 @@ LIMITS = {
     "mean_photons": Limit("The mean number of photons", 1.0, 1e7, remark=_LEARNED),
     "background_photons": Limit("The background", 0.0, 1e6, remark=_LEARNED),
     "draws": Limit("draws", 2, remark=" for an uncertainty; 16 is usual"),
-    "rounds": Limit("rounds", 1, 10, remark="; 4 is usual, 6 more precise and slower in crowds"),
+    "rounds": Limit("rounds", 1, 10, remark="; 4 is usual, 5 more precise and slower in crowds"),
     "min_probability": Limit("min_probability", 0.0, 1.0, above=True, remark="; 0.5 is usual"),
     "workers": Limit("workers", 1),
     # cameras

@@ -43,8 +43,8 @@ class Effort:
             rows that want more draws,
         least_effective: those whose position has fewer effective ones, or whose existence is open
             and has fewer than `EXISTENCE` times as many.
-        counting: births or deaths a sweep, however few emitters there are: whether there is one
-            more is asked of the whole frame.
+        counting: births or deaths a sweep of a whole frame, however few emitters there are: whether
+            there is one more is asked everywhere; in proportion fewer in sweeps over a part.
     """
 
     chains: int = 2
