@@ -1,6 +1,6 @@
 """Psi's draws beside the exact posterior: pixel-wise sd, and how many emitters there are.
 
-    python benchmarks/referee_networks.py --tiles 200 --weights default
+    python benchmarks/referee_networks.py --tiles 200 --out DIR
 
 Tiles of 12 x 12 px are drawn as those that networks are trained on: density, brightness and its
 spread, background, PSF and read noise anew for each, without hot pixels or electron multiplication
@@ -11,7 +11,8 @@ runs two long chains, one from an empty frame and one from chance. Both posterio
 kernel density images, which are compared pixel by pixel: the correlation of sds over all pixels and
 the ratio of their means. Counts are total masses, rounded, and their distributions are compared by
 total variation. The same comparison of the referee's two chains tells what chance and short chains
-do.
+do. The referee's draws are kept in `--out`, so that a run that was stopped goes on, and further
+weights cost their own time only.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from rich.progress import track
 from torch import Tensor
 
+from sureloc.io.output import new_file
 from sureloc.localize.frames import join_draws
 from sureloc.networks.posterior import posterior_images
 from sureloc.networks.weights import Networks, load_weights
@@ -195,13 +198,54 @@ def exact(tile: Tile, index: int, chain: int, moves: int) -> PosteriorDraws:
     return join_draws(parts)
 
 
-def images_of(draws: PosteriorDraws, kernel: float) -> Tensor:
-    """Give the kernel density image of every draw, mass per fine pixel."""
-    present = draws.present
-    which = torch.from_numpy(np.nonzero(present)[0])
-    x, y = (torch.from_numpy(v[present]) for v in (draws.x_px, draws.y_px))
-    shape = (len(draws.counts), SIDE_PX, SIDE_PX)
-    return render_kde(x, y, torch.ones_like(x), which, shape, kernel)
+@dataclass(frozen=True)
+class Points:
+    """Emitters of all draws of a chain.
+
+    Attributes:
+        draw: (n,), which draw each belongs to.
+        x_px: (n,), camera pixels.
+        y_px: (n,), camera pixels.
+        draws: how many draws there are.
+    """
+
+    draw: np.ndarray
+    x_px: np.ndarray
+    y_px: np.ndarray
+    draws: int
+
+    @classmethod
+    def of(cls, draws: PosteriorDraws) -> Points:
+        """Take the places alone."""
+        present = draws.present
+        which = np.nonzero(present)[0].astype(np.int32)
+        return cls(which, draws.x_px[present], draws.y_px[present], len(draws.counts))
+
+    def images(self, kernel: float) -> Tensor:
+        """Give the kernel density image of every draw, mass per fine pixel."""
+        x, y = torch.from_numpy(self.x_px), torch.from_numpy(self.y_px)
+        shape = (self.draws, SIDE_PX, SIDE_PX)
+        which = torch.from_numpy(self.draw.astype(np.int64))
+        return render_kde(x, y, torch.ones_like(x), which, shape, kernel)
+
+
+def referee_points(tile: Tile, index: int, moves: int, out: Path) -> list[Points]:
+    """Give both chains' draws, from the folder where they are kept already."""
+    kept = out / f"referee_{moves}_{index:03d}.npz"
+    if not kept.is_file():
+        chains = [Points.of(exact(tile, index, chain, moves)) for chain in (0, 1)]
+        arrays = {
+            f"{field.name}_{chain}": getattr(points, field.name)
+            for chain, points in enumerate(chains)
+            for field in dataclasses.fields(Points)
+        }
+        with new_file(kept) as path:
+            np.savez_compressed(path, **arrays)
+    with np.load(kept) as arrays:
+        return [
+            Points(*(arrays[f"{field.name}_{chain}"] for field in dataclasses.fields(Points)))
+            for chain in (0, 1)
+        ]
 
 
 def count_distance(one: Tensor, other: Tensor) -> float:
@@ -269,8 +313,10 @@ def main() -> None:
     )
     parser.add_argument("--tiles", type=int, default=200)
     parser.add_argument("--moves", type=int, default=400_000, help="moves of each chain")
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--weights", nargs="+", default=["default", "fast"])
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     all_networks = {name: load_weights(name) for name in arguments.weights}
     chains = Comparison("referee's two chains", [], [], [], [])
@@ -280,9 +326,9 @@ def main() -> None:
         tile = draw_tile(index)
         emitters.append(tile.emitters)
         kernels = {n.card.kernel_sigma_fine_px for n in all_networks.values()}
-        draws = [exact(tile, index, chain, arguments.moves) for chain in (0, 1)]
+        points = referee_points(tile, index, arguments.moves, arguments.out)
         for kernel in kernels:
-            one, other = (images_of(d, kernel) for d in draws)
+            one, other = (p.images(kernel) for p in points)
             for name, networks in all_networks.items():
                 if networks.card.kernel_sigma_fine_px == kernel:
                     rows[name].add(torch.cat([one, other]), network_images(networks, tile, index))

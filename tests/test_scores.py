@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sureloc.diffusion.ideal import gaussian_denoiser
-from sureloc.diffusion.objectives import denoising_loss, energy_loss
+from sureloc.diffusion.objectives import Sums, denoising_loss, energy_loss
 from sureloc.diffusion.schedules import gamma_of_sigma
 from sureloc.errors import InputError
 from sureloc.scoring.calibration import (
@@ -205,6 +205,58 @@ def test_the_squared_error_is_least_for_the_ideal_denoiser(target):
     assert abs(float(gradient)) < 5 * 2 * least**0.5 * total / MANY**0.5
     for off in (-0.1, 0.1):
         assert float(loss(slope.detach() + off)) > least
+
+
+def folded(generator, items, side=8):
+    """White noise as folded images of `side` x `side` camera px."""
+    return normal(generator, items, 16, side, side)
+
+
+def test_sums_of_independent_pixels_count_by_their_footprint():
+    """Of n independent errors of unit variance the sum has variance n; 5 standard errors."""
+    error, sums = folded(torch.Generator().manual_seed(6), 4000), Sums(0.5, 12.5)
+    # Each of the two terms expects 1 / footprint; 4,000 tiles and 16,000 squares of one each.
+    scatter = 0.5 / 12.5 * math.sqrt(2 / 4000 + 2 / 16_000)
+    assert float(sums.loss(error)) == pytest.approx(0.5 * 2 / 12.5, abs=5 * scatter)
+
+
+def test_sums_weigh_errors_of_one_sign_by_how_many_pixels_share_them():
+    one_sign = torch.full((3, 16, 8, 8), 0.1, dtype=torch.float64)
+    wanted = 0.1**2 * (256 + 1024) / 12.5
+    assert float(Sums(1.0, 12.5).loss(one_sign)) == pytest.approx(wanted)
+    # Squares of 4 x 4 px; a tile smaller than that is one square.
+    assert float(Sums(1.0, 1.0).loss(one_sign[..., :3, :3])) == pytest.approx(0.01 * 2 * 144)
+    alternating = one_sign * torch.tensor([1.0, -1.0]).repeat(8)[:, None, None]
+    assert float(Sums(1.0, 12.5).loss(alternating)) == pytest.approx(0, abs=1e-12)
+
+
+def test_sums_leave_the_best_network_as_it_is():
+    """Tiles of one brightness each, N(0, 1): the ideal denoiser has no gradient, others cost."""
+    level, tiles, side = float(gamma_of_sigma(torch.tensor(3.0).double())), 4000, 4
+    gamma = torch.full((tiles,), level, dtype=torch.float64)
+    a, pixels = math.sqrt(level), 16 * side**2
+    # All pixels share y_0, so the mean of y_t is all that is known of it.
+    ideal = a * pixels / (1 - level + pixels * level)
+
+    def loss(slope):
+        generator = torch.Generator().manual_seed(7)
+        clean = normal(generator, tiles, 1, 1, 1).expand(tiles, 16, side, side)
+
+        def network(noisy, _):
+            return slope * noisy.mean((1, 2, 3), keepdim=True).expand_as(noisy)
+
+        return denoising_loss(network, "clean", clean, gamma, generator, "L2", Sums(0.5, 12.5))
+
+    slope = torch.tensor(ideal, dtype=torch.float64, requires_grad=True)
+    value = loss(slope)
+    (gradient,) = torch.autograd.grad(value, slope)
+    # 5 standard errors: a tile's gradient is (1 + sums) * 2 * error * mean of y_t.
+    known = level + (1 - level) / pixels
+    factor = 1 + 0.5 * 2 * pixels / 12.5
+    scatter = factor * 2 * math.sqrt((1 - ideal * a) * known / tiles)
+    assert abs(float(gradient)) < 5 * scatter
+    for off in (-0.1 * ideal, 0.1 * ideal):
+        assert float(loss(slope.detach() + off)) > float(value.detach())
 
 
 def test_l1_learns_the_median_and_l2_the_mean():

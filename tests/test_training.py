@@ -108,6 +108,7 @@ def test_the_papers_phi_is_a_recipe():
         ({"network": {"kind": "slow"}}, "network.kind is 'slow'"),
         ({"conditions": {"sigma_px": [2.0, 1.0]}}, "sigma_px is 2 to 1"),
         ({"optimizer": {"steps": 0}}, "optimizer.steps is 0"),
+        ({"batch": {"other_sides_px": [20, 4]}}, r"batch.other_sides_px.1 is 4: .* equal to 8"),
         ({"optimizer": {"steps": 10}}, r"steps is 10 and .* multiple"),
         ({"kind": "psi"}, "trains 'psi', not phi. Use `sureloc train psi`"),
     ],
@@ -125,6 +126,34 @@ def test_missing_recipes_are_refused(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecipeError, match="cannot be read"):
         load_training_recipe(PhiTrainingRecipe, tmp_path / "binary.yaml")
+
+
+def test_steps_take_tiles_of_several_sides_that_cover_the_same_area():
+    training = psi_training(batch={"tiles": 3, "tile_px": 24, "other_sides_px": [12, 8]})
+    shapes = {
+        tuple(training.tiles_of_step(training.generator("train", step)).electrons.shape)
+        for step in range(12)
+    }
+    assert shapes == {(3, 24, 24), (12, 12, 12), (27, 8, 8)}
+    # A resumed run takes the same sides: they come from the step's stream.
+    one, other = (
+        training.tiles_of_step(training.generator("train", 5)).electrons for _ in range(2)
+    )
+    assert torch.equal(one, other)
+    single = psi_training(batch={"tiles": 3, "tile_px": 24})
+    generator = single.generator("train", 0)
+    alone = single.tiles(single.generator("train", 0), 3, 24)
+    assert torch.equal(single.tiles_of_step(generator).electrons, alone.electrons)
+
+
+def test_sums_enter_the_loss_where_the_recipe_weighs_them():
+    plain, summed = (psi_training(objective={"sums": sums}) for sums in (0.0, 0.25))
+    views = plain.views(plain.tiles_of_step(plain.generator("train", 0)))
+    losses = [t._loss(t.network, views, t.generator("noise")) for t in (plain, summed)]
+    one, other = (float(loss.detach()) for loss in losses)
+    assert other > one
+    assert plain.recipe.fingerprint() == PsiTrainingRecipe(**PSI).fingerprint()
+    assert summed.recipe.fingerprint() != plain.recipe.fingerprint()
 
 
 def test_fingerprints_tell_recipes_apart_but_not_their_descriptions():
@@ -501,10 +530,12 @@ def test_callbacks_ignore_modules_that_are_not_theirs(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("in_hardware", [True, False])
-def test_bfloat16_only_where_the_processor_multiplies_it(monkeypatch, in_hardware):
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: in_hardware)
+@pytest.mark.parametrize("amx", [True, False])
+@pytest.mark.parametrize("avx512", [True, False])
+def test_bfloat16_only_where_the_processor_multiplies_it(monkeypatch, amx, avx512):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     inputs = torch.ones(2, 2)
-    for precision, narrow in (("bfloat16", in_hardware), ("float32", False)):
+    for precision, narrow in (("bfloat16", amx or avx512), ("float32", False)):
         with phi_training(precision=precision).autocast():
             assert ((inputs @ inputs).dtype == torch.bfloat16) == narrow

@@ -99,10 +99,13 @@ class Training(pl.LightningModule):
     def judge(self, generator: torch.Generator) -> dict[str, float]:
         """Judge the averaged weights on held-out tiles; "score" is smaller for better weights."""
 
-    @property
-    def tiles_of_step(self) -> int:
-        """Tiles of a step that this device simulates."""
-        return self.recipe.batch.tiles // self.devices
+    def tiles_of_step(self, generator: torch.Generator) -> TileBatch:
+        """Simulate this device's share of a step's tiles."""
+        batch, side = self.recipe.batch, self.recipe.batch.tile_px
+        if batch.other_sides_px:
+            sides, device = batch.sides_px, generator.device
+            side = sides[int(torch.randint(len(sides), (1,), generator=generator, device=device))]
+        return self.tiles(generator, max(batch.tiles_of(side) // self.devices, 1), side)
 
     def tiles(self, generator: torch.Generator, number: int, side_px: int) -> TileBatch:
         """Simulate tiles under the recipe's conditions."""

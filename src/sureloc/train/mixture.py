@@ -24,9 +24,7 @@ class MixtureTraining(Training):
 
     def loss(self, generator: torch.Generator) -> Tensor:
         """Give minus the log-likelihood of fresh tiles, see `_surprise`."""
-        batch = self.recipe.batch
-        tiles = self.tiles(generator, self.tiles_of_step, batch.tile_px)
-        return self._surprise(self.network, tiles)
+        return self._surprise(self.network, self.tiles_of_step(generator))
 
     @torch.no_grad()
     def judge(self, generator: torch.Generator) -> dict[str, float]:

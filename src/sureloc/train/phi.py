@@ -33,8 +33,7 @@ class PhiTraining(Training):
 
     def loss(self, generator: torch.Generator) -> Tensor:
         """Give the mean-squared error on fresh tiles."""
-        batch = self.recipe.batch
-        tiles = self.tiles(generator, self.tiles_of_step, batch.tile_px)
+        tiles = self.tiles_of_step(generator)
         with self.autocast():
             estimate = self._estimate(tile_input(tiles), generator)[:, 0]
         loss: Tensor = _LOSS_SCALE * (estimate.float() - self._target(tiles.kde)).square().mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from sureloc.diffusion.denoisers import to_residual
 from sureloc.diffusion.noise import white_noise
-from sureloc.diffusion.objectives import denoising_loss, energy_loss
+from sureloc.diffusion.objectives import Sums, denoising_loss, energy_loss
 from sureloc.diffusion.samplers import dpm_solver_2m
 from sureloc.diffusion.schedules import log_snr_of_gamma
 from sureloc.networks.blocks import fold, unfold
@@ -81,9 +82,7 @@ class PsiTraining(Training):
 
     def loss(self, generator: torch.Generator) -> Tensor:
         """Give the recipe's error on fresh tiles."""
-        batch = self.recipe.batch
-        views = self.views(self.tiles(generator, self.tiles_of_step, batch.tile_px))
-        return self._loss(self.network, views, generator)
+        return self._loss(self.network, self.views(self.tiles_of_step(generator)), generator)
 
     def _loss(self, network: PsiNetwork, views: Views, generator: torch.Generator) -> Tensor:
         clean = to_residual(views.target, views.centre, network.residual_scale)
@@ -104,7 +103,16 @@ class PsiTraining(Training):
         many = clean.repeat(repeats, 1, 1, 1)
         if objective.kind == "denoising":
             gamma = self.recipe.noise.gammas(len(many), generator)
-            return denoising_loss(raw, objective.target, many, gamma, generator, objective.norm)
+            footprint = 4 * math.pi * self.recipe.kernel_sigma_fine_px**2
+            return denoising_loss(
+                raw,
+                objective.target,
+                many,
+                gamma,
+                generator,
+                objective.norm,
+                Sums(objective.sums, footprint),
+            )
         level = log_snr_of_gamma(self.recipe.noise.card().levels(1)).to(many)
         drawn = unfold(raw(white_noise(many, generator), level))[:, 0]
         draws = drawn.reshape(repeats, len(clean), *drawn.shape[1:])

@@ -32,6 +32,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+Side = Annotated[int, Field(ge=8, le=256)]
 
 
 class _Strict(BaseModel):
@@ -108,10 +109,27 @@ def build_phi(network: PhiNetworkRecipe) -> Phi | PaperPhi:
 
 
 class BatchRecipe(_Strict):
-    """How many tiles a step sees, and how large they are."""
+    """How many tiles a step sees, and how large they are.
+
+    Attributes:
+        tiles: tiles of a step.
+        tile_px: their side.
+        other_sides_px: sides that a step takes instead, each as often as `tile_px`, and so many
+            tiles that they cover the same area: edges and small tiles are seen more often.
+    """
 
     tiles: PositiveInt = 16
-    tile_px: Annotated[int, Field(ge=8, le=256)] = 32
+    tile_px: Side = 32
+    other_sides_px: tuple[Side, ...] = ()
+
+    @property
+    def sides_px(self) -> tuple[int, ...]:
+        """Sides that tiles may have."""
+        return (self.tile_px, *self.other_sides_px)
+
+    def tiles_of(self, side_px: int) -> int:
+        """Give how many tiles of a side make a step."""
+        return max(round(self.tiles * (self.tile_px / side_px) ** 2), 1)
 
 
 class OptimizerRecipe(_Strict):
@@ -139,7 +157,7 @@ class ValidationRecipe(_Strict):
 
     every_steps: PositiveInt = 250
     tiles: PositiveInt = 128
-    tile_px: Annotated[int, Field(ge=8, le=256)] = 32
+    tile_px: Side = 32
     draws: Annotated[int, Field(ge=2)] = 8
     evaluations: PositiveInt = 8
 
@@ -174,8 +192,14 @@ class TrainingRecipe(_Strict):
         """Give a short name of the whole recipe, its description left out."""
         values = self.model_dump(mode="json", exclude={"description"})
         # What came later and is not used makes no other recipe: older weights keep their name.
-        if values.get("network", {}).get("overview") == 0:
-            del values["network"]["overview"]
+        unused: tuple[tuple[str, str, object], ...] = (
+            ("network", "overview", 0),
+            ("objective", "sums", 0),
+            ("batch", "other_sides_px", []),
+        )
+        for part, name, value in unused:
+            if values.get(part, {}).get(name) == value:
+                del values[part][name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -276,13 +300,27 @@ class CosineNoiseRecipe(CosineLevels):
 
 
 class DenoisingRecipe(_Strict):
-    """Learn to denoise; see `sureloc.diffusion.objectives.denoising_loss`."""
+    """Learn to denoise; see `sureloc.diffusion.objectives.denoising_loss`.
+
+    Attributes:
+        sums: weight of the errors of sums over squares and over the whole tile; with L2 only.
+    """
 
     kind: Literal["denoising"] = "denoising"
     target: Literal["epsilon", "clean", "preconditioned"] = "preconditioned"
     norm: Literal["L1", "L2"] = "L2"
+    sums: Annotated[float, Field(ge=0)] = 0.0
     sampler: SamplerName = "dpm_solver_2m"
     evaluations: PositiveInt = 8
+
+    @model_validator(mode="after")
+    def _sums_have_means(self) -> Self:
+        if self.sums > 0 and self.norm == "L1":
+            raise ValueError(
+                f"objective.sums is {self.sums:g} with norm L1; the sum of medians is not the "
+                "median of the sum, so give norm L2, or sums 0"
+            )
+        return self
 
     def card(self, data: Data) -> DrawsCard:
         """Give how draws are made."""
