@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +175,24 @@ def test_draws_are_moved_each_by_its_own_drift_and_again_by_the_same(run, surelo
     spread = apart.groupby(a["draw"]).mean()
     assert spread.std() > 0.1
     assert np.abs(spread).max() < 5 * drift["sigma_x_nm"].max()
+
+
+def test_drift_says_what_its_csv_lacks(sureloc, tmp_path):
+    """A row that others cannot import, and the whole CSV where no pixel size is known."""
+    table = localizations()
+    table.loc[5, "sigma_x_nm"] = np.nan
+    for name, geometry in (("known", GEOMETRY), ("unknown", replace(GEOMETRY, pixel_nm=None))):
+        provenance = {"geometry": json.loads(json.dumps(asdict(geometry)))}
+        path = tmp_path / f"{name}.parquet"
+        write_table(table, path, LOCALIZATION_COLUMNS, provenance)
+        code, said, _ = sureloc("drift", path, "--out", tmp_path / name, "--segments", 5)
+        assert code == 0
+        wanted = {
+            "known": f"1 of {len(table):,} rows hold values that are not finite (sigma_x_nm)",
+            "unknown": "The pixel size is not known, so there is no localizations.csv.",
+        }
+        assert [text in said for text in wanted.values()] == [name == n for n in wanted]
+        assert (tmp_path / name / "localizations.csv").exists() == (name == "known")
 
 
 def test_a_csv_of_thunderstorm_goes_in_and_out(sureloc, tmp_path):

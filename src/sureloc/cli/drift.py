@@ -78,8 +78,11 @@ def drift(
     """
     check_inputs(None, source=run_or_table)
     check_new_folder(out)
+    from dataclasses import replace
+
     from sureloc import __version__
     from sureloc.analysis.drift import Method, Reference, corrected, drift_table, estimate_drift
+    from sureloc.io.exchange.thunderstorm import not_importable
     from sureloc.io.run_folder import LOCALIZATIONS, THUNDERSTORM
     from sureloc.io.sources import read_source, write_step
     from sureloc.report.drift import draw_drift
@@ -98,14 +101,18 @@ def drift(
     }
     table = corrected(source.table, found.path)
     with new_folder(out) as folder:
-        write_step(source, table, folder / LOCALIZATIONS, step)
-        if source.pixel_nm is not None:
+        notes = write_step(source, table, folder / LOCALIZATIONS, step)
+        if source.pixel_nm is None:
+            notes += (f"The pixel size is not known, so there is no {THUNDERSTORM}.",)
+        else:
+            # What this format has no place for stays in the table beside it: not worth a word.
             write_step(source, table, folder / THUNDERSTORM, step)
+            notes += not_importable(replace(source.data, table=table))
         if source.draws is not None:
             _correct_draws(source.draws, found, seed, step, folder)
         drift_table(found.path).round(4).to_csv(folder / "drift.csv", index=False)
         draw_drift(found, folder / "drift.png")
-    for note in source.data.notes:
+    for note in notes:
         typer.echo(note)
     typer.echo(f"{out}: {len(table):,} rows corrected\n{_summary(found)}")
 

@@ -102,6 +102,16 @@ def write(data: Localizations, path: Path) -> Written:
     return Written(len(data.table), notes)
 
 
+def not_importable(data: Localizations) -> tuple[str, ...]:
+    """Say which rows of a written table other programs cannot import.
+
+    Raises:
+        InputError: the pixel size is not known.
+    """
+    _, held = _columns(data.table.iloc[:0], data.geometry)
+    return not_finite(data.table, held)
+
+
 def _columns(
     table: pd.DataFrame, geometry: Geometry, first_id: int = 1
 ) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
