@@ -3,8 +3,9 @@
     python benchmarks/referee_networks.py --tiles 200 --out DIR
 
 Tiles of 12 x 12 px are drawn as those that networks are trained on: density, brightness and its
-spread, background, PSF and read noise anew for each, without hot pixels or electron multiplication
-and with an even background. Psi is told the frame, its noise and the PSF. The referee
+spread, background, PSF and read noise anew for each, without hot pixels or electron
+multiplication. The background is linear between the corners, which scatter as those of training's
+slow waves do. Psi is told the frame, its noise and the PSF. The referee
 (`sureloc.physics.referee`) is told no more: density, brightness, its spread and the background have
 the distribution that they have in training, and are drawn in turn with the emitters (Gibbs). It
 runs two long chains, one from an empty frame and one from chance. Both posteriors are shown as
@@ -32,7 +33,7 @@ from sureloc.localize.frames import join_draws
 from sureloc.networks.posterior import posterior_images
 from sureloc.networks.weights import Networks, load_weights
 from sureloc.physics.kde import render_kde
-from sureloc.physics.priors import PhotonPrior, ScenePrior
+from sureloc.physics.priors import PhotonPrior, ScenePrior, hat_functions
 from sureloc.physics.referee import ChainLength, FrameData, PosteriorDraws, run_chain
 from sureloc.seeds import torch_generator
 from sureloc.simulate.tiles import TileConditions, simulate_tiles
@@ -43,6 +44,9 @@ DRAWS_A_TURN = 2  # of emitters, before density and brightness are drawn anew
 MEANS, LOG_SDS, DENSITIES = 24, (0.05, 0.15, 0.3, 0.5, 0.8), 100
 SAMPLES = 40_000
 CONDITIONS = TileConditions(empty_share=0.0, unevenness=0.0, hot_share=0.0, multiplied_share=0.0)
+# Scatter of a corner's background about the tile's level, relatively: with training's two waves
+# the logarithms of neighbouring corners differ by 0.15, root mean square, over tiles of 12 px.
+CORNER_SD = 0.11
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,18 @@ def draw_density(emitters: int, area: float, rng: np.random.Generator) -> float:
     return float(rng.choice(density, p=chance / chance.sum()))
 
 
+def draw_level(corners: np.ndarray, rng: np.random.Generator) -> float:
+    """Draw the level of the background given its values in the corners."""
+    mean = max(float(corners.mean()), CONDITIONS.background_e[0])
+    levels = mean * np.linspace(0.7, 1.4, 141)
+    levels = levels[levels >= CONDITIONS.background_e[0]]
+    apart = (corners.reshape(-1, 1) / levels - 1) / CORNER_SD
+    # Log-uniform, times a normal density of each corner.
+    value = -0.5 * np.square(apart).sum(0) - (corners.size + 1) * np.log(levels)
+    chance = np.exp(value - value.max())
+    return float(rng.choice(levels, p=chance / chance.sum()))
+
+
 @dataclass(frozen=True)
 class Tile:
     """One tile and what is known of it."""
@@ -134,24 +150,32 @@ def draw_tile(index: int) -> Tile:
         float(np.exp(rng.uniform(*np.log(bounds))))
         for bounds in (CONDITIONS.background_e, CONDITIONS.read_noise_e)
     )
+    corners = background * np.maximum(1 + CORNER_SD * rng.normal(size=(2, 2)), 0.5)
+    # The simulation makes an even background as low as the lowest corner; the rest comes on top.
+    least = float(corners.min())
+    noise_e = np.hypot(np.sqrt(background), read_noise)
     narrow = dataclasses.replace(
         CONDITIONS,
         sigma_px=(sigma, sigma),
-        background_e=(background, background),
+        background_e=(least, least),
         read_noise_e=(read_noise, read_noise),
+        visible_sds=CONDITIONS.visible_sds * noise_e / np.hypot(np.sqrt(least), read_noise),
     )
     side = (1, SIDE_PX, SIDE_PX)
-    noise_e = np.hypot(np.sqrt(background), read_noise)
     for attempt in range(100):
         batch = simulate_tiles(narrow, side, torch_generator(SEED, "tile", index, attempt))
         # A tenth of training tiles has no background at all: leave those out.
-        if float(batch.electrons.median()) > 0.5 * background or background < 0.3 * noise_e:
+        if float(batch.electrons.median()) > 0.5 * least or least < 0.3 * noise_e:
             break
+    hats = hat_functions(SIDE_PX, 2)
+    more = torch.from_numpy(np.maximum(hats.T @ corners @ hats - least, 0.0))
+    more = torch.poisson(more, generator=torch_generator(SEED, "background", index))
     variance = background + float(batch.read_variance_e2.mean())
     noise = np.sqrt(variance * 4 * np.pi * sigma**2)
-    inside = (batch.x_px.abs() < SIDE_PX) & (batch.y_px.abs() < SIDE_PX)
+    edge = SIDE_PX - 0.5
+    inside = (batch.x_px > -0.5) & (batch.x_px < edge) & (batch.y_px > -0.5) & (batch.y_px < edge)
     return Tile(
-        batch.electrons[0].double(),
+        batch.electrons[0].double() + more,
         batch.read_variance_e2[0].double(),
         sigma,
         Brightness.in_training(float(noise)),
@@ -170,15 +194,15 @@ def exact(tile: Tile, index: int, chain: int, moves: int) -> PosteriorDraws:
         places = rng.uniform(-edge, SIDE_PX - 1 + edge, (8, 2))
         state = np.column_stack([places, rng.choice(tile.brightness.priors).sample(8, rng)])
     data = FrameData(tile.electrons.numpy(), tile.read_variance.numpy())
-    # Training's background is log-uniform: flat where the frame leaves it to be.
-    level = float(np.median(tile.electrons))
-    knots, parts = None, []
+    knots = np.full((2, 2), max(float(np.median(tile.electrons)), CONDITIONS.background_e[0]))
+    parts = []
     for turn in range(-CHAIN_DRAWS // (4 * DRAWS_A_TURN), CHAIN_DRAWS // DRAWS_A_TURN):
+        level = draw_level(knots, rng)
         prior = ScenePrior(
             draw_density(len(state), area, rng),
             tile.brightness.draw(state[:, 2], rng),
-            max(level, 1.0),
-            3.0 * max(level, 10.0),
+            np.full((2, 2), level),
+            CORNER_SD * level,
             MARGIN_PX,
         )
         length = ChainLength(0, DRAWS_A_TURN, moves // CHAIN_DRAWS)

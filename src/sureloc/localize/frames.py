@@ -27,6 +27,8 @@ LIKELY = 0.9  # p_exists of rows whose position matters more than whether they e
 EXISTENCE = 2.0  # times as many effective draws are wanted where it is open whether a row exists
 NEAR_SIGMAS = 1.5  # rows so near to one that lags are drawn anew with it
 ACTIVE_SIGMAS = 3.5  # from rows that lag; what lies farther tells hardly anything about them
+SETTLED_SDS = 1.0  # of a Poisson count: a chain that changed its number by more burns in again
+MOST_BURN_INS = 4
 MOST_STATES = 48  # kept of a chain: longer ones change slowly where they go on, and keep fewer
 
 
@@ -108,9 +110,26 @@ class _Chains:
     pause: Callable[[], None]
 
     def begin(self, starts: Sequence[Array]) -> list[PosteriorDraws]:
-        """Run each chain from one of the starts, or from no emitters."""
-        begin = [starts[k % len(starts)] if starts else None for k in range(len(self.generators))]
-        return self._run(self.target, self.length, begin, [None] * len(begin))
+        """Run each chain from one of the starts, or from no emitters.
+
+        Where starts miss many emitters, as spots do in faint and crowded frames, they are born a
+        few at a time. A chain whose number changed by more than chance makes it differ from sweep
+        to sweep therefore burns in once more, with sweeps over as many as it has.
+        """
+        length = replace(self.length, burn_in=0)
+        drawn = []
+        for k, generator in enumerate(self.generators):
+            state: Array | None = starts[k % len(starts)] if starts else None
+            knots, moves = None, self.length.burn_in  # its moves are in no tally
+            for _ in range(MOST_BURN_INS):
+                before = 0 if state is None else len(state)
+                settled = self._run(self.target, ChainLength(0, 1, moves), generator, state, knots)
+                state, knots = settled.last, settled.knots[-1]
+                if abs(len(state) - before) <= SETTLED_SDS * np.sqrt(len(state)):
+                    break
+                moves = round(self.effort.sweeps * (len(state) + self.effort.counting))
+            drawn.append(self._run(self.target, length, generator, state, knots))
+        return drawn
 
     def twice_as_long(
         self,
@@ -135,24 +154,24 @@ class _Chains:
             chains = [_at(chain, np.arange(1, size, 2)) for chain in chains]
             size = chains[0].counts.size
         further = ChainLength(0, size, max(moves // size, 1))
-        more = self._run(self.target.only_in(active), further, last, knots)
+        target = self.target.only_in(active)
+        more = [
+            self._run(target, further, generator, start, begin)
+            for generator, start, begin in zip(self.generators, last, knots, strict=True)
+        ]
         return [join_draws(pair) for pair in zip(chains, more, strict=True)]
 
     def _run(
         self,
         target: ChainTarget,
         length: ChainLength,
-        starts: Sequence[Array | None],
-        knots: Sequence[Array | None],
-    ) -> list[PosteriorDraws]:
-        drawn = []
-        for generator, start, begin in zip(self.generators, starts, knots, strict=True):
-            self.pause()
-            most = self.max_emitters
-            drawn.append(
-                target.run(length, generator, start=start, start_knots=begin, max_emitters=most)
-            )
-        return drawn
+        generator: np.random.Generator,
+        start: Array | None,
+        knots: Array | None,
+    ) -> PosteriorDraws:
+        self.pause()
+        most = self.max_emitters
+        return target.run(length, generator, start=start, start_knots=knots, max_emitters=most)
 
 
 def frame_posterior(
