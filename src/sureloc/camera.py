@@ -14,6 +14,7 @@ variance; `Camera.excess_noise` is that factor F^2 = 2 - 1/em_gain.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ from sureloc.errors import CameraError, InputError
 from sureloc.limits import check_limit
 
 FloatMap = float | npt.NDArray[np.float64]
+ByType = Literal["by type"]
+BY_TYPE: Final = "by type"  # a largest value that nobody states: that of the movie's type
 ROUNDING_VARIANCE_ADU2 = 1.0 / 12.0
 _MAPS = ("offset_adu", "gain_adu_per_e", "variance_adu2")
 PIXEL_NM = 1.0, 10_000.0  # camera pixels in the sample lie between
@@ -39,6 +42,12 @@ def check_pixel_nm(pixel_nm: float) -> None:
         f"The pixel size is {pixel_nm} nm; it must lie between {low:g} and {high:g} nm (65 to 160 "
         f"is usual). It is the camera's pixel divided by the magnification.{meant}"
     )
+
+
+def largest_of_type(dtype: npt.DTypeLike) -> int | None:
+    """Give the largest value that a type of whole numbers can hold, or None for any other type."""
+    kind = np.dtype(dtype)
+    return int(np.iinfo(kind).max) if kind.kind in "ui" else None
 
 
 def _number_or_map(name: str, value: npt.ArrayLike) -> FloatMap:
@@ -62,7 +71,8 @@ class Camera:
         variance_adu2: variance of the read noise, ADU^2, 0 or larger.
         quantum_efficiency: photo-electrons per photon, in (0, 1].
         em_gain: electron multiplication, 1 for a camera without it.
-        saturation_adu: largest value that the camera can write, or None.
+        saturation_adu: largest value that the camera can write, None for a camera without one, or
+            `BY_TYPE` where nobody states it: the largest that the movie's type can hold.
 
     Raises:
         CameraError: a value is NaN, infinite or out of range, or maps differ in shape.
@@ -73,7 +83,7 @@ class Camera:
     variance_adu2: FloatMap = 0.0
     quantum_efficiency: float = 1.0
     em_gain: float = 1.0
-    saturation_adu: int | None = 65535
+    saturation_adu: int | ByType | None = BY_TYPE
     shape: tuple[int, int] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
@@ -110,7 +120,7 @@ class Camera:
                 )
         for name in ("quantum_efficiency", "em_gain", "saturation_adu"):
             number = getattr(self, name)
-            if number is not None:
+            if number is not None and number != BY_TYPE:
                 check_limit(name, number, CameraError)
 
     @property
@@ -139,6 +149,18 @@ class Camera:
             gain_adu_per_e=part(self.gain_adu_per_e),
             variance_adu2=part(self.variance_adu2),
         )
+
+    def saturation_in(self, dtype: npt.DTypeLike) -> int | None:
+        """Give the value from which on pixels are saturated in movies of a type, ADU.
+
+        Args:
+            dtype: of the movie's values.
+
+        Returns:
+            What the camera states; if it does not, the largest value of the type, which floats
+            have not: None.
+        """
+        return largest_of_type(dtype) if self.saturation_adu == BY_TYPE else self.saturation_adu
 
     def electrons(self, adu: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Turn ADU of shape (..., rows, columns) into photo-electrons, (x - offset) / gain."""

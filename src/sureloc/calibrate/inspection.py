@@ -27,7 +27,7 @@ from sureloc.localize.movie import Frames, read_frames, spread_frames
 from sureloc.localize.noise_levels import NoiseLevels, noise_levels
 from sureloc.localize.proposals import trained_ranges
 from sureloc.localize.psf_estimate import PSFEstimate, estimate_psf
-from sureloc.localize.saturation import cut_off_adu, telling_frames
+from sureloc.localize.saturation import largest_adu, telling_frames
 from sureloc.networks.weights import Networks
 from sureloc.physics.image import render_frames
 from sureloc.physics.noise import sample_electrons
@@ -209,7 +209,7 @@ def inspect_movie(
         adu, movie, camera, rows, columns, seed, trusted=trust_camera
     )
     notes += notes_of_camera
-    adu = adu[telling_frames(adu, used.saturation_adu)]
+    adu = adu[telling_frames(adu, used.saturation_in(adu.dtype))]
     electrons = used.electrons(adu)
     variance = used.read_variance_e2(electrons.shape[1:])
     psf = estimate_psf(electrons, variance, used.excess_noise)
@@ -290,11 +290,9 @@ def _camera_of(
     trusted: bool,
 ) -> tuple[Camera, _CameraErrors, list[str]]:
     """Give the camera of the part that is looked at, how sure it is, and what to say of it."""
-    top = cut_off_adu(adu)
+    top, _ = largest_adu(adu, camera)
     if camera is None:
-        guess = estimate_camera(
-            adu, numpy_generator(seed, "camera"), saturation_adu=65535 if top is None else top
-        )
+        guess = estimate_camera(adu, numpy_generator(seed, "camera"), saturation_adu=top)
         gain = float(guess.camera.gain_adu_per_e)
         errors = _CameraErrors(
             guess.gain_error / gain,
@@ -306,7 +304,7 @@ def _camera_of(
         )
         return guess.camera, errors, [guess.sentence]
     camera.check_shape((movie.shape[1], movie.shape[2]))
-    part = replace(camera.crop(rows, columns), saturation_adu=top or camera.saturation_adu)
+    part = replace(camera.crop(rows, columns), saturation_adu=top)
     checked = check_camera(part, adu, seed, trusted=trusted)
     notes = [checked.sentence]
     if checked.wrong_gain:

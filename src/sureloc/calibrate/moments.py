@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sureloc.camera import ROUNDING_VARIANCE_ADU2
+from sureloc.camera import ROUNDING_VARIANCE_ADU2, largest_of_type
 from sureloc.errors import InputError
 from sureloc.localize.movie import Frames, read_frames, spread_frames
 from sureloc.localize.saturation import cut_off_adu
@@ -190,4 +190,4 @@ def _top(frames: npt.NDArray[Any], whole: bool) -> int | None:
     if not whole:
         return None
     seen = cut_off_adu(frames)
-    return int(np.iinfo(frames.dtype).max) if seen is None else seen
+    return largest_of_type(frames.dtype) if seen is None else seen

@@ -35,7 +35,7 @@ import numpy.typing as npt
 from jaxtyping import Num
 from scipy import ndimage, stats
 
-from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
+from sureloc.camera import BY_TYPE, ROUNDING_VARIANCE_ADU2, ByType, Camera, largest_of_type
 from sureloc.errors import CameraError, InputError
 from sureloc.localize.detect import detect_spots
 from sureloc.localize.noise_levels import (
@@ -130,7 +130,7 @@ def estimate_camera(
     adu: Num[np.ndarray, "frames height width"],
     rng: np.random.Generator,
     em_gain: float = 1.0,
-    saturation_adu: int | None = 65535,
+    saturation_adu: int | ByType | None = BY_TYPE,
 ) -> CameraEstimate:
     """Estimate a camera from frames of a movie.
 
@@ -138,11 +138,14 @@ def estimate_camera(
         adu: frames as the camera wrote them, best 5 to 200 spread over the movie.
         rng: source of randomness for the bootstrap over tiles.
         em_gain: electron multiplication, if the camera has it.
-        saturation_adu: largest value that the camera can write; such pixels are left out.
+        saturation_adu: largest value that the camera can write; such pixels are left out. None if
+            it has none; that of the frames' type without it.
 
     Raises:
         CameraError: the frames hold too little contrast or too few pixels to measure the gain.
     """
+    if saturation_adu == BY_TYPE:
+        saturation_adu = largest_of_type(adu.dtype)
     frames = np.asarray(adu, dtype=np.float64)
     _check_frames(frames)
     saturated = _near_saturation(frames, saturation_adu)

@@ -48,7 +48,7 @@ from sureloc.localize.regions import (
     unique_rows,
 )
 from sureloc.localize.rows import CHI2_SIGMAS, FrameRows, RegionRows, region_rows
-from sureloc.localize.saturation import cut_off_adu, saturated, telling_frames
+from sureloc.localize.saturation import largest_adu, saturated, telling_frames
 from sureloc.localize.verdict import WRONG, Doubt, chi2_limit, mark_rows
 from sureloc.networks.weights import Networks
 from sureloc.physics.priors import ScenePrior
@@ -72,7 +72,7 @@ DETECTED_PX = 65536  # in so many pixels at once: small frames one by one cost t
 LARGEST_SPREAD = 0.08  # of spots' widths; crowded movies of one PSF stay below it
 WIDTH_SLACK, WRONG_WIDTH = 0.12, 0.22  # by which a given PSF width may differ from lone spots'
 SURE_ERRORS = 3.0  # of the width of lone spots
-ANY_16_BIT_ADU = 65535
+CUT_OFF = "The movie's values are cut off at {} ADU, which is taken for the camera's saturation."
 LEAST_PROBABILITY = 0.2  # rows below are not even looked at
 _LIMITED = (
     *("sigma_px", "draws", "min_probability", "workers"),
@@ -189,7 +189,8 @@ def prepare(
     numbers = np.array(spread_frames(frames, learning_frames(height * width)))
     adu = read_frames(movie, numbers)
     pause()
-    top_adu, notes = _largest_value(adu, camera)
+    top_adu, cut_off = largest_adu(adu, camera)
+    notes = [CUT_OFF.format(top_adu)] if cut_off else []
     telling = _frames_that_tell(adu, top_adu)
     adu, numbers = adu[telling], numbers[telling]
     part = measuring_window(adu)
@@ -405,17 +406,6 @@ def movie_crowding(
     groups = [numbers[k : k + together] for k in range(0, len(numbers), together)]
     found = [place for group in run(places, groups) for place in group]
     return crowding_of((height, width), numbers, found, max(sigma_px))
-
-
-def _largest_value(adu: npt.NDArray[Any], camera: Camera | None) -> tuple[int | None, list[str]]:
-    """Give the value from which on pixels are saturated, and how it was found if not given."""
-    given = ANY_16_BIT_ADU if camera is None else camera.saturation_adu
-    seen = cut_off_adu(adu)
-    if seen is None or (given is not None and seen >= given):
-        return given, []
-    return seen, [
-        f"The movie's values are cut off at {seen} ADU, which is taken for the camera's saturation."
-    ]
 
 
 def _frames_that_tell(adu: npt.NDArray[Any], top_adu: int | None) -> npt.NDArray[np.bool_]:

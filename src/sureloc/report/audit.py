@@ -198,6 +198,7 @@ def _split_item(
                 "Not asked: after electron multiplication, electrons cannot be told one by one."
             )
             return Item(name, question, Outcome.OPEN, sentence)
+        used = replace(used, saturation_adu=used.saturation_in(part.dtype))
         numbers = spread_frames(part.frames, frames)
         if len(numbers) < LEAST_PAIRS:
             return Item(name, question, Outcome.OPEN, _too_short(part.frames, frames))
@@ -227,7 +228,7 @@ def _too_short(movie_frames: int, frames: int) -> str:
 
 def split_movie(
     adu: npt.NDArray[Any], camera: Camera, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Split frames in ADU into halves of the light; saturated pixels stay so in both.
 
     Args:
@@ -238,12 +239,13 @@ def split_movie(
     variance = camera.read_variance_e2((adu.shape[1], adu.shape[2]))
     lost = saturated(adu, camera)
     one, two = (
-        np.rint(camera.adu(half)).astype(np.int32)
+        np.rint(camera.adu(half)).astype(np.int64)
         for half in split_light(camera.electrons(adu), variance, rng)
     )
-    if camera.saturation_adu is not None:
+    top = camera.saturation_in(adu.dtype)
+    if top is not None:
         for half in (one, two):
-            half[lost] = camera.saturation_adu
+            half[lost] = top
     return one, two
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,9 @@ def identity_of(
     """
     chosen = asdict(options)
     del chosen["workers"]
+    if camera is not None:
+        # Whether the file or the movie's type says it, results are the same.
+        camera = replace(camera, saturation_adu=camera.saturation_in(movie.dtype))
     return {
         "movie": {
             "shape": list(movie.shape),
