@@ -13,6 +13,7 @@ variance; `Camera.excess_noise` is that factor F^2 = 2 - 1/em_gain.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -161,6 +162,20 @@ class Camera:
             have not: None.
         """
         return largest_of_type(dtype) if self.saturation_adu == BY_TYPE else self.saturation_adu
+
+    def fingerprint(self, dtype: npt.DTypeLike) -> str:
+        """Give a hash that tells this camera from any other with movies of a type.
+
+        Whether the camera states a saturation or the type of the movie does makes no difference.
+        """
+        digest = hashlib.sha256()
+        for name in (*_MAPS, "quantum_efficiency", "em_gain", "saturation_adu", "shape"):
+            value = getattr(self, name)
+            if name == "saturation_adu":
+                value = self.saturation_in(dtype)
+            text = value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()
+            digest.update(name.encode() + text)
+        return digest.hexdigest()
 
     def electrons(self, adu: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Turn ADU of shape (..., rows, columns) into photo-electrons, (x - offset) / gain."""

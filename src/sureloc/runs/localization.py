@@ -27,7 +27,7 @@ from sureloc.io.exchange.localizations import Geometry
 from sureloc.io.movies import Movie, open_movie
 from sureloc.io.regions import parse_frames, parse_region
 from sureloc.io.results import Place, TablesWriter, versions, write_run
-from sureloc.io.run_folder import LOCALIZATIONS, REPORT, RUN, check_place
+from sureloc.io.run_folder import CAMERA_FILE, LOCALIZATIONS, REPORT, RUN, check_place
 from sureloc.io.tables import read_table
 from sureloc.localize.doubles import Doubles
 from sureloc.localize.frames import Effort, go_on
@@ -181,6 +181,7 @@ def localize_file(
             "command": command,
             "movie": str(movie),
             "camera": "given" if isinstance(camera, Camera) else camera and str(camera),
+            CAMERA_FILE: _camera_file(camera),
             "weights_from": _weights_from(weights),
             "roi": roi,
             "frames": frames,
@@ -203,6 +204,11 @@ def localize_file(
                 say=say,
                 pause=pause,
             )
+
+
+def _camera_file(camera: str | Path | Camera | None) -> str | None:
+    """Give what finds a camera's file again from any folder, None where there is no file."""
+    return None if camera is None or isinstance(camera, Camera) else str(Path(camera).resolve())
 
 
 def _weights_from(weights: str | Path) -> str:
@@ -355,6 +361,8 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
         region_px=None if region == ((0, height), (0, width)) else region,
     )
     provenance = {**run.provenance, "geometry": asdict(geometry)}
+    # For `sureloc audit`; tables and images are the same wherever the command was called.
+    camera_file = provenance.pop(CAMERA_FILE, None)
     tally = Tally(
         options.pixel_nm, movie.frames, read_variance, camera.excess_noise, Doubles(psf_nm)
     )
@@ -385,6 +393,7 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
         comparison = compare(read_table(folder / LOCALIZATIONS, LOCALIZATION_COLUMNS), truth)
     record = _record(movie, options, assumptions, verdict, tally, comparison, clock)
     record["weights"] = job.networks.card.model_dump(mode="json")
+    record[CAMERA_FILE] = camera_file
     write_run(folder / RUN, {**provenance, **record, "identity": dict(run.identity)})
     molecules = Molecules(
         read_rows(folder / LOCALIZATIONS, tally.rows),
@@ -480,6 +489,10 @@ def _record(
             "median_offset_adu": float(np.median(camera.offset_adu)),
             "median_gain_adu_per_e": float(np.median(camera.gain_adu_per_e)),
             "median_variance_adu2": float(np.median(camera.variance_adu2)),
+            "camera_has_maps": camera.shape is not None,
+            "quantum_efficiency": camera.quantum_efficiency,
+            "em_gain": camera.em_gain,
+            "saturation_adu": camera.saturation_in(movie.dtype),
             "density_per_px2": learned.prior.density_per_px2,
             "mean_photo_electrons": learned.prior.photons.mean,
             "mean_background_e": float(learned.background_e.mean()),
