@@ -145,6 +145,7 @@ class Stated:
     Attributes:
         pixel_nm: pixel size in the sample, nm.
         pixel_source: who says so.
+        oblong_nm: what the file says of pixels that are not square, along x and y, nm.
         exposure_ms: exposure of a frame, ms.
         camera_name: for people.
         source: who says the last two.
@@ -152,6 +153,7 @@ class Stated:
 
     pixel_nm: float | None = None
     pixel_source: str = "the file"
+    oblong_nm: tuple[float, float] | None = None
     exposure_ms: float | None = None
     camera_name: str | None = None
     source: str = "the file"
@@ -504,7 +506,7 @@ def _quantities(
         "pixel_nm": Quantity(
             "pixel size", stated.pixel_nm, None, "nm",
             stated.pixel_source if stated.pixel_nm else "",
-            note="" if stated.pixel_nm else "not in the file; --pixel-nm",
+            note=_note_of_pixels(stated),
         ),
         "exposure_ms": Quantity(
             "exposure", stated.exposure_ms, None, "ms", stated.source if stated.exposure_ms else "",
@@ -564,6 +566,15 @@ def _quantities(
             note="if frames follow without a pause",
         )
     return found
+
+
+def _note_of_pixels(stated: Stated) -> str:
+    """Say what the file says of pixels that sureloc cannot take."""
+    if stated.oblong_nm is None:
+        return "" if stated.pixel_nm else "not in the file; --pixel-nm"
+    x_nm, y_nm = stated.oblong_nm
+    said = f"the file says {x_nm:g} nm along x and {y_nm:g} nm along y"
+    return said if stated.pixel_nm else f"{said}; sureloc needs square pixels (--pixel-nm)"
 
 
 def _width_error(psf: PSFEstimate, molecules: _Molecules | None) -> float:

@@ -100,6 +100,7 @@ def inspect_file(
         stated = Stated(
             pixel_nm or opened.pixel_nm,
             "given" if pixel_nm else "the file",
+            opened.oblong_pixel_nm,
             exposure_ms or opened.exposure_ms,
             opened.camera_name,
             "given" if exposure_ms else "the file",

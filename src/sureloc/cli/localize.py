@@ -157,7 +157,7 @@ def localize(
         check_inputs(movie, camera)
         check_trust(camera, trust_camera=trust_camera)
         check_place(out, resume=resume)
-        check_readable(movie, camera, roi=roi, frames=frames)
+        check_readable(movie, camera, roi=roi, frames=frames, square=pixel_nm is None)
         from functools import partial
 
         from sureloc.localize.verdict import Trust

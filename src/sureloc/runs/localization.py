@@ -118,7 +118,8 @@ def localize_file(
         out: new folder for the results.
         camera: camera of the whole frame, or its file (YAML, .npz, Picasso .hdf5); estimated from
             the movie without it.
-        pixel_nm: pixel size in the sample, nm; without it what the file says, else 100.
+        pixel_nm: pixel size in the sample, nm; without it what the file says, else 100. A file that
+            says that pixels are not square is refused without it.
         sigma_px: PSF standard deviation, px; estimated from the movie without it.
         density_per_um2, mean_photons, background_photons: emitters per square micrometre and
             frame, photons of an emitter and background photons per pixel on average; each is
@@ -157,7 +158,7 @@ def localize_file(
     networks = load_weights(weights, _device(device))
     used = camera if isinstance(camera, Camera) or camera is None else read_camera(Path(camera))
     with open_movie(Path(movie)) as whole:
-        pixel, note, warning = _pixel_size(pixel_nm, whole.pixel_nm)
+        pixel, note, warning = _pixel_size(pixel_nm, whole)
         options = Options(
             pixel,
             sigma_px,
@@ -216,12 +217,22 @@ def _weights_from(weights: str | Path) -> str:
     return str(weights) if str(weights) in shipped_weights() else str(Path(weights).resolve())
 
 
-def _pixel_size(given: float | None, stated: float | None) -> tuple[float, str, list[str]]:
-    """Give the pixel size, nm, where it is from, and a warning where the file contradicts."""
+def _pixel_size(given: float | None, movie: Movie) -> tuple[float, str, list[str]]:
+    """Give the pixel size, nm, where it is from, and a warning where the file contradicts.
+
+    Raises:
+        MovieError: none is given, and the file says that pixels are not square.
+    """
+    stated = movie.pixel_nm
     if given is None:
+        movie.check_square_pixels()
         if stated is None:
             return 100.0, "Nothing says how large pixels are; 100 nm were taken (--pixel-nm).", []
         return stated, f"The pixel size is {stated:g} nm, as the file says.", []
+    if movie.oblong_pixel_nm is not None:
+        x_nm, y_nm = movie.oblong_pixel_nm
+        note = f"The pixel size was given: {given:g} nm. The file says {x_nm:g} x {y_nm:g} nm."
+        return given, note, [Doubt.OBLONG_PIXELS.clause(x=x_nm, y=y_nm)]
     if stated is not None and abs(stated / given - 1) > PIXEL_SLACK:
         note = f"The pixel size was given: {given:g} nm. The file says {stated:g} nm."
         return given, note, [Doubt.PIXEL_SIZE.clause(stated=stated, given=given)]
