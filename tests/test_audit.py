@@ -272,6 +272,15 @@ def test_a_half_camera_reads_a_half_and_saturation_stays(rng):
     assert np.abs(total[rest] - 100.0).max() <= 0.51  # two roundings of half an ADU each
 
 
+def test_halves_of_numbers_that_are_not_whole_are_not_rounded(rng):
+    camera = Camera(0.1, 2e-5, 9e-10, rounding_adu2=0.0)
+    adu = rng.uniform(0.101, 0.11, (3, 4, 5)).astype(np.float32)
+    one, two = split_movie(adu, camera, rng)
+    half = camera_of_half(camera)
+    assert np.allclose(half.electrons(one) + half.electrons(two), camera.electrons(adu), atol=0.01)
+    assert half.variance_adu2 == pytest.approx(4.5e-10)
+
+
 # --- Command and page ---------------------------------------------------------------------------
 
 

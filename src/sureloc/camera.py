@@ -5,17 +5,18 @@ A pixel k that expects ``omega`` photo-electrons reads, in analogue-digital unit
     sCMOS, CCD:  x = offset + gain * Poisson(omega) + Normal(0, variance)
     EMCCD:       x = offset + gain * Gamma(Poisson(omega), em_gain) / em_gain + Normal(0, variance)
 
-rounded to an integer and clipped to [0, saturation] (seed eq. 1 with per-pixel offset, gain and
-variance; Huang et al. 2013; Hirsch et al. 2013 for the EMCCD). ``gain`` is the total gain in ADU
-per photo-electron. Electron multiplication by Gamma(n, g) with large g doubles the shot-noise
-variance; `Camera.excess_noise` is that factor F^2 = 2 - 1/em_gain.
+rounded to an integer (movies of floats may not be: `rounding_of`) and clipped to [0, saturation]
+(seed eq. 1 with per-pixel offset, gain and variance; Huang et al. 2013; Hirsch et al. 2013 for the
+EMCCD). ``gain`` is the total gain in ADU per photo-electron. Electron multiplication by Gamma(n, g)
+with large g doubles the shot-noise variance; `Camera.excess_noise` is that factor
+F^2 = 2 - 1/em_gain.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,12 @@ def check_pixel_nm(pixel_nm: float) -> None:
         f"The pixel size is {pixel_nm} nm; it must lie between {low:g} and {high:g} nm (65 to 160 "
         f"is usual). It is the camera's pixel divided by the magnification.{meant}"
     )
+
+
+def rounding_of(adu: npt.NDArray[Any]) -> float:
+    """Give the variance that rounding to whole ADU added to frames, ADU^2: 0 of other numbers."""
+    whole = adu.dtype.kind in "ui" or bool((adu == np.rint(adu)).all())
+    return ROUNDING_VARIANCE_ADU2 if whole else 0.0
 
 
 def largest_of_type(dtype: npt.DTypeLike) -> int | None:
@@ -74,6 +81,8 @@ class Camera:
         em_gain: electron multiplication, 1 for a camera without it.
         saturation_adu: largest value that the camera can write, None for a camera without one, or
             `BY_TYPE` where nobody states it: the largest that the movie's type can hold.
+        rounding_adu2: variance that rounding adds to every value, ADU^2 (`rounding_of` a movie); it
+            belongs to the movie, and no camera file states it.
 
     Raises:
         CameraError: a value is NaN, infinite or out of range, or maps differ in shape.
@@ -85,6 +94,7 @@ class Camera:
     quantum_efficiency: float = 1.0
     em_gain: float = 1.0
     saturation_adu: int | ByType | None = BY_TYPE
+    rounding_adu2: float = ROUNDING_VARIANCE_ADU2
     shape: tuple[int, int] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
@@ -192,14 +202,14 @@ class Camera:
             shape: (rows, columns) of the frames.
 
         Returns:
-            (variance + 1/12) / gain^2, shape (rows, columns): rounding to whole ADU adds the
+            (variance + rounding) / gain^2, shape (rows, columns): rounding to whole ADU adds the
             variance 1/12 of a uniform error.
 
         Raises:
             CameraError: the camera's maps have another shape.
         """
         self.check_shape(shape)
-        variance = np.asarray(self.variance_adu2) + ROUNDING_VARIANCE_ADU2
+        variance = np.asarray(self.variance_adu2) + self.rounding_adu2
         gain = np.asarray(self.gain_adu_per_e)
         return np.broadcast_to(variance / gain**2, shape).astype(np.float64)
 

@@ -109,6 +109,14 @@ def _pixel_nm(value: float) -> None:
     check_pixel_nm(value)
 
 
+SigmaOption = Annotated[
+    str,
+    typer.Option(
+        help="PSF standard deviation, px, or auto to estimate it.",
+        callback=limited_or_auto("sigma_px"),
+    ),
+]
+
 pixel_nm = checked(_pixel_nm)
 frames = checked(parse_frames)
 region = checked(parse_region)

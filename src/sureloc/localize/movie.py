@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from threadpoolctl import threadpool_limits
 
-from sureloc.camera import Camera, check_pixel_nm
+from sureloc.camera import Camera, check_pixel_nm, rounding_of
 from sureloc.errors import InputError
 from sureloc.limits import check_limit
 from sureloc.localize.bands import bands_of, spots_of_band, spots_of_frames
@@ -288,7 +288,7 @@ def _settled_camera(
             warnings.append(Doubt.CORRELATED_NOISE.clause())
         return guess.camera, [guess.sentence], warnings
     camera.check_shape((adu.shape[1], adu.shape[2]))
-    whole = replace(camera, saturation_adu=top_adu)
+    whole = replace(camera, saturation_adu=top_adu, rounding_adu2=rounding_of(adu))
     of_piece = whole.crop(*part.slices)
     return _with_right_offset(whole, of_piece, piece, options.seed, options.trust_camera)
 
@@ -300,7 +300,7 @@ def _settled_psf(
     piece = electrons[(slice(None), *part.slices)]
     if options.sigma_px is not None:
         said = f"The PSF width was given: {options.sigma_px:g} px."
-        warned = _contradicted(options.sigma_px, piece, variance[part.slices], excess_noise)
+        warned = doubts_of_width(options.sigma_px, piece, variance[part.slices], excess_noise)
         return Width((options.sigma_px, options.sigma_px)), [said], warned
     psf = estimate_psf(piece, variance[part.slices], excess_noise)
     warnings = []
@@ -311,10 +311,20 @@ def _settled_psf(
     return Width(sigma, errors), [psf.sentence], warnings
 
 
-def _contradicted(
+def doubts_of_width(
     given_px: float, electrons: Array, variance: Array, excess_noise: float
 ) -> list[str]:
-    """Say where lone spots contradict a given PSF width, and whether so much that it is wrong."""
+    """Say where lone spots contradict a given PSF width, and whether so much that it is wrong.
+
+    Args:
+        given_px: the width, px.
+        electrons: frames, photo-electrons, (frames, rows, columns).
+        variance: read variance, electrons^2, (rows, columns).
+        excess_noise: F^2 of electron multiplication, 1 without it.
+
+    Returns:
+        Clauses of the verdict; none where there is no doubt, or too few spots to say.
+    """
     try:
         seen = estimate_psf(electrons, variance, excess_noise)
     except InputError:  # too few of them to say

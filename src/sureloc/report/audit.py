@@ -32,7 +32,7 @@ from sureloc.analysis.audit import (
     split_light,
     split_pairs,
 )
-from sureloc.camera import BY_TYPE, ROUNDING_VARIANCE_ADU2, Camera
+from sureloc.camera import BY_TYPE, Camera, rounding_of
 from sureloc.errors import InputError, WeightsError
 from sureloc.io.cameras import read_camera
 from sureloc.io.found import Found, movie_shape, read_found
@@ -203,11 +203,13 @@ def _split_item(
                 "Not asked: after electron multiplication, electrons cannot be told one by one."
             )
             return Item(name, question, Outcome.OPEN, sentence), told
-        used = replace(used, saturation_adu=used.saturation_in(part.dtype))
         numbers = spread_frames(part.frames, frames)
         if len(numbers) < LEAST_PAIRS:
             return Item(name, question, Outcome.OPEN, _too_short(part.frames, frames)), told
         adu = np.concatenate([part.read(k, k + 1) for k in numbers])
+    used = replace(
+        used, saturation_adu=used.saturation_in(adu.dtype), rounding_adu2=rounding_of(adu)
+    )
     halves = split_movie(adu, used, numpy_generator(seed, "audit", "coins"))
     half_camera = camera_of_half(used)
     first, second = (
@@ -232,8 +234,10 @@ def _too_short(movie_frames: int, frames: int) -> str:
 
 def split_movie(
     adu: npt.NDArray[Any], camera: Camera, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Split frames in ADU into halves of the light; saturated pixels stay so in both.
+
+    Halves of a camera that rounds are whole ADU too.
 
     Args:
         adu: frames, (frames, rows, columns).
@@ -243,7 +247,7 @@ def split_movie(
     variance = camera.read_variance_e2((adu.shape[1], adu.shape[2]))
     lost = saturated(adu, camera)
     one, two = (
-        np.rint(camera.adu(half)).astype(np.int64)
+        np.rint(camera.adu(half)).astype(np.int64) if camera.rounding_adu2 else camera.adu(half)
         for half in split_light(camera.electrons(adu), variance, rng)
     )
     top = camera.saturation_in(adu.dtype)
@@ -258,7 +262,7 @@ def camera_of_half(camera: Camera) -> Camera:
 
     The whole's rounding is part of what is halved; the half's own comes on top by itself.
     """
-    variance = (np.asarray(camera.variance_adu2) + ROUNDING_VARIANCE_ADU2) / 2
+    variance = (np.asarray(camera.variance_adu2) + camera.rounding_adu2) / 2
     return replace(camera, variance_adu2=variance if variance.ndim else float(variance))
 
 
