@@ -301,6 +301,18 @@ def test_a_movie_that_weights_know_needs_nothing(wide_movie, tmp_path, monkeypat
     assert "camera that is given, and none is" in str(alone.exception)
 
 
+def test_a_movie_that_cannot_be_measured_is_refused_after_all_that_is_known(tmp_path):
+    adu = np.random.default_rng(0).poisson(200, (20, 48, 48)).astype(np.uint16)
+    adu[:, :, :24] = 4095
+    tifffile.imwrite(tmp_path / "m.tif", adu, photometric="minisblack")
+    command = ["adapt", str(tmp_path / "m.tif"), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(cli.app, [*command, "--sigma-px", "1.3"])
+    assert "The gain cannot be measured" in " ".join(done.output.split())
+    assert isinstance(done.exception, InputError)
+    assert "gain could not be estimated" in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_way_to_get_worse_is_named():
     def scores(crps=0.1, spread=1.0, phi=0.2):
         return Scores(crps, 0.01, spread, phi, np.full(4, crps))

@@ -272,6 +272,15 @@ def test_a_half_camera_reads_a_half_and_saturation_stays(rng):
     assert np.abs(total[rest] - 100.0).max() <= 0.51  # two roundings of half an ADU each
 
 
+def test_halves_of_numbers_that_are_not_whole_are_not_rounded(rng):
+    camera = Camera(0.1, 2e-5, 9e-10, rounding_adu2=0.0)
+    adu = rng.uniform(0.101, 0.11, (3, 4, 5)).astype(np.float32)
+    one, two = split_movie(adu, camera, rng)
+    half = camera_of_half(camera)
+    assert np.allclose(half.electrons(one) + half.electrons(two), camera.electrons(adu), atol=0.01)
+    assert half.variance_adu2 == pytest.approx(4.5e-10)
+
+
 # --- Command and page ---------------------------------------------------------------------------
 
 
@@ -399,6 +408,100 @@ def test_both_halves_of_a_movies_light_are_localized_and_agree(sparse, tmp_path,
     assert split["sd"] < 0.15
     assert split["low"] <= 1.0 <= split["high"]
     assert record["record"]["weights of both halves"] == "mine, as the run"
+
+
+# --- The camera of the run ------------------------------------------------------------------------
+
+EMCCD = Camera(100.0, 20.0, 9.0, quantum_efficiency=0.9, em_gain=200.0, saturation_adu=16383)
+MAPS = Camera(100.0, 2.0, np.full((16, 16), 9.0))
+ASSUMED = {
+    "sigma_px": [1.2, 1.2],
+    "median_offset_adu": 100.0,
+    "median_gain_adu_per_e": 20.0,
+    "median_variance_adu2": 9.0,
+}
+SCALARS = {
+    "camera_has_maps": False,
+    "quantum_efficiency": 0.9,
+    "em_gain": 200.0,
+    "saturation_adu": 16383,
+}
+
+
+@pytest.fixture
+def film(tmp_path):
+    """A movie of too few frames to be split, and a way to make a run of it."""
+    path = tmp_path / "m.tif"
+    tifffile.imwrite(path, np.full((3, 16, 16), 110, np.uint16), photometric="minisblack")
+
+    def run(given, name="run", /, **record):
+        content = {"movie": {"shape": [3, 16, 16]}, "assumed": ASSUMED, **record}
+        if given is not None:
+            content["identity"] = {"camera": given.fingerprint(np.uint16)}
+        return written(tmp_path / name, honest(1, molecules=40), **content)
+
+    return path, run
+
+
+def test_the_camera_of_the_run_is_found_from_any_folder_and_said(
+    film, tmp_path, monkeypatch, capsys
+):
+    movie, run = film
+    file = tmp_path / "c.yaml"
+    write_camera(EMCCD, file)
+    named = {"camera": "c.yaml", "camera_file": str(file), "assumed": ASSUMED | SCALARS}
+    made = run(EMCCD, **named)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    out = ("--movie", movie, "--out", tmp_path / "out")
+    assert command("audit", made, *out, monkeypatch=monkeypatch) == 0
+    said = capsys.readouterr().out
+    assert f"camera: {file}, as the run" in said
+    assert "after electron multiplication" in said
+    assert f"{file}, as the run" in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
+    # An older record, with the path as typed, is understood where the path still leads there.
+    older = run(EMCCD, "older", camera="../c.yaml")
+    assert audit_run(older, movie=movie).record["camera"] == "../c.yaml, as the run"
+    # Another file is taken where it is given, and it is said.
+    write_camera(replace(EMCCD, em_gain=100.0), tmp_path / "other.yaml")
+    other = audit_run(made, movie=movie, camera=tmp_path / "other.yaml").record["camera"]
+    assert other.endswith("other.yaml, as given, not the one that the run used")
+    assert audit_run(made, movie=movie, camera=file).record["camera"] == f"{file}, as given"
+    assert audit_run(made).record["camera"] == "none"
+
+
+def test_numbers_of_the_record_are_taken_only_where_they_are_all_of_the_camera(film, tmp_path):
+    movie, run = film
+    gone = {"camera": "c.yaml", "camera_file": str(tmp_path / "c.yaml")}
+    whole = run(EMCCD, "whole", **gone, assumed=ASSUMED | SCALARS)
+    audit = audit_run(whole, movie=movie)
+    assert "as the run recorded it, gain 20 ADU per electron" in audit.record["camera"]
+    assert "c.yaml is not there any more" in audit.record["camera"]
+    assert "multiplication" in audit.items[2].sentence
+    # A file that was changed since is not that of the run.
+    write_camera(replace(EMCCD, em_gain=1.0), tmp_path / "c.yaml")
+    audit = audit_run(whole, movie=movie)
+    assert "holds another camera by now" in audit.record["camera"]
+    assert "multiplication" in audit.items[2].sentence
+    (tmp_path / "c.yaml").unlink()
+    with_maps = {**gone, "assumed": ASSUMED | SCALARS | {"camera_has_maps": True}}
+    for made in (
+        run(MAPS, "maps", **with_maps),
+        run(EMCCD, "older", camera="c.yaml"),  # nothing says what else it was
+        run(MAPS, "python", camera="given"),
+        run(MAPS, "unnamed"),
+    ):
+        with pytest.raises(InputError, match="Give the file with --camera"):
+            audit_run(made, movie=movie)
+
+
+def test_a_camera_that_the_run_estimated_is_taken_from_its_record(film):
+    movie, run = film
+    for name, more in (("new", SCALARS | {"em_gain": 1.0}), ("older", {})):
+        made = run(None, name, camera=None, assumed=ASSUMED | more)
+        audit = audit_run(made, movie=movie)
+        assert audit.record["camera"].startswith("estimated from the movie by the run, gain 20")
+        assert "has 3 frames" in audit.items[2].sentence
 
 
 def test_halves_are_localized_with_the_options_of_the_run(sparse, monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from sureloc.camera import Camera
+from sureloc.camera import BY_TYPE, Camera
 from sureloc.errors import CameraError
 from sureloc.io.cameras import read_camera, write_camera, write_picasso_camera
 
@@ -60,7 +60,7 @@ def test_every_format_gives_the_same_camera(tmp_path):
     _assert_same(read_camera(tmp_path / "d.yml"), 0.8)
 
 
-@pytest.mark.parametrize("saturation", [4095, None])
+@pytest.mark.parametrize("saturation", [4095, None, BY_TYPE])
 def test_writing_and_reading_are_inverse(tmp_path, saturation):
     scalar = Camera(99.5, 2.25, 3.0, quantum_efficiency=0.82, saturation_adu=saturation)
     maps = Camera(OFFSET, GAIN, 4.0, em_gain=300.0, saturation_adu=saturation)
@@ -84,6 +84,15 @@ def test_writing_for_picasso_and_reading_are_inverse(tmp_path):
             getattr(back, field), getattr(camera, field), rtol=1e-6, atol=1e-8
         )
     assert back.variance_adu2.min() >= 0
+
+
+def test_a_saturation_that_nobody_states_is_that_of_the_type():
+    camera = Camera()
+    for kind, top in ((np.uint8, 255), (np.uint16, 65535), (np.uint32, 2**32 - 1)):
+        assert camera.saturation_in(kind) == top
+    assert camera.saturation_in(np.float32) is None
+    assert Camera(saturation_adu=4095).saturation_in(np.uint32) == 4095
+    assert Camera(saturation_adu=None).saturation_in(np.uint16) is None
 
 
 GOOD = "offset_adu: 100\ngain_adu_per_e: 2.0\nvariance_adu2: 4\n"

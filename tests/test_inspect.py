@@ -23,7 +23,7 @@ from sureloc.localize.detect import faintest_photons
 from sureloc.localize.noise_levels import NoiseLevels
 from sureloc.localize.proposals import trained_ranges
 from sureloc.networks.weights import load_weights
-from sureloc.report.inspection import draw_inspection, table_rows, value_text
+from sureloc.report.inspection import as_record, draw_inspection, table_rows, value_text
 from sureloc.simulate.kinetics import advance, first_state, photons_by_frame
 from sureloc.simulate.movie import simulate_movie
 from sureloc.simulate.recipe import BlinkingKinetics, Recipe
@@ -462,6 +462,110 @@ def test_too_few_spots_are_said_and_not_guessed():
         found.value("photons")
 
 
+# --- What cannot be measured ----------------------------------------------------------------------
+
+
+def inspected(adu, camera=None, **options):
+    movie = SimpleNamespace(shape=adu.shape, read=lambda first, last: adu[first:last])
+    return inspect_movie(movie, camera, Stated(pixel_nm=100.0), load_weights("fast"), **options)
+
+
+def values(found):
+    return {key: quantity.value for key, quantity in found.quantities.items()}
+
+
+def half_saturated():
+    adu = np.random.default_rng(0).poisson(200, (20, 48, 48)).astype(np.uint16)
+    adu[:, :, :24] = 4095
+    return adu
+
+
+def test_numbers_from_0_to_1_are_measured_as_whole_ones_are(simulated):
+    with tifffile.TiffFile(simulated[0]) as tif:
+        adu = tif.asarray()
+    whole, scaled = inspected(adu), inspected((adu / 65535).astype(np.float32))
+    for key in ("sigma_px", "photons", "background_e", "density_per_px2", "read_noise_e"):
+        # Of whole numbers 1/12 ADU^2 is rounding, of the others it is read noise.
+        assert scaled.quantities[key].value == pytest.approx(whole.quantities[key].value, rel=0.02)
+    gain = whole.quantities["gain_adu_per_e"].value / 65535
+    assert scaled.quantities["gain_adu_per_e"].value == pytest.approx(gain, rel=0.01)
+    row = {row[0]: row[1] for row in table_rows(scaled)}
+    assert row["gain"].endswith("e-5")
+    assert "± 0.00" not in row["gain"]
+    assert f"offset {scaled.quantities['offset_adu'].value:.4g}" in scaled.notes[0]
+
+
+def test_the_rest_is_reported_where_the_gain_cannot_be_measured(tmp_path):
+    found = inspected(half_saturated())
+    assert found.notes[0].startswith("The gain cannot be measured from these 20 frames: 55 % of")
+    assert "4095 ADU" in found.notes[0]
+    assert "nan" not in found.notes[0]
+    known = {key for key, value in values(found).items() if value is not None}
+    assert known == {"pixel_nm"}
+    assert found.covered is None
+    assert as_record(found)["camera"]["em_gain"] is None
+    draw_inspection(found, "movie.tif", tmp_path / "movie.png")
+    with pytest.raises(InputError, match="gain could not be estimated: not measurable"):
+        found.value("gain_adu_per_e")
+    flat = inspected(np.full((6, 24, 24), 100, np.uint16))
+    assert "hold no noise" in flat.notes[0]
+
+
+def test_saturated_frames_leave_the_given_camera_as_it_is():
+    adu = np.full((6, 24, 24), 65535, np.uint16)
+    found = inspected(adu, Camera(100.0, 2.0, 9.0))
+    assert "reach 65535 ADU" in found.notes[0]
+    assert values(found)["offset_adu"] == 100.0
+    assert values(found)["sigma_px"] is None
+    assert "saturated" in inspected(adu).notes[0]
+
+
+def test_a_width_that_is_given_is_taken_where_too_few_spots_show_it(tmp_path):
+    rng = np.random.default_rng(3)
+    adu = rng.poisson(60.0, (12, 48, 48)).astype(np.uint16)
+    camera = Camera(0.0, 1.0, 0.0)
+    found = inspected(adu, camera)
+    assert any("PSF width could not be measured. Only 0 lone spots" in n for n in found.notes)
+    assert values(found)["sigma_px"] is None
+    assert values(found)["gain_adu_per_e"] == 1.0
+    assert found.covered is None
+    draw_inspection(found, "movie.tif", tmp_path / "movie.png")
+    given = inspected(adu, camera, sigma_px=1.3)
+    width = given.quantities["sigma_px"]
+    assert (width.value, width.error, width.source) == (1.3, None, "given")
+    assert "The PSF width was given: 1.3 px." in given.notes
+    with pytest.raises(InputError, match=r"between 0\.3 and 10"):
+        inspected(adu, camera, sigma_px=20.0)
+
+
+def test_lone_spots_that_contradict_a_given_width_are_heard(simulated):
+    with tifffile.TiffFile(simulated[0]) as tif:
+        adu = tif.asarray()
+    found = inspected(adu, Camera(100.0, 2.2, 12.0), sigma_px=2.0)
+    assert any("lone spots are 1.2" in note and "not 2 px as given" in note for note in found.notes)
+
+
+def test_the_command_reports_what_it_can(tmp_path):
+    path = tmp_path / "half.ome.tif"
+    size = {"PhysicalSizeX": 0.1, "PhysicalSizeY": 0.1}
+    tifffile.imwrite(path, half_saturated(), metadata={"axes": "TYX", **size})
+    done = CliRunner().invoke(cli.app, ["inspect", str(path)])
+    said = " ".join(done.output.split())
+    assert done.exit_code == 0, said
+    assert "pixel size │ 100" in said
+    assert "The gain cannot be measured" in said
+    assert "too little is known" in said
+    # Nothing at all is known.
+    tifffile.imwrite(tmp_path / "half.tif", half_saturated(), photometric="minisblack")
+    done = CliRunner().invoke(cli.app, ["inspect", str(tmp_path / "half.tif")])
+    assert done.exit_code == 2
+    assert "The gain cannot be measured" in " ".join(done.output.split())
+    # The option is that of localize.
+    done = CliRunner().invoke(cli.app, ["inspect", str(path), "--sigma-px", "1.3", "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["quantities"]["sigma_px"]["value"] == 1.3
+
+
 def test_weights_say_what_they_cover():
     networks = load_weights("fast")
     seen = trained_ranges(networks)
@@ -483,4 +587,5 @@ def test_numbers_have_the_digits_that_their_errors_leave():
     assert text(0.0065735, 0.00035586) == "0.00657 ± 0.00036"
     assert text(1234.56, 40.0) == "1235 ± 40"
     assert text(160.0, None) == "160"
+    assert text(1.5e-5, 1.2e-7) == "(1.500 ± 0.012)e-5"
     assert text(None, None) == "unknown"

@@ -22,7 +22,7 @@ from sureloc.localize.learning import ROUNDS, broad_photons, learned_photons
 from sureloc.localize.movie import Options, localize, movie_crowding, prepare, spread_frames
 from sureloc.localize.proposals import birth_guide
 from sureloc.localize.regions import Region, Window, cuts, owned, regions_of, unique_rows
-from sureloc.localize.saturation import cut_off_adu, telling_frames
+from sureloc.localize.saturation import cut_off_adu, largest_adu, telling_frames
 from sureloc.localize.tally import Tally, view_of
 from sureloc.localize.verdict import (
     ABSENT,
@@ -286,6 +286,25 @@ def test_a_cut_off_that_the_camera_file_does_not_know_is_heeded():
     assumptions = prepare(movie, CAMERA, OPTIONS)
     assert assumptions.camera.saturation_adu == 260
     assert "cut off at 260 ADU" in assumptions.notes[0]
+
+
+@pytest.mark.parametrize("estimated", [False, True])
+def test_a_sound_movie_of_32_bits_is_not_saturated_from_65535_adu_on(estimated):
+    small = movie_of(scattered(6, 6, (40, 40)), (40, 40))
+    large = Movie(small.adu.astype(np.uint32) + 100_000)
+    given = None if estimated else replace(CAMERA, offset_adu=100_100.0)
+    assumptions = prepare(large, given, OPTIONS)
+    assert assumptions.camera.saturation_adu == 2**32 - 1
+    tables = [rows.table for rows in localize(large, assumptions, OPTIONS)]
+    assert sum(table["trusted"].sum() for table in tables) > 20
+    # What the type can hold is the limit, also of the camera that `prepare` gives on.
+    tops = {np.uint8: 255, np.uint16: 65535, np.int16: 32767, np.int32: 2**31 - 1}
+    for kind, top in tops.items():
+        assert largest_adu(np.array([[[1, 2], [3, 4]]], kind), None) == (top, False)
+    assert largest_adu(np.array([[[0.1, 0.2]]], np.float32), None) == (None, False)
+    # What the file says wins.
+    stated = replace(CAMERA, offset_adu=100_100.0, saturation_adu=100_200)
+    assert prepare(large, stated, OPTIONS).camera.saturation_adu == 100_200
 
 
 def test_one_saturated_frame_does_not_spoil_the_others():

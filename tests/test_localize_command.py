@@ -173,6 +173,27 @@ def test_the_record_tells_how_it_came_about(result):
     assert record["comparison"] is None
 
 
+def test_the_record_leads_back_to_the_camera_and_no_table_does(folder, tmp_path, monkeypatch):
+    text = (folder / "camera.yaml").read_text(encoding="utf-8") + "quantum_efficiency: 0.9\n"
+    (tmp_path / "c.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    code = run(
+        *("localize", folder / NAME, "--out", "out", "--camera", "c.yaml", "--sigma-px", "1.2"),
+        *("--frames", "0:2", "--quiet"),
+    )
+    assert code == 0
+    record = json.loads((tmp_path / "out" / "run.json").read_text(encoding="utf-8"))
+    assert record["camera"] == "c.yaml"
+    assert record["camera_file"] == str(tmp_path / "c.yaml")
+    assumed = record["assumed"]
+    assert (assumed["camera_has_maps"], assumed["quantum_efficiency"]) == (False, 0.9)
+    assert (assumed["em_gain"], assumed["saturation_adu"]) == (1.0, 65535)
+    for table in ("localizations.parquet", "draws.parquet"):
+        assert "camera_file" not in read_provenance(tmp_path / "out" / table)
+    for file in (tmp_path / "out" / "images.ome.zarr").rglob("*.json"):
+        assert "camera_file" not in file.read_text(encoding="utf-8")
+
+
 def test_a_movie_that_does_not_fit_ends_with_3(folder, tmp_path, capsys):
     wrong = tmp_path / "camera.yaml"
     # A tenth of the true gain: the noise is far too small for so many electrons.

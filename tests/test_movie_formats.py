@@ -226,14 +226,16 @@ def test_ndtiff_without_its_files_is_refused(tmp_path):
 # --- CZI, by Zeiss's own writer -------------------------------------------------------------------
 
 
-def write_czi(path, planes=lambda i: {"T": i, "C": 0, "Z": 0}, scenes=1, stack=STACK):
+def write_czi(
+    path, planes=lambda i: {"T": i, "C": 0, "Z": 0}, scenes=1, stack=STACK, pixel_y_nm=108
+):
     czi = pytest.importorskip("pylibCZIrw.czi", reason="pylibCZIrw reads and writes CZI")
     with czi.create_czi(str(path), exist_ok=True) as document:
         for scene in range(scenes):
             for index, frame in enumerate(stack):
                 place = (1000 * scene, 0)
                 document.write(frame[:, :, None], location=place, plane=planes(index), scene=scene)
-        document.write_metadata("movie", scale_x=108e-9, scale_y=108e-9)
+        document.write_metadata("movie", scale_x=108e-9, scale_y=pixel_y_nm * 1e-9)
 
 
 def test_czi_of_time_in_16_8_and_32_bits(tmp_path):
@@ -295,7 +297,7 @@ def dimension(number, count, length, unit, step):
     )
 
 
-def element(name, channels=1):
+def element(name, channels=1, pixel_y_nm=108):
     channel = (
         '<ChannelDescription DataType="0" ChannelTag="0" Resolution="16" NameOfMeasuredQuantity="" '
         'Min="0" Max="65535" Unit="" LUTName="Gray" IsLUTInverted="0" BytesInc="{step}" '
@@ -305,7 +307,7 @@ def element(name, channels=1):
     axes = (
         # The length is between the centres of the first and the last pixel: 31 x 108 nm.
         dimension(1, 32, 31 * 108e-9, "m", 2)
-        + dimension(2, 24, 23 * 108e-9, "m", 64)
+        + dimension(2, 24, 23 * pixel_y_nm * 1e-9, "m", 64)
         + dimension(4, 13 // channels, 0.4, "s", plane * channels)
     )
     return (
@@ -319,8 +321,8 @@ def element(name, channels=1):
     )
 
 
-def write_lif(path, names=("movie",), channels=1):
-    inner = "".join(element(name, channels) for name in names)
+def write_lif(path, names=("movie",), channels=1, pixel_y_nm=108):
+    inner = "".join(element(name, channels, pixel_y_nm) for name in names)
     xml = (
         '<LMSDataContainerHeader Version="2"><Element Name="project"><Children>'
         f"{inner}</Children></Element></LMSDataContainerHeader>"
@@ -455,9 +457,10 @@ def test_nd2_that_is_no_movie_is_refused(nd2, monkeypatch):
 # --- What files say about the acquisition ---------------------------------------------------------
 
 
-def write_ome_tiff(path, exposure_s=0.03):
+def write_ome_tiff(path, exposure_s=0.03, pixel_y_nm=108):
     plane = {"ExposureTime": [exposure_s] * 13, "ExposureTimeUnit": ["s"] * 13}
-    meta = {"axes": "TYX", "PhysicalSizeX": 0.108, "PhysicalSizeY": 0.108, "Plane": plane}
+    meta = {"axes": "TYX", "PhysicalSizeX": 0.108, "PhysicalSizeY": pixel_y_nm * 1e-3}
+    meta["Plane"] = plane
     tifffile.imwrite(path, STACK, ome=True, metadata=meta)
     text = tifffile.tiffcomment(path)
     detector = (
@@ -540,6 +543,81 @@ def test_inspect_says_what_the_file_says(
     stated = {key: found["quantities"][key]["value"] for key in ("pixel_nm", "exposure_ms")}
     assert stated == pytest.approx({"pixel_nm": pixel_nm, "exposure_ms": exposure_ms})
     assert found["camera"]["name"] == camera
+
+
+# --- Pixels that are not square -------------------------------------------------------------------
+
+
+def write_imagej(path, pixel_y_nm):
+    resolution = (1e3 / 108, 1e3 / pixel_y_nm)
+    tifffile.imwrite(path, STACK, imagej=True, resolution=resolution, metadata={"unit": "um"})
+
+
+def write_zarr(path, pixel_y_nm):
+    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+    axes = [{"name": "t"}, *({"name": name, "unit": "nanometer"} for name in "yx")]
+    scale = {"type": "scale", "scale": [1, pixel_y_nm, 108]}
+    level = {"path": "0", "coordinateTransformations": [scale]}
+    group.attrs["multiscales"] = [{"axes": axes, "datasets": [level]}]
+    group.create_array("0", data=STACK)
+
+
+def called(*arguments, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["sureloc", *map(str, arguments)])
+    with pytest.raises(SystemExit) as leaving:
+        cli.main()
+    return leaving.value.code
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("movie.ome.tif", write_ome_tiff),
+        ("movie.tif", write_imagej),
+        ("movie.zarr", write_zarr),
+        ("movie.czi", write_czi),
+        ("movie.lif", write_lif),
+    ],
+)
+def test_pixels_that_are_not_square_are_not_taken_for_unknown(
+    name, write, tmp_path, monkeypatch, capsys
+):
+    path, out = tmp_path / name, tmp_path / "out"
+    write(path, pixel_y_nm=216)
+    with open_movie(path) as movie:
+        assert movie.pixel_nm is None
+        assert movie.oblong_pixel_nm == pytest.approx((108, 216))
+    for command in (("localize", path, "--out", out), ("convert", path, tmp_path / "o.ome.tif")):
+        assert called(*command, "-q", monkeypatch=monkeypatch) == 2
+        said = capsys.readouterr().err
+        assert "108 nm along x and 216 nm along y; sureloc needs square pixels" in said
+        assert "--pixel-nm" in said
+        assert not out.exists()
+    write(path, pixel_y_nm=108.5)  # as rounding leaves it
+    with open_movie(path) as movie:
+        assert movie.pixel_nm == pytest.approx(108)
+        movie.check_square_pixels()
+
+
+def test_a_pixel_size_that_is_given_for_pixels_that_are_not_square_is_taken_and_doubted(
+    tmp_path, monkeypatch, capsys
+):
+    path = tmp_path / "movie.ome.tif"
+    write_ome_tiff(path, pixel_y_nm=216)
+    write_camera(Camera(100.0, 2.0, 0.0), tmp_path / "camera.yaml")
+    with_camera = ("--camera", tmp_path / "camera.yaml")
+    assert called("inspect", path, *with_camera, "--json", monkeypatch=monkeypatch) == 0
+    pixel = json.loads(capsys.readouterr().out)["quantities"]["pixel_nm"]
+    assert pixel["value"] is None
+    assert pixel["note"] == (
+        "the file says 108 nm along x and 216 nm along y; sureloc needs square pixels (--pixel-nm)"
+    )
+    options = ("--pixel-nm", "108", "--sigma-px", "1.3", "--frames", "0:2", "-q", *with_camera)
+    out = ("--out", tmp_path / "out")
+    assert called("localize", path, *out, *options, monkeypatch=monkeypatch) in (0, 3)
+    said = capsys.readouterr().out
+    assert "The pixel size was given: 108 nm. The file says 108 x 216 nm." in said
+    assert "the file says that pixels are 108 nm wide and 216 nm high, not square" in said
 
 
 def test_reading_a_chunk_needs_no_more_memory_than_the_chunk(tmp_path):

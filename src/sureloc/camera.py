@@ -5,15 +5,18 @@ A pixel k that expects ``omega`` photo-electrons reads, in analogue-digital unit
     sCMOS, CCD:  x = offset + gain * Poisson(omega) + Normal(0, variance)
     EMCCD:       x = offset + gain * Gamma(Poisson(omega), em_gain) / em_gain + Normal(0, variance)
 
-rounded to an integer and clipped to [0, saturation] (seed eq. 1 with per-pixel offset, gain and
-variance; Huang et al. 2013; Hirsch et al. 2013 for the EMCCD). ``gain`` is the total gain in ADU
-per photo-electron. Electron multiplication by Gamma(n, g) with large g doubles the shot-noise
-variance; `Camera.excess_noise` is that factor F^2 = 2 - 1/em_gain.
+rounded to an integer (movies of floats may not be: `rounding_of`) and clipped to [0, saturation]
+(seed eq. 1 with per-pixel offset, gain and variance; Huang et al. 2013; Hirsch et al. 2013 for the
+EMCCD). ``gain`` is the total gain in ADU per photo-electron. Electron multiplication by Gamma(n, g)
+with large g doubles the shot-noise variance; `Camera.excess_noise` is that factor
+F^2 = 2 - 1/em_gain.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +25,8 @@ from sureloc.errors import CameraError, InputError
 from sureloc.limits import check_limit
 
 FloatMap = float | npt.NDArray[np.float64]
+ByType = Literal["by type"]
+BY_TYPE: Final = "by type"  # a largest value that nobody states: that of the movie's type
 ROUNDING_VARIANCE_ADU2 = 1.0 / 12.0
 _MAPS = ("offset_adu", "gain_adu_per_e", "variance_adu2")
 PIXEL_NM = 1.0, 10_000.0  # camera pixels in the sample lie between
@@ -39,6 +44,18 @@ def check_pixel_nm(pixel_nm: float) -> None:
         f"The pixel size is {pixel_nm} nm; it must lie between {low:g} and {high:g} nm (65 to 160 "
         f"is usual). It is the camera's pixel divided by the magnification.{meant}"
     )
+
+
+def rounding_of(adu: npt.NDArray[Any]) -> float:
+    """Give the variance that rounding to whole ADU added to frames, ADU^2: 0 of other numbers."""
+    whole = adu.dtype.kind in "ui" or bool((adu == np.rint(adu)).all())
+    return ROUNDING_VARIANCE_ADU2 if whole else 0.0
+
+
+def largest_of_type(dtype: npt.DTypeLike) -> int | None:
+    """Give the largest value that a type of whole numbers can hold, or None for any other type."""
+    kind = np.dtype(dtype)
+    return int(np.iinfo(kind).max) if kind.kind in "ui" else None
 
 
 def _number_or_map(name: str, value: npt.ArrayLike) -> FloatMap:
@@ -62,7 +79,10 @@ class Camera:
         variance_adu2: variance of the read noise, ADU^2, 0 or larger.
         quantum_efficiency: photo-electrons per photon, in (0, 1].
         em_gain: electron multiplication, 1 for a camera without it.
-        saturation_adu: largest value that the camera can write, or None.
+        saturation_adu: largest value that the camera can write, None for a camera without one, or
+            `BY_TYPE` where nobody states it: the largest that the movie's type can hold.
+        rounding_adu2: variance that rounding adds to every value, ADU^2 (`rounding_of` a movie); it
+            belongs to the movie, and no camera file states it.
 
     Raises:
         CameraError: a value is NaN, infinite or out of range, or maps differ in shape.
@@ -73,7 +93,8 @@ class Camera:
     variance_adu2: FloatMap = 0.0
     quantum_efficiency: float = 1.0
     em_gain: float = 1.0
-    saturation_adu: int | None = 65535
+    saturation_adu: int | ByType | None = BY_TYPE
+    rounding_adu2: float = ROUNDING_VARIANCE_ADU2
     shape: tuple[int, int] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
@@ -110,7 +131,7 @@ class Camera:
                 )
         for name in ("quantum_efficiency", "em_gain", "saturation_adu"):
             number = getattr(self, name)
-            if number is not None:
+            if number is not None and number != BY_TYPE:
                 check_limit(name, number, CameraError)
 
     @property
@@ -140,6 +161,32 @@ class Camera:
             variance_adu2=part(self.variance_adu2),
         )
 
+    def saturation_in(self, dtype: npt.DTypeLike) -> int | None:
+        """Give the value from which on pixels are saturated in movies of a type, ADU.
+
+        Args:
+            dtype: of the movie's values.
+
+        Returns:
+            What the camera states; if it does not, the largest value of the type, which floats
+            have not: None.
+        """
+        return largest_of_type(dtype) if self.saturation_adu == BY_TYPE else self.saturation_adu
+
+    def fingerprint(self, dtype: npt.DTypeLike) -> str:
+        """Give a hash that tells this camera from any other with movies of a type.
+
+        Whether the camera states a saturation or the type of the movie does makes no difference.
+        """
+        digest = hashlib.sha256()
+        for name in (*_MAPS, "quantum_efficiency", "em_gain", "saturation_adu", "shape"):
+            value = getattr(self, name)
+            if name == "saturation_adu":
+                value = self.saturation_in(dtype)
+            text = value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()
+            digest.update(name.encode() + text)
+        return digest.hexdigest()
+
     def electrons(self, adu: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Turn ADU of shape (..., rows, columns) into photo-electrons, (x - offset) / gain."""
         return (np.asarray(adu, dtype=np.float64) - self.offset_adu) / self.gain_adu_per_e
@@ -155,14 +202,14 @@ class Camera:
             shape: (rows, columns) of the frames.
 
         Returns:
-            (variance + 1/12) / gain^2, shape (rows, columns): rounding to whole ADU adds the
+            (variance + rounding) / gain^2, shape (rows, columns): rounding to whole ADU adds the
             variance 1/12 of a uniform error.
 
         Raises:
             CameraError: the camera's maps have another shape.
         """
         self.check_shape(shape)
-        variance = np.asarray(self.variance_adu2) + ROUNDING_VARIANCE_ADU2
+        variance = np.asarray(self.variance_adu2) + self.rounding_adu2
         gain = np.asarray(self.gain_adu_per_e)
         return np.broadcast_to(variance / gain**2, shape).astype(np.float64)
 

@@ -152,7 +152,7 @@ def conditions_like(inspection: Inspection, base: ConditionsRecipe) -> Condition
     background = max(inspection.value("background_e"), 0.2)
     noise = max(inspection.value("read_noise_e"), 0.2)
     density = max(_DENSITY_FACTOR * inspection.value("density_per_px2"), _LEAST_DENSITY)
-    spots = inspection.spot_photons
+    spots, camera = inspection.spot_photons, inspection.camera
     low, high = np.percentile(spots, (1, 99)) if spots.size else (photons, photons)
     faintest = float(max(min(0.2 * photons, low), 2.0))
     return base.model_copy(
@@ -164,7 +164,7 @@ def conditions_like(inspection: Inspection, base: ConditionsRecipe) -> Condition
             "background_e": (background / _BACKGROUND_FACTOR, background * _BACKGROUND_FACTOR),
             "read_noise_e": (noise / _FACTOR, noise * _FACTOR),
             "target_photons": min(base.target_photons, 0.5 * faintest),
-            "multiplied_share": 1.0 if inspection.camera.em_gain > 1 else 0.0,
+            "multiplied_share": 1.0 if camera is not None and camera.em_gain > 1 else 0.0,
         }
     )
 

@@ -19,15 +19,16 @@ import numpy.typing as npt
 import torch
 
 from sureloc.calibrate.on_time import LINK_SIGMAS, FrameSpots, OnTime, estimate_on_time
-from sureloc.camera import Camera
-from sureloc.errors import InputError, WeightsError
+from sureloc.camera import Camera, rounding_of
+from sureloc.errors import CameraError, InputError, WeightsError
+from sureloc.limits import check_limit
 from sureloc.localize.camera_estimate import check_camera, estimate_camera
 from sureloc.localize.detect import Spots, detect_spots, faintest_photons
-from sureloc.localize.movie import Frames, read_frames, spread_frames
+from sureloc.localize.movie import Frames, doubts_of_width, read_frames, spread_frames
 from sureloc.localize.noise_levels import NoiseLevels, noise_levels
 from sureloc.localize.proposals import trained_ranges
 from sureloc.localize.psf_estimate import PSFEstimate, estimate_psf
-from sureloc.localize.saturation import cut_off_adu, telling_frames
+from sureloc.localize.saturation import largest_adu, telling_frames
 from sureloc.networks.weights import Networks
 from sureloc.physics.image import render_frames
 from sureloc.physics.noise import sample_electrons
@@ -50,6 +51,9 @@ _PAIRS = 0.14
 _LEAST_SPOTS = 20
 _LARGEST_FACTOR = 3.0
 _EXAMPLE_REACH_PX = 6
+NEEDED = ("gain_adu_per_e", "sigma_px")  # of which all others depend
+_FEW_SPOTS = "too few lone spots"
+_NO_CAMERA, _NO_WIDTH, _NO_LIGHT = "needs the gain", "needs the PSF width", "saturated frames"
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,14 @@ class Inspection:
         weights: name of the weights that `covered` speaks of.
         shape: (frames, rows, columns) of the movie.
         looked_at: frames, rows and columns that were looked at for all but the on-time.
-        camera: the camera, given or estimated, of the part that was looked at.
+        camera: the camera, given or estimated, of the part that was looked at; None where it could
+            not be measured.
         camera_name: as the file says; None if it does not.
-        on_time: how long molecules shine; None for a movie too short.
+        on_time: how long molecules shine; None where that cannot be seen.
         mean_adu, sd_adu: mean and standard deviation of the frames looked at, (rows, columns).
         examples_e: windows round clear spots, photo-electrons, (spots, size, size).
-        noise: the movie's noise by its level, beside that of the camera.
+        noise: the movie's noise by its level, beside that of the camera; None without camera or
+            PSF width.
         spot_photons: detected photo-electrons of every spot.
         background_e: background of every frame's and region's middle, photo-electrons.
         notes: what a user should know, a sentence each.
@@ -109,22 +115,33 @@ class Inspection:
     weights: str
     shape: tuple[int, int, int]
     looked_at: tuple[int, int, int]
-    camera: Camera
+    camera: Camera | None
     camera_name: str | None
     on_time: OnTime | None
     mean_adu: Array
     sd_adu: Array
     examples_e: Array
-    noise: NoiseLevels
+    noise: NoiseLevels | None
     spot_photons: Array
     background_e: Array
     notes: tuple[str, ...]
     gain_contradicted: bool = False
 
     @property
-    def covered(self) -> bool:
-        """Whether the weights have seen all of it."""
-        return all(quantity.covered is not False for quantity in self.quantities.values())
+    def covered(self) -> bool | None:
+        """Whether the weights have seen all of it; None where the camera or the PSF is unknown."""
+        covered = [quantity.covered for quantity in self.quantities.values()]
+        if False in covered:
+            return False
+        unknown = any(
+            self.quantities[key].value is None for key in NEEDED if key in self.quantities
+        )
+        return None if unknown else True
+
+    @property
+    def says_something(self) -> bool:
+        """Whether any quantity is known, from the file or from the movie."""
+        return any(quantity.value is not None for quantity in self.quantities.values())
 
     def value(self, key: str) -> float:
         """Give a quantity's value.
@@ -145,6 +162,7 @@ class Stated:
     Attributes:
         pixel_nm: pixel size in the sample, nm.
         pixel_source: who says so.
+        oblong_nm: what the file says of pixels that are not square, along x and y, nm.
         exposure_ms: exposure of a frame, ms.
         camera_name: for people.
         source: who says the last two.
@@ -152,6 +170,7 @@ class Stated:
 
     pixel_nm: float | None = None
     pixel_source: str = "the file"
+    oblong_nm: tuple[float, float] | None = None
     exposure_ms: float | None = None
     camera_name: str | None = None
     source: str = "the file"
@@ -183,9 +202,12 @@ def inspect_movie(
     networks: Networks,
     seed: int = 0,
     *,
+    sigma_px: float | None = None,
     trust_camera: bool = False,
 ) -> Inspection:
     """Look at some frames of a movie and say what it is like.
+
+    What cannot be measured is unknown, and a note says why.
 
     Args:
         movie: the movie.
@@ -193,52 +215,125 @@ def inspect_movie(
         stated: what is known besides.
         networks: weights, whose training is compared with the movie.
         seed: the same seed gives the same answers.
+        sigma_px: PSF standard deviation, px, or None to estimate it.
         trust_camera: keep the camera's offset also where the movie's noise contradicts it.
 
     Raises:
-        InputError: the frames are saturated, or hold too little to estimate a camera or PSF from.
         CameraError: the camera's maps do not fit.
+        InputError: `sigma_px` is out of range.
     """
+    if sigma_px is not None:
+        check_limit("sigma_px", sigma_px)
     frames, height, width = movie.shape
     rows, columns = _middle(height), _middle(width)
     area = (rows.stop - rows.start) * (columns.stop - columns.start)
     numbers = spread_frames(frames, int(np.clip(SPREAD_PIXELS // area, 4, MOST_SPREAD)))
     adu = read_frames(movie, numbers)[:, rows, columns]
-    notes: list[str] = []
-    used, own, notes_of_camera = _camera_of(
-        adu, movie, camera, rows, columns, seed, trusted=trust_camera
-    )
-    notes += notes_of_camera
-    adu = adu[telling_frames(adu, used.saturation_adu)]
-    electrons = used.electrons(adu)
-    variance = used.read_variance_e2(electrons.shape[1:])
-    psf = estimate_psf(electrons, variance, used.excess_noise)
-    sigma = (psf.sigma_x_px, psf.sigma_y_px)
-    spots = detect_spots(electrons, variance, sigma, used.excess_noise)
-    on_time = _on_time(movie, used, (rows, columns), sigma, seed)
-    molecules = _molecules(spots, variance, sigma, used, own, seed)
+    used, own, notes = _camera_of(adu, movie, camera, rows, columns, seed, trusted=trust_camera)
     if stated.camera_name:
         notes.insert(0, f"The file names the camera: {stated.camera_name}.")
-    notes += _remarks(psf, spots, on_time)
-    quantities = _quantities(stated, used, own, psf, molecules, on_time, variance)
-    if on_time is None:
-        notes.append("The movie is too short to see how long molecules shine.")
+    if used is not None:
+        telling = telling_frames(adu, used.saturation_in(adu.dtype))
+        if telling.any():
+            adu = adu[telling]
+    light = None if used is None or not telling.any() else _Light.of(adu, used)
+    seen = _seen(light, sigma_px, _NO_CAMERA if used is None else _NO_LIGHT, notes)
+    on_time, molecules, spots = None, None, seen.spots
+    if light is not None and seen.sigma is not None and spots is not None:
+        on_time = _on_time(movie, light.camera, (rows, columns), seen.sigma, seed)
+        molecules = _molecules(spots, light.variance, seen.sigma, light.camera, own, seed)
+        notes += _remarks(seen.psf, spots, on_time)
+        if on_time is None:
+            notes.append("The movie is too short to see how long molecules shine.")
+    quantities = _quantities(stated, used, own, seen, molecules, on_time, adu.shape[1:])
     return Inspection(
         _with_training(quantities, networks),
         networks.card.name,
         (frames, height, width),
-        (len(adu), electrons.shape[1], electrons.shape[2]),
+        (len(adu), adu.shape[1], adu.shape[2]),
         used,
         stated.camera_name,
         on_time,
         adu.mean(0, dtype=np.float64),
         adu.std(0, dtype=np.float64),
-        _examples(spots, electrons, sigma),
-        own.noise or _noise(spots, electrons, variance, sigma, used.excess_noise),
-        spots.photons,
-        spots.background_e[:, ::16, ::16].ravel(),
+        *_shown(light, seen, own),
         tuple(notes),
         own.gain_contradicted,
+    )
+
+
+@dataclass(frozen=True)
+class _Light:
+    """Frames in photo-electrons, (frames, rows, columns), their camera and its read variance."""
+
+    camera: Camera
+    electrons: Array
+    variance: Array
+
+    @classmethod
+    def of(cls, adu: npt.NDArray[np.generic], camera: Camera) -> _Light:
+        electrons = camera.electrons(adu)
+        return cls(camera, electrons, camera.read_variance_e2(electrons.shape[1:]))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was found of the PSF, and the spots of that width; None where there is nothing.
+
+    Attributes:
+        sigma: widths along columns and rows, px.
+        psf: what lone spots say; None where the width was given.
+        spots: detected spots.
+        missing: why the width is unknown, in a few words.
+    """
+
+    sigma: tuple[float, float] | None = None
+    psf: PSFEstimate | None = None
+    spots: Spots | None = None
+    missing: str = ""
+
+
+def _seen(light: _Light | None, sigma_px: float | None, no_light: str, notes: list[str]) -> _Seen:
+    """Find the PSF width, unless it was given, and spots; add to the notes what is to be said.
+
+    Args:
+        light: the frames; None where there are none to look at.
+        sigma_px: the width that was given, px.
+        no_light: why there are none.
+        notes: of the inspection.
+    """
+    sigma = None if sigma_px is None else (sigma_px, sigma_px)
+    if light is None:
+        return _Seen(sigma, missing=no_light)
+    variance, excess = light.variance, light.camera.excess_noise
+    psf = None
+    if sigma is None:
+        try:
+            psf = estimate_psf(light.electrons, variance, excess)
+        except InputError as error:
+            notes.append(f"The PSF width could not be measured. {error}")
+            return _Seen(missing=_FEW_SPOTS)
+        sigma = (psf.sigma_x_px, psf.sigma_y_px)
+    else:
+        doubts = doubts_of_width(sigma[0], light.electrons, variance, excess)
+        notes += [f"The PSF width was given: {sigma[0]:g} px."]
+        notes += [f"{doubt[0].upper()}{doubt[1:]}." for doubt in doubts]
+    return _Seen(sigma, psf, detect_spots(light.electrons, variance, sigma, excess))
+
+
+def _shown(
+    light: _Light | None, seen: _Seen, own: _CameraErrors
+) -> tuple[Array, NoiseLevels | None, Array, Array]:
+    """Give example spots, noise by level, photons of spots, and backgrounds."""
+    if light is None or seen.sigma is None or seen.spots is None:
+        return np.zeros((0, 1, 1)), own.noise, np.zeros(0), np.zeros(0)
+    spots, electrons = seen.spots, light.electrons
+    return (
+        _examples(spots, electrons, seen.sigma),
+        own.noise
+        or _noise(spots, electrons, light.variance, seen.sigma, light.camera.excess_noise),
+        spots.photons,
+        spots.background_e[:, ::16, ::16].ravel(),
     )
 
 
@@ -288,13 +383,26 @@ def _camera_of(
     seed: int,
     *,
     trusted: bool,
-) -> tuple[Camera, _CameraErrors, list[str]]:
-    """Give the camera of the part that is looked at, how sure it is, and what to say of it."""
-    top = cut_off_adu(adu)
+) -> tuple[Camera | None, _CameraErrors, list[str]]:
+    """Give the camera of the part that is looked at, how sure it is, and what to say of it.
+
+    The camera is None where it is to be estimated and cannot be.
+    """
+    top, _ = largest_adu(adu, camera)
+    saturated = not telling_frames(adu, top).any()
+    said = (
+        f"The frames are saturated: more than half the pixels of each frame looked at reach {top} "
+        "ADU, the camera's largest value, and tell nothing. Record with less light or gain; if the "
+        "camera writes larger values, give saturation_adu in its file."
+    )
+    unknown = _CameraErrors(0.0, 0.0, 0.0, 0.0, _FROM_MOVIE, _FROM_MOVIE)
     if camera is None:
-        guess = estimate_camera(
-            adu, numpy_generator(seed, "camera"), saturation_adu=65535 if top is None else top
-        )
+        if saturated:
+            return None, unknown, [said]
+        try:
+            guess = estimate_camera(adu, numpy_generator(seed, "camera"), saturation_adu=top)
+        except CameraError as error:
+            return None, unknown, [str(error)]
         gain = float(guess.camera.gain_adu_per_e)
         errors = _CameraErrors(
             guess.gain_error / gain,
@@ -306,7 +414,9 @@ def _camera_of(
         )
         return guess.camera, errors, [guess.sentence]
     camera.check_shape((movie.shape[1], movie.shape[2]))
-    part = replace(camera.crop(rows, columns), saturation_adu=top or camera.saturation_adu)
+    part = replace(camera.crop(rows, columns), saturation_adu=top, rounding_adu2=rounding_of(adu))
+    if saturated:
+        return part, replace(unknown, source=_FROM_FILE, offset_source=_FROM_FILE), [said]
     checked = check_camera(part, adu, seed, trusted=trusted)
     notes = [checked.sentence]
     if checked.wrong_gain:
@@ -470,9 +580,9 @@ def _on_time(
     return estimate_on_time([run], reach, numpy_generator(seed, "on-time"))
 
 
-def _remarks(psf: PSFEstimate, spots: Spots, on_time: OnTime | None) -> list[str]:
+def _remarks(psf: PSFEstimate | None, spots: Spots, on_time: OnTime | None) -> list[str]:
     remarks = []
-    if psf.spread > 0.08:
+    if psf is not None and psf.spread > 0.08:
         remarks.append(
             f"Spots differ in width by {100 * psf.spread:.0f} % beyond noise, as by focus; one "
             "width does not describe them all."
@@ -492,43 +602,30 @@ def _remarks(psf: PSFEstimate, spots: Spots, on_time: OnTime | None) -> list[str
 
 def _quantities(
     stated: Stated,
-    camera: Camera,
+    camera: Camera | None,
     own: _CameraErrors,
-    psf: PSFEstimate,
+    seen: _Seen,
     molecules: _Molecules | None,
     on_time: OnTime | None,
-    variance: Array,
+    shape: tuple[int, ...],
 ) -> dict[str, Quantity]:
-    gain = float(np.median(np.asarray(camera.gain_adu_per_e)))
-    noise = math.sqrt(float(np.median(variance)))
-    assumed = "usual, not measured" if own.estimated else ""
     found: dict[str, Quantity] = {
         "pixel_nm": Quantity(
             "pixel size", stated.pixel_nm, None, "nm",
             stated.pixel_source if stated.pixel_nm else "",
-            note="" if stated.pixel_nm else "not in the file; --pixel-nm",
+            note=_note_of_pixels(stated),
         ),
         "exposure_ms": Quantity(
             "exposure", stated.exposure_ms, None, "ms", stated.source if stated.exposure_ms else "",
             note="" if stated.exposure_ms else "not in the file",
         ),
-        "offset_adu": Quantity(
-            "offset", float(np.median(np.asarray(camera.offset_adu))), own.offset_e * gain, "ADU",
-            own.offset_source,
-        ),
-        "gain_adu_per_e": Quantity(
-            "gain", gain, own.gain * gain if own.estimated else None, "ADU/e-", own.source
-        ),
-        "read_noise_e": Quantity(
-            "read noise", noise, own.read_noise_e if own.estimated else None, "e- rms", own.source,
-            note=assumed,
-        ),
-        "sigma_px": Quantity(
-            "PSF width, sd", psf.sigma_px, _width_error(psf, molecules), "px",
-            f"{psf.spots} lone spots",
-        ),
+        **_of_camera(camera, own, (shape[0], shape[1])),
+        "sigma_px": _width(seen, molecules),
     }  # fmt: skip
-    note = f"of {molecules.faintest_e:.0f} e- or more" if molecules else "too few spots"
+    missing = "too few spots"
+    if seen.spots is None:
+        missing = _NO_WIDTH if seen.missing == _FEW_SPOTS else seen.missing
+    note = f"of {molecules.faintest_e:.0f} e- or more" if molecules else missing
     by = f"{molecules.spots:,} spots" if molecules else ""
     values: tuple[float | None, ...] = (None,) * 3
     errors: tuple[float | None, ...] = (None,) * 3
@@ -541,8 +638,8 @@ def _quantities(
         ("photons", "brightness", "e-/frame", values[1], errors[1]),
         ("background_e", "background", "e-/px", values[2], errors[2]),
     ):
-        seen = note if key != "background_e" or not molecules else ""
-        found[key] = Quantity(name, value, error, unit, by, note=seen)
+        remark = note if key != "background_e" or not molecules else ""
+        found[key] = Quantity(name, value, error, unit, by, note=remark)
     if molecules is not None and stated.pixel_nm:
         area_um2 = (stated.pixel_nm / 1000) ** 2
         found["density_per_um2"] = Quantity(
@@ -553,7 +650,11 @@ def _quantities(
             by,
             note=note,
         )
-    found["on_frames"] = _shining(on_time)
+    found["on_frames"] = (
+        _shining(on_time)
+        if seen.spots is not None
+        else Quantity("on-time", None, None, "frames", "", note=missing)
+    )
     if stated.exposure_ms and found["on_frames"].value is not None:
         frames = found["on_frames"]
         assert frames.value is not None  # noqa: S101 - for the type checker
@@ -566,6 +667,55 @@ def _quantities(
             note="if frames follow without a pause",
         )
     return found
+
+
+def _of_camera(
+    camera: Camera | None, own: _CameraErrors, shape: tuple[int, int]
+) -> dict[str, Quantity]:
+    """Give offset, gain and read noise, unknown where there is no camera."""
+    if camera is None:
+        names = (("offset", "ADU"), ("gain", "ADU/e-"), ("read noise", "e- rms"))
+        keys = ("offset_adu", "gain_adu_per_e", "read_noise_e")
+        return {
+            key: Quantity(name, None, None, unit, "", note="not measurable; --camera")
+            for key, (name, unit) in zip(keys, names, strict=True)
+        }
+    gain = float(np.median(np.asarray(camera.gain_adu_per_e)))
+    noise = math.sqrt(float(np.median(camera.read_variance_e2(shape))))
+    return {
+        "offset_adu": Quantity(
+            "offset", float(np.median(np.asarray(camera.offset_adu))), own.offset_e * gain, "ADU",
+            own.offset_source,
+        ),
+        "gain_adu_per_e": Quantity(
+            "gain", gain, own.gain * gain if own.estimated else None, "ADU/e-", own.source
+        ),
+        "read_noise_e": Quantity(
+            "read noise", noise, own.read_noise_e if own.estimated else None, "e- rms", own.source,
+            note="usual, not measured" if own.estimated else "",
+        ),
+    }  # fmt: skip
+
+
+def _width(seen: _Seen, molecules: _Molecules | None) -> Quantity:
+    """Give the PSF width: as lone spots show it, as given, or unknown."""
+    name, unit = "PSF width, sd", "px"
+    if seen.psf is not None:
+        error = _width_error(seen.psf, molecules)
+        return Quantity(name, seen.psf.sigma_px, error, unit, f"{seen.psf.spots} lone spots")
+    if seen.sigma is not None:
+        return Quantity(name, seen.sigma[0], None, unit, "given")
+    asked = "; --sigma-px" if seen.missing == _FEW_SPOTS else ""
+    return Quantity(name, None, None, unit, "", note=f"{seen.missing}{asked}")
+
+
+def _note_of_pixels(stated: Stated) -> str:
+    """Say what the file says of pixels that sureloc cannot take."""
+    if stated.oblong_nm is None:
+        return "" if stated.pixel_nm else "not in the file; --pixel-nm"
+    x_nm, y_nm = stated.oblong_nm
+    said = f"the file says {x_nm:g} nm along x and {y_nm:g} nm along y"
+    return said if stated.pixel_nm else f"{said}; sureloc needs square pixels (--pixel-nm)"
 
 
 def _width_error(psf: PSFEstimate, molecules: _Molecules | None) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sureloc.camera import ROUNDING_VARIANCE_ADU2
+from sureloc.camera import ROUNDING_VARIANCE_ADU2, largest_of_type, rounding_of
 from sureloc.errors import InputError
 from sureloc.localize.movie import Frames, read_frames, spread_frames
 from sureloc.localize.saturation import cut_off_adu
@@ -153,8 +153,8 @@ def movie_moments(
             "variance, and 1,000 or more to measure it to 5 %. Record a longer movie."
         )
     first = read_frames(movie, spread_frames(frames, LOOKED_AT))
-    whole = first.dtype.kind in "ui"
-    top = saturation_adu if saturation_adu is not None else _top(first, whole)
+    whole = rounding_of(first) > 0
+    top = saturation_adu if saturation_adu is not None else _top(first)
     level, full = Moments(()), np.zeros((height, width))
     step = max(PIXELS_AT_ONCE // (height * width), LEAST_AT_ONCE)
     # Merging costs as much as some frames, so that several are read at once, and worked through in
@@ -186,8 +186,6 @@ def movie_moments(
     )
 
 
-def _top(frames: npt.NDArray[Any], whole: bool) -> int | None:
-    if not whole:
-        return None
+def _top(frames: npt.NDArray[Any]) -> int | None:
     seen = cut_off_adu(frames)
-    return int(np.iinfo(frames.dtype).max) if seen is None else seen
+    return largest_of_type(frames.dtype) if seen is None else seen

@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sureloc.cli import completion, inputs
-from sureloc.cli.inputs import TrustCameraOption, check_inputs, check_readable, check_trust, limited
+from sureloc.cli.inputs import (
+    SigmaOption,
+    TrustCameraOption,
+    check_inputs,
+    check_readable,
+    check_trust,
+    limited,
+)
 from sureloc.cli.stopping import stopping
 from sureloc.cli.train import DeviceOption
+from sureloc.limits import number_or_auto
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -46,6 +54,7 @@ def adapt(
         ),
     ] = None,
     trust_camera: TrustCameraOption = False,
+    sigma_px: SigmaOption = "auto",
     weights: Annotated[
         str,
         typer.Option(
@@ -84,6 +93,7 @@ def adapt(
         check_inputs(movie, camera)
         check_trust(camera, trust_camera=trust_camera)
         check_readable(movie, camera)
+    from sureloc.calibrate.inspection import NEEDED
     from sureloc.networks.weights import load_weights
 
     networks = load_weights(weights)
@@ -91,9 +101,18 @@ def adapt(
         with stopping(out, "go on by the same command with --resume"):
             if not resume:
                 found = inspect_file(
-                    movie, camera, None, None, networks, seed, trust_camera=trust_camera
+                    movie,
+                    camera,
+                    None,
+                    None,
+                    networks,
+                    seed,
+                    sigma_px=number_or_auto("sigma_px", sigma_px),
+                    trust_camera=trust_camera,
                 )
                 show(found, movie.name, as_json=False)
+                for key in NEEDED:
+                    found.value(key)
                 if found.covered and not force:
                     typer.echo("Nothing to do; --force trains all the same.")
                     return

@@ -33,7 +33,7 @@ def audit(
     ] = None,
     camera: Annotated[
         Path | None,
-        typer.Option(help="Camera file of the movie; without it what the run's record says."),
+        typer.Option(help="Camera file of the movie; without it the one that the run used."),
     ] = None,
     camera_pixel_nm: Annotated[
         float | None,
@@ -72,6 +72,8 @@ def audit(
         say=typer.echo,
     )
     write_audit(result, folder)
+    if movie is not None:
+        typer.echo(f"camera: {result.record['camera']}")
     for item in result.items:
         typer.echo(f"{item.outcome.value}: {item.name}. {item.sentence}")
     typer.echo(f"{result.sentence}\nreport: {folder / 'audit.html'}")

@@ -170,6 +170,8 @@ def _convert_movie(
     with open_movie(source) as whole:
         rows, columns = parse_region(roi, whole.full_shape) if roi else (None, None)
         part = whole.select(rows, columns, parse_frames(frames, whole.frames) if frames else None)
+        if pixel_nm is None:
+            part.check_square_pixels()
         size_nm = pixel_nm or part.pixel_nm
         with bar_of_frames(part.frames, quiet=quiet, before="reading", what="converting") as step:
 

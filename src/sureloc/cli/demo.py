@@ -10,6 +10,7 @@ import typer
 from sureloc.cli.inputs import limited
 from sureloc.cli.stopping import stopping
 from sureloc.io.output import check_new_folder
+from sureloc.io.run_folder import CAMERA_FILE
 
 if TYPE_CHECKING:
     from sureloc.evaluate.compare import Comparison
@@ -41,6 +42,7 @@ def demo(
     from sureloc.table import TRUTH_COLUMNS
 
     simulated, result = out / "movie", out / "result"
+    camera = simulated / "camera.npz"
     with stopping(out, "remove that folder before you start again"):
         simulate("crowded_filaments", frames=frames, out=simulated, seed=seed, quiet=quiet)
         truth = read_table(simulated / "truth.parquet", TRUTH_COLUMNS)
@@ -52,10 +54,14 @@ def demo(
             with bar_of_frames(movie.frames, quiet=quiet) as advance:
                 outcome = localize_movie(
                     movie,
-                    read_camera(simulated / "camera.npz"),
+                    read_camera(camera),
                     Options(pixel_nm=pixel_nm, seed=seed, workers=workers),
                     result,
-                    {"command": f"sureloc demo --frames {frames} --seed {seed}"},
+                    {
+                        "command": f"sureloc demo --frames {frames} --seed {seed}",
+                        "camera": str(camera),
+                        CAMERA_FILE: str(camera.resolve()),
+                    },
                     load_weights("fast"),
                     truth=truth[inside],
                     progress=advance,

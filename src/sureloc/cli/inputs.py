@@ -109,6 +109,14 @@ def _pixel_nm(value: float) -> None:
     check_pixel_nm(value)
 
 
+SigmaOption = Annotated[
+    str,
+    typer.Option(
+        help="PSF standard deviation, px, or auto to estimate it.",
+        callback=limited_or_auto("sigma_px"),
+    ),
+]
+
 pixel_nm = checked(_pixel_nm)
 frames = checked(parse_frames)
 region = checked(parse_region)
@@ -153,6 +161,7 @@ def check_readable(
     *,
     roi: str | None = None,
     frames: str | None = None,
+    square: bool = False,
 ) -> None:
     """Open what is given, and close it again: seconds before the work can begin.
 
@@ -161,9 +170,10 @@ def check_readable(
     Args:
         movie, camera: the files; frames are not read.
         roi, frames: parts of the movie.
+        square: the movie must not say that its pixels are not square.
 
     Raises:
-        InputError: a file cannot be read, or a part does not lie in the movie.
+        InputError: a file cannot be read, a part does not lie in the movie, or it has such pixels.
     """
     if movie is not None:
         from sureloc.io.movies import open_movie
@@ -173,6 +183,8 @@ def check_readable(
                 parse_region(roi, whole.full_shape)
             if frames is not None:
                 parse_frames(frames, whole.frames)
+            if square:
+                whole.check_square_pixels()
     if camera is not None:
         from sureloc.io.cameras import read_camera
 

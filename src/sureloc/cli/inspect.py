@@ -8,12 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sureloc.cli import completion, inputs
-from sureloc.cli.inputs import TrustCameraOption, check_inputs, check_readable, check_trust, limited
+from sureloc.cli.inputs import (
+    SigmaOption,
+    TrustCameraOption,
+    check_inputs,
+    check_readable,
+    check_trust,
+    limited,
+)
 from sureloc.io.output import check_new_file, new_file
+from sureloc.limits import number_or_auto
 
 if TYPE_CHECKING:
     from sureloc.calibrate.inspection import Inspection
     from sureloc.networks.weights import Networks
+
+
+NOTHING = 2  # exit code where neither file nor movie says anything
 
 
 def inspect(
@@ -34,6 +45,7 @@ def inspect(
             callback=inputs.pixel_nm,
         ),
     ] = None,
+    sigma_px: SigmaOption = "auto",
     exposure_ms: Annotated[
         float | None,
         typer.Option(
@@ -58,7 +70,8 @@ def inspect(
     """Say what a movie is like, with errors, and whether the weights were trained for it.
 
     Pixel size, camera and exposure from the file; offset, gain, read noise, PSF width, molecules,
-    photons, background and on-time from the movie. Takes about half a minute.
+    photons, background and on-time from the movie. What cannot be measured is unknown, and why is
+    said; if nothing at all is known, the exit code is 2. Takes about half a minute.
     """
     check_inputs(movie, camera)
     check_trust(camera, trust_camera=trust_camera)
@@ -72,12 +85,21 @@ def inspect(
 
     networks = load_weights(weights)
     found = inspect_file(
-        movie, camera, pixel_nm, exposure_ms, networks, seed, trust_camera=trust_camera
+        movie,
+        camera,
+        pixel_nm,
+        exposure_ms,
+        networks,
+        seed,
+        sigma_px=number_or_auto("sigma_px", sigma_px),
+        trust_camera=trust_camera,
     )
     if picture is not None:
         with new_file(picture) as partial:
             draw_inspection(found, movie.name, partial)
     show(found, movie.name, as_json=json)
+    if not found.says_something:
+        raise typer.Exit(NOTHING)
 
 
 def inspect_file(
@@ -88,6 +110,7 @@ def inspect_file(
     networks: Networks,
     seed: int,
     *,
+    sigma_px: float | None,
     trust_camera: bool,
 ) -> Inspection:
     """Open a movie and its camera, and look at it."""
@@ -100,11 +123,14 @@ def inspect_file(
         stated = Stated(
             pixel_nm or opened.pixel_nm,
             "given" if pixel_nm else "the file",
+            opened.oblong_pixel_nm,
             exposure_ms or opened.exposure_ms,
             opened.camera_name,
             "given" if exposure_ms else "the file",
         )
-        return inspect_movie(opened, used, stated, networks, seed, trust_camera=trust_camera)
+        return inspect_movie(
+            opened, used, stated, networks, seed, sigma_px=sigma_px, trust_camera=trust_camera
+        )
 
 
 def show(inspection: Inspection, name: str, *, as_json: bool) -> None:
@@ -132,6 +158,10 @@ def show(inspection: Inspection, name: str, *, as_json: bool) -> None:
         console.print(Text(note))
     if inspection.gain_contradicted:
         said = "Whether the weights were trained for such movies cannot be said until it is mended."
+    elif inspection.covered is None:
+        said = (
+            "Whether the weights were trained for such movies cannot be said: too little is known."
+        )
     elif inspection.covered:
         said = f"The weights {inspection.weights} were trained for such movies."
     else:

@@ -16,13 +16,13 @@ from sureloc.cli.console import of_bar
 from sureloc.cli.inputs import (
     FramesOption,
     RegionOption,
+    SigmaOption,
     TrustCameraOption,
     check_inputs,
     check_readable,
     check_trust,
     choice,
     limited,
-    limited_or_auto,
 )
 from sureloc.cli.stopping import stopping
 from sureloc.errors import FinishedError
@@ -58,13 +58,7 @@ def localize(
             callback=inputs.pixel_nm,
         ),
     ] = None,
-    sigma_px: Annotated[
-        str,
-        typer.Option(
-            help="PSF standard deviation, px, or auto to estimate it.",
-            callback=limited_or_auto("sigma_px"),
-        ),
-    ] = "auto",
+    sigma_px: SigmaOption = "auto",
     density: Annotated[
         float | None,
         typer.Option(
@@ -157,7 +151,7 @@ def localize(
         check_inputs(movie, camera)
         check_trust(camera, trust_camera=trust_camera)
         check_place(out, resume=resume)
-        check_readable(movie, camera, roi=roi, frames=frames)
+        check_readable(movie, camera, roi=roi, frames=frames, square=pixel_nm is None)
         from functools import partial
 
         from sureloc.localize.verdict import Trust

@@ -23,7 +23,10 @@ from sureloc.localize.learning import LearnedPrior
 from sureloc.localize.movie import Assumptions
 from sureloc.physics.priors import PhotonPrior, ScenePrior
 
-_CAMERA = ("offset_adu", "gain_adu_per_e", "variance_adu2", "quantum_efficiency", "em_gain")
+_CAMERA = (
+    *("offset_adu", "gain_adu_per_e", "variance_adu2"),
+    *("quantum_efficiency", "em_gain", "rounding_adu2"),
+)
 _PRIOR = ("density_per_px2", "background_e", "background_sd_e", "margin_px")
 
 

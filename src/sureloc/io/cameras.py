@@ -16,7 +16,7 @@ import numpy.typing as npt
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
+from sureloc.camera import BY_TYPE, ROUNDING_VARIANCE_ADU2, Camera
 from sureloc.errors import CameraError, did_you_mean
 from sureloc.io.paths import check_camera_exists
 
@@ -30,7 +30,8 @@ class CameraFile(BaseModel):
     """The keys of a camera's YAML file; they are the fields of `sureloc.camera.Camera`.
 
     A map is a path relative to the YAML file: `.npy`, `.tif`, or `file.npz#name` and
-    `file.hdf5#name` for one array of several.
+    `file.hdf5#name` for one array of several. Without `saturation_adu` it is the largest value that
+    the movie's type can hold; null means that there is none.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -40,7 +41,7 @@ class CameraFile(BaseModel):
     variance_adu2: float | int | str
     quantum_efficiency: float | int = 1.0
     em_gain: float | int = 1.0
-    saturation_adu: int | None = 65535
+    saturation_adu: int | None = None
 
 
 def read_camera(path: str | Path) -> Camera:
@@ -82,7 +83,7 @@ def write_camera(camera: Camera, path: str | Path) -> None:
         CameraError: the extension is another one, or a camera with maps is to become YAML.
     """
     path = Path(path)
-    fields = {name: getattr(camera, name) for name in (*_MAPS, *_SCALARS)}
+    fields = _stated(camera)
     if path.suffix.lower() == ".npz":
         # Without a saturation there is no number to store; its absence says so.
         arrays: dict[str, Any] = {k: np.asarray(-1 if v is None else v) for k, v in fields.items()}
@@ -104,7 +105,7 @@ def write_camera_with_maps(camera: Camera, path: Path) -> tuple[Path, ...]:
     Returns:
         The files, the YAML first; the maps are missing where all is numbers.
     """
-    fields: dict[str, Any] = {name: getattr(camera, name) for name in (*_MAPS, *_SCALARS)}
+    fields = _stated(camera)
     maps = path.with_name(f"{path.stem}_maps.npz")
     arrays: dict[str, Any] = {k: v for k, v in fields.items() if isinstance(v, np.ndarray)}
     written = {
@@ -114,6 +115,14 @@ def write_camera_with_maps(camera: Camera, path: Path) -> tuple[Path, ...]:
         np.savez_compressed(maps, **arrays)
     path.write_text(yaml.safe_dump(written, sort_keys=False), encoding="utf-8")
     return (path, maps) if arrays else (path,)
+
+
+def _stated(camera: Camera) -> dict[str, Any]:
+    """Give a camera's values by name; a saturation that nobody states is left out."""
+    fields = {name: getattr(camera, name) for name in (*_MAPS, *_SCALARS)}
+    if fields["saturation_adu"] == BY_TYPE:
+        del fields["saturation_adu"]
+    return fields
 
 
 def write_picasso_camera(
@@ -162,7 +171,8 @@ def _read_yaml(path: Path) -> Camera:
         raise CameraError(f"The camera file {path} cannot be used: {'; '.join(problems)}.") from (
             error
         )
-    values = parsed.model_dump()
+    # What the file leaves out is the camera's own default.
+    values = parsed.model_dump(exclude_unset=True)
     for name in _MAPS:
         if isinstance(values[name], str):
             values[name] = _read_map(path.parent / values[name], name)

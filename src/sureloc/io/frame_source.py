@@ -14,6 +14,7 @@ from sureloc.errors import MovieError
 
 Frames = npt.NDArray[Any]
 _T = TypeVar("_T")
+_SQUARE = 0.01  # share by which sides of a square may differ
 COPY_AGAIN = "Copy or export the movie again."
 _NM_PER_UNIT = {
     "nm": 1.0,
@@ -60,6 +61,31 @@ class Acquisition:
     camera_name: str | None = None
 
 
+@dataclass(frozen=True)
+class PixelSize:
+    """How large a file says that pixels are in the sample, nm; None where it does not say it.
+
+    Attributes:
+        x_nm, y_nm: along columns and rows; both or none.
+    """
+
+    x_nm: float | None = None
+    y_nm: float | None = None
+
+    @property
+    def square_nm(self) -> float | None:
+        """The size of square pixels, None where it is not stated or they are not square."""
+        return None if self.oblong_nm else self.x_nm
+
+    @property
+    def oblong_nm(self) -> tuple[float, float] | None:
+        """The sizes along x and y of pixels that are not square, None of any others."""
+        if self.x_nm is None or self.y_nm is None:
+            return None
+        different = abs(self.x_nm - self.y_nm) >= _SQUARE * self.x_nm
+        return (self.x_nm, self.y_nm) if different else None
+
+
 class FrameSource(Protocol):
     """What a file format has to answer; `sureloc.io.movies.Movie` does the rest."""
 
@@ -67,7 +93,7 @@ class FrameSource(Protocol):
     height: int
     width: int
     dtype: np.dtype[Any]
-    pixel_nm: float | None
+    pixel_size: PixelSize
     acquisition: Acquisition
 
     def read(self, first: int, last: int) -> Frames:
@@ -105,11 +131,11 @@ def frame_axis(path: Path, axes: Sequence[str], shape: Sequence[int], frame_axes
     return next(iter(long.values()), 1)
 
 
-def square_pixel_nm(x_nm: float | None, y_nm: float | None) -> float | None:
-    """Give the pixel size, nm, if a file states the same one for both axes."""
-    if x_nm is None or y_nm is None or not (np.isfinite(x_nm) and x_nm > 0):
-        return None
-    return float(x_nm) if abs(x_nm - y_nm) < 0.01 * x_nm else None
+def pixel_size(x_nm: float | None, y_nm: float | None) -> PixelSize:
+    """Give the pixel size that a file states, nothing unless both are finite and larger than 0."""
+    if x_nm is None or y_nm is None or not all(np.isfinite(v) and v > 0 for v in (x_nm, y_nm)):
+        return PixelSize()
+    return PixelSize(float(x_nm), float(y_nm))
 
 
 def length_nm(value: object, unit: object) -> float | None:

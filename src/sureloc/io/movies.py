@@ -27,12 +27,13 @@ from sureloc.io.frame_source import (
     Acquisition,
     Frames,
     FrameSource,
+    PixelSize,
     first_known,
     frame_axis,
     length_nm,
     milliseconds,
     name_or_none,
-    square_pixel_nm,
+    pixel_size,
 )
 from sureloc.io.movies_raw import dax_source, picasso_source
 from sureloc.io.movies_vendor import CziSource, LifSource, parsed_xml
@@ -94,7 +95,22 @@ class Movie:
     @property
     def pixel_nm(self) -> float | None:
         """Pixel size in the sample, nm, if the file's metadata state one for square pixels."""
-        return self._source.pixel_nm
+        return self._source.pixel_size.square_nm
+
+    @property
+    def oblong_pixel_nm(self) -> tuple[float, float] | None:
+        """Sizes of pixels along x and y, nm, if the metadata state some that are not square."""
+        return self._source.pixel_size.oblong_nm
+
+    def check_square_pixels(self) -> None:
+        """Raise `MovieError` where the file says that pixels are not square."""
+        if self.oblong_pixel_nm is not None:
+            x_nm, y_nm = self.oblong_pixel_nm
+            raise MovieError(
+                f"{self.path} says that its pixels are {x_nm:g} nm along x and {y_nm:g} nm along "
+                "y; sureloc needs square pixels. If the file is wrong, give the size of its pixels "
+                "with --pixel-nm; if not, record with equal binning along both axes."
+            )
 
     @property
     def exposure_ms(self) -> float | None:
@@ -326,7 +342,7 @@ class _TiffSource:
             self._pages = self._series.pages
         self.height, self.width = (int(n) for n in self._series.shape[-2:])
         self.dtype = np.dtype(self._series.dtype).newbyteorder("=")
-        self.pixel_nm = _tiff_pixel_nm(self._tif)
+        self.pixel_size = _tiff_pixel_size(self._tif)
         self.acquisition = _tiff_acquisition(self._tif)
         self._contiguous = len(series) == 1 and self._series.dataoffset is not None
         self._check_end()
@@ -492,20 +508,20 @@ def _last_byte(page: Any) -> int:
     )
 
 
-def _tiff_pixel_nm(tif: Any) -> float | None:
+def _tiff_pixel_size(tif: Any) -> PixelSize:
     page = tif.pages.first
     description = str(page.description)
     if "<OME" in description:
-        return _ome_pixel_nm(description)
+        return _ome_pixel_size(description)
     if tif.is_imagej and tif.imagej_metadata:
-        return _imagej_pixel_nm(page, tif.imagej_metadata.get("unit"))
+        return _imagej_pixel_size(page, tif.imagej_metadata.get("unit"))
     if tif.is_micromanager:
         summary = (tif.micromanager_metadata or {}).get("Summary", {})
         of_frame = _micromanager_frame(page).get("PixelSizeUm")
         stated = summary.get("PixelSize_um", summary.get("PixelSizeUm")) or of_frame
         size_nm = length_nm(stated, "um")
-        return square_pixel_nm(size_nm, size_nm)
-    return None
+        return pixel_size(size_nm, size_nm)
+    return PixelSize()
 
 
 def _micromanager_frame(page: Any) -> dict[str, Any]:
@@ -547,15 +563,15 @@ def _ome_elements(description: str, name: str) -> list[ElementTree.Element]:
     return [element for element in root.iter() if element.tag.rpartition("}")[2] == name]
 
 
-def _ome_pixel_nm(description: str) -> float | None:
+def _ome_pixel_size(description: str) -> PixelSize:
     pixels = next(iter(_ome_elements(description, "Pixels")), None)
     if pixels is None:
-        return None
+        return PixelSize()
     sizes = (
         length_nm(pixels.get(f"PhysicalSize{axis}"), pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         for axis in "XY"
     )
-    return square_pixel_nm(*sizes)
+    return pixel_size(*sizes)
 
 
 def _ome_acquisition(description: str) -> Acquisition:
@@ -570,7 +586,7 @@ def _ome_acquisition(description: str) -> Acquisition:
     return Acquisition(first_known(exposures), first_known(names))
 
 
-def _imagej_pixel_nm(page: Any, unit: object) -> float | None:
+def _imagej_pixel_size(page: Any, unit: object) -> PixelSize:
     def one(name: str) -> float | None:
         tag = page.tags.get(name)
         if tag is None or 0 in tag.value:
@@ -578,7 +594,7 @@ def _imagej_pixel_nm(page: Any, unit: object) -> float | None:
         pixels, units = tag.value
         return length_nm(units / pixels, unit)
 
-    return square_pixel_nm(one("XResolution"), one("YResolution"))
+    return pixel_size(one("XResolution"), one("YResolution"))
 
 
 class _FolderSource:
@@ -614,7 +630,7 @@ class _FolderSource:
         found = (source.height, source.width, source.dtype)
         if index == 0:
             self.height, self.width, self.dtype = found
-            self.pixel_nm = source.pixel_nm
+            self.pixel_size = source.pixel_size
             self.acquisition = source.acquisition
         elif found != (self.height, self.width, self.dtype):
             raise MovieError(
@@ -717,14 +733,14 @@ class _ZarrSource:
             raise MovieError(
                 f"{path} cannot be opened as zarr ({error}). sureloc reads OME-Zarr 0.4 to 0.6."
             ) from error
-        self.pixel_nm: float | None = None
+        self.pixel_size = PixelSize()
         self.acquisition = _zarr_acquisition(path)
         axes: list[str]
         if isinstance(node, zarr.Array):
             self._array = node
             axes = list("TYX"[3 - min(node.ndim, 3) :])
         else:
-            self._array, axes, self.pixel_nm = _ome_zarr_level(path, node)
+            self._array, axes, self.pixel_size = _ome_zarr_level(path, node)
         if len(axes) != self._array.ndim:
             raise MovieError(
                 f"{path} has an array of shape {self._array.shape} but the axes "
@@ -763,7 +779,7 @@ def _zarr_acquisition(path: Path) -> Acquisition:
     return _ome_acquisition(text)
 
 
-def _ome_zarr_level(path: Path, group: Any) -> tuple[Any, list[str], float | None]:
+def _ome_zarr_level(path: Path, group: Any) -> tuple[Any, list[str], PixelSize]:
     """Find the full-resolution array of an OME-Zarr image, its axes and pixel size."""
     attributes = dict(group.attrs)
     attributes = attributes.get("ome", attributes)
@@ -789,10 +805,10 @@ def _ome_zarr_level(path: Path, group: Any) -> tuple[Any, list[str], float | Non
             "the path of an image, or of one array of shape (frames, rows, columns)."
         ) from error
     if not scales:
-        return array, names, None
+        return array, names, PixelSize()
     units = {name: axis.get("unit") for name, axis in zip(names, axes, strict=True)}
     sizes = (length_nm(scale.get(axis), units.get(axis)) for axis in "XY")
-    return array, names, square_pixel_nm(*sizes)
+    return array, names, pixel_size(*sizes)
 
 
 def _axes_of(image: Mapping[str, Any], level: Mapping[str, Any]) -> Sequence[Any]:
@@ -845,7 +861,7 @@ class _Nd2Source:
         self.height, self.width = sizes["Y"], sizes["X"]
         self.dtype = np.dtype(self._file.dtype)
         voxel = self._file.voxel_size()
-        self.pixel_nm = square_pixel_nm(voxel.x * 1e3, voxel.y * 1e3)
+        self.pixel_size = pixel_size(voxel.x * 1e3, voxel.y * 1e3)
         self.acquisition = _nd2_acquisition(self._file)
 
     def read(self, first: int, last: int) -> Frames:

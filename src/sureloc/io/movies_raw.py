@@ -14,9 +14,10 @@ from sureloc.io.frame_source import (
     COPY_AGAIN,
     Acquisition,
     Frames,
+    PixelSize,
     milliseconds,
     name_or_none,
-    square_pixel_nm,
+    pixel_size,
 )
 
 
@@ -28,7 +29,7 @@ class RawSource:
         path: Path,
         shape: tuple[int, int, int],
         stored: np.dtype[Any],
-        pixel_nm: float | None = None,
+        pixels: PixelSize,
         acquisition: Acquisition | None = None,
     ) -> None:
         """Open a file.
@@ -37,7 +38,7 @@ class RawSource:
             path: the file.
             shape: frames, rows, columns.
             stored: type of the values as they are stored, with their byte order.
-            pixel_nm: pixel size, nm.
+            pixels: their size.
             acquisition: how the movie was taken.
 
         Raises:
@@ -47,7 +48,7 @@ class RawSource:
         self._stored = stored
         self.frames, self.height, self.width = shape
         self.dtype = stored.newbyteorder("=")
-        self.pixel_nm = pixel_nm
+        self.pixel_size = pixels
         self.acquisition = acquisition or Acquisition()
         needed = self.frames * self._frame_bytes
         size = path.stat().st_size
@@ -112,7 +113,7 @@ def picasso_source(path: Path) -> RawSource:
         path,
         (frames, height, width),
         stored,
-        square_pixel_nm(pixel_nm, pixel_nm),
+        pixel_size(pixel_nm, pixel_nm),
         Acquisition(exposure, name_or_none(info.get("Camera"))),
     )
 
@@ -150,7 +151,7 @@ def dax_source(path: Path) -> RawSource:
         path,
         (int(length[1]), int(size[2]), int(size[1])),
         np.dtype(f"{order}u2"),
-        None,
+        PixelSize(),
         Acquisition(
             milliseconds(exposure[1], "s") if exposure else None,
             name_or_none(camera[1]) if camera else None,

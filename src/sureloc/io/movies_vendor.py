@@ -18,12 +18,13 @@ from sureloc.io.frame_source import (
     COPY_AGAIN,
     Acquisition,
     Frames,
+    PixelSize,
     first_known,
     frame_axis,
     length_nm,
     milliseconds,
     name_or_none,
-    square_pixel_nm,
+    pixel_size,
 )
 
 
@@ -49,7 +50,7 @@ class _PlaneSource:
     height: int
     width: int
     dtype: np.dtype[Any]
-    pixel_nm: float | None
+    pixel_size: PixelSize
     acquisition: Acquisition
 
     def __init__(self, path: Path) -> None:
@@ -119,7 +120,7 @@ class CziSource(_PlaneSource):
             )
         self.dtype = np.dtype(_CZI_TYPES[kinds.pop()])
         root = parsed_xml(self._file.raw_metadata)
-        self.pixel_nm = None if root is None else _czi_pixel_nm(root)
+        self.pixel_size = PixelSize() if root is None else _czi_pixel_size(root)
         self.acquisition = Acquisition() if root is None else _czi_acquisition(root)
 
     def _plane(self, index: int) -> Frames:
@@ -133,12 +134,12 @@ class CziSource(_PlaneSource):
         self._file.close()
 
 
-def _czi_pixel_nm(root: ElementTree.Element) -> float | None:
+def _czi_pixel_size(root: ElementTree.Element) -> PixelSize:
     sizes = {
         item.get("Id"): length_nm(item.findtext("Value"), "m")
         for item in root.iterfind(".//Scaling/Items/Distance")
     }
-    return square_pixel_nm(sizes.get("X"), sizes.get("Y"))
+    return pixel_size(sizes.get("X"), sizes.get("Y"))
 
 
 def _czi_acquisition(root: ElementTree.Element) -> Acquisition:
@@ -198,7 +199,7 @@ class LifSource(_PlaneSource):
         self.dtype = np.dtype(self._image.dtype).newbyteorder("=")
         self._check_end()
         element = self._image.xml_element
-        self.pixel_nm = square_pixel_nm(*(_lif_pixel_nm(element, axis) for axis in ("1", "2")))
+        self.pixel_size = pixel_size(*(_lif_pixel_nm(element, axis) for axis in ("1", "2")))
         self.acquisition = _lif_acquisition(element)
 
     def _check_end(self) -> None:

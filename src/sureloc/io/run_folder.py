@@ -16,6 +16,7 @@ DRAWS = "draws.parquet"
 IMAGES = "images.ome.zarr"
 REPORT = "report.html"
 RUN = "run.json"
+CAMERA_FILE = "camera_file"  # in the record of a run: whole path of the camera's file
 IDENTITY = "identity.json"  # of a run that is not finished
 
 

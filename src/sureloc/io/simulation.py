@@ -171,7 +171,7 @@ def write_camera_files(folder: Path, camera: Camera, pixel_nm: float) -> None:
     values |= {
         "quantum_efficiency": camera.quantum_efficiency,
         "em_gain": camera.em_gain,
-        "saturation_adu": camera.saturation_adu,
+        "saturation_adu": camera.saturation_in(np.uint16),
     }
     note = f"# The movie's pixels are {pixel_nm:g} nm wide in the sample.\n"
     text = note + yaml.safe_dump(values, sort_keys=False)

@@ -35,7 +35,7 @@ import numpy.typing as npt
 from jaxtyping import Num
 from scipy import ndimage, stats
 
-from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
+from sureloc.camera import BY_TYPE, ByType, Camera, largest_of_type, rounding_of
 from sureloc.errors import CameraError, InputError
 from sureloc.localize.detect import detect_spots
 from sureloc.localize.noise_levels import (
@@ -70,6 +70,7 @@ _HOT_VARIANCE_E2 = 1e6
 _MOST_BACKGROUND_E = 2000.0
 _DARK_PERCENTILE = 1.0
 _OFFSET_SLACK_E, _OFFSET_SLACK = 0.7, 0.1  # electrons, share of the level: smaller shifts are left
+_MUCH_LOST = 0.1  # share of saturated pixels that is worth saying
 _WRONG_GAIN = 1.5  # times, or part
 
 
@@ -116,10 +117,13 @@ class CameraEstimate:
             if self.camera.em_gain > 1
             else ""
         )
+        # Floats may lie between 0 and 1.
+        digits = ".1f" if self.offset_error_adu >= 0.01 else ".4g"
+        offset = f"{float(self.camera.offset_adu):{digits}} ± {self.offset_error_adu:.2g}"
         return (
             f"Camera estimated from {self.frames} frames of the movie{told}: gain "
             f"{float(self.camera.gain_adu_per_e):.3g} ± {self.gain_error:.2g} ADU per electron, "
-            f"offset {float(self.camera.offset_adu):.1f} ± {self.offset_error_adu:.2g} ADU, read "
+            f"offset {offset} ADU, read "
             f"noise {self.read_noise_e:.2g} ± {self.read_noise_error_e:.2g} electrons (assumed: a "
             "movie cannot tell read noise from background; positions do not depend on it). Give "
             f"the camera's calibration for photons and background that are right.{together}"
@@ -130,7 +134,7 @@ def estimate_camera(
     adu: Num[np.ndarray, "frames height width"],
     rng: np.random.Generator,
     em_gain: float = 1.0,
-    saturation_adu: int | None = 65535,
+    saturation_adu: int | ByType | None = BY_TYPE,
 ) -> CameraEstimate:
     """Estimate a camera from frames of a movie.
 
@@ -138,11 +142,15 @@ def estimate_camera(
         adu: frames as the camera wrote them, best 5 to 200 spread over the movie.
         rng: source of randomness for the bootstrap over tiles.
         em_gain: electron multiplication, if the camera has it.
-        saturation_adu: largest value that the camera can write; such pixels are left out.
+        saturation_adu: largest value that the camera can write; such pixels are left out. None if
+            it has none; that of the frames' type without it.
 
     Raises:
         CameraError: the frames hold too little contrast or too few pixels to measure the gain.
     """
+    if saturation_adu == BY_TYPE:
+        saturation_adu = largest_of_type(adu.dtype)
+    rounding = rounding_of(np.asarray(adu))
     frames = np.asarray(adu, dtype=np.float64)
     _check_frames(frames)
     saturated = _near_saturation(frames, saturation_adu)
@@ -165,6 +173,8 @@ def estimate_camera(
     # A slope that is off turns the line about its middle, and its zero moves.
     height = sums[:, 0, 1].sum() / sums[:, 0, 0].sum() - dark_level
     dark_error = math.hypot(_robust_sd(draws[:, 1]), _MODEL_ERROR * height)
+    if not (math.isfinite(slope) and math.isfinite(slope_error)):
+        raise CameraError(_no_slope(len(adu), float(saturated.mean()), saturation_adu))
     if not (slope > 0 and slope_error < _LARGEST_ERROR * slope):
         raise CameraError(
             f"The gain cannot be measured from these {len(adu)} frames (slope of variance over "
@@ -182,9 +192,16 @@ def estimate_camera(
         read_e2 = 0.0  # multiplication lifts the signal above the read noise
     offset = dark_level + read_e2 * gain / excess
     read_noise = math.sqrt(read_e2)
-    variance_adu2 = max(read_e2 * gain**2 - ROUNDING_VARIANCE_ADU2, 0.0)
+    variance_adu2 = max(read_e2 * gain**2 - rounding, 0.0)
     return CameraEstimate(
-        Camera(offset, gain, variance_adu2, em_gain=em_gain, saturation_adu=saturation_adu),
+        Camera(
+            offset,
+            gain,
+            variance_adu2,
+            em_gain=em_gain,
+            saturation_adu=saturation_adu,
+            rounding_adu2=rounding,
+        ),
         slope_error / excess,
         math.hypot(dark_error, read_e2 * gain / excess),
         read_noise,
@@ -193,6 +210,27 @@ def estimate_camera(
         dark_error,
         len(adu),
         together,
+    )
+
+
+def _no_slope(frames: int, lost: float, saturation_adu: int | None) -> str:
+    """Say why no line can be laid through variance over mean.
+
+    Args:
+        frames: how many.
+        lost: share of the pixels that are saturated or lie beside such.
+        saturation_adu: the camera's largest value.
+    """
+    why = "no places in them are brighter than others"
+    if lost > _MUCH_LOST:
+        why = (
+            f"{100 * lost:.0f} % of their pixels are saturated or lie beside such pixels (the "
+            f"largest value is {saturation_adu} ADU), and no places of the rest are brighter than "
+            "others"
+        )
+    return (
+        f"The gain cannot be measured from these {frames} frames: {why}. Give the camera with "
+        "--camera, or frames of less light and more contrast."
     )
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from threadpoolctl import threadpool_limits
 
-from sureloc.camera import Camera, check_pixel_nm
+from sureloc.camera import Camera, check_pixel_nm, rounding_of
 from sureloc.errors import InputError
 from sureloc.limits import check_limit
 from sureloc.localize.bands import bands_of, spots_of_band, spots_of_frames
@@ -48,7 +48,7 @@ from sureloc.localize.regions import (
     unique_rows,
 )
 from sureloc.localize.rows import CHI2_SIGMAS, FrameRows, RegionRows, region_rows
-from sureloc.localize.saturation import cut_off_adu, saturated, telling_frames
+from sureloc.localize.saturation import largest_adu, saturated, telling_frames
 from sureloc.localize.verdict import WRONG, Doubt, chi2_limit, mark_rows
 from sureloc.networks.weights import Networks
 from sureloc.physics.priors import ScenePrior
@@ -72,7 +72,7 @@ DETECTED_PX = 65536  # in so many pixels at once: small frames one by one cost t
 LARGEST_SPREAD = 0.08  # of spots' widths; crowded movies of one PSF stay below it
 WIDTH_SLACK, WRONG_WIDTH = 0.12, 0.22  # by which a given PSF width may differ from lone spots'
 SURE_ERRORS = 3.0  # of the width of lone spots
-ANY_16_BIT_ADU = 65535
+CUT_OFF = "The movie's values are cut off at {} ADU, which is taken for the camera's saturation."
 LEAST_PROBABILITY = 0.2  # rows below are not even looked at
 _LIMITED = (
     *("sigma_px", "draws", "min_probability", "workers"),
@@ -189,7 +189,8 @@ def prepare(
     numbers = np.array(spread_frames(frames, learning_frames(height * width)))
     adu = read_frames(movie, numbers)
     pause()
-    top_adu, notes = _largest_value(adu, camera)
+    top_adu, cut_off = largest_adu(adu, camera)
+    notes = [CUT_OFF.format(top_adu)] if cut_off else []
     telling = _frames_that_tell(adu, top_adu)
     adu, numbers = adu[telling], numbers[telling]
     part = measuring_window(adu)
@@ -287,7 +288,7 @@ def _settled_camera(
             warnings.append(Doubt.CORRELATED_NOISE.clause())
         return guess.camera, [guess.sentence], warnings
     camera.check_shape((adu.shape[1], adu.shape[2]))
-    whole = replace(camera, saturation_adu=top_adu)
+    whole = replace(camera, saturation_adu=top_adu, rounding_adu2=rounding_of(adu))
     of_piece = whole.crop(*part.slices)
     return _with_right_offset(whole, of_piece, piece, options.seed, options.trust_camera)
 
@@ -299,7 +300,7 @@ def _settled_psf(
     piece = electrons[(slice(None), *part.slices)]
     if options.sigma_px is not None:
         said = f"The PSF width was given: {options.sigma_px:g} px."
-        warned = _contradicted(options.sigma_px, piece, variance[part.slices], excess_noise)
+        warned = doubts_of_width(options.sigma_px, piece, variance[part.slices], excess_noise)
         return Width((options.sigma_px, options.sigma_px)), [said], warned
     psf = estimate_psf(piece, variance[part.slices], excess_noise)
     warnings = []
@@ -310,10 +311,20 @@ def _settled_psf(
     return Width(sigma, errors), [psf.sentence], warnings
 
 
-def _contradicted(
+def doubts_of_width(
     given_px: float, electrons: Array, variance: Array, excess_noise: float
 ) -> list[str]:
-    """Say where lone spots contradict a given PSF width, and whether so much that it is wrong."""
+    """Say where lone spots contradict a given PSF width, and whether so much that it is wrong.
+
+    Args:
+        given_px: the width, px.
+        electrons: frames, photo-electrons, (frames, rows, columns).
+        variance: read variance, electrons^2, (rows, columns).
+        excess_noise: F^2 of electron multiplication, 1 without it.
+
+    Returns:
+        Clauses of the verdict; none where there is no doubt, or too few spots to say.
+    """
     try:
         seen = estimate_psf(electrons, variance, excess_noise)
     except InputError:  # too few of them to say
@@ -405,17 +416,6 @@ def movie_crowding(
     groups = [numbers[k : k + together] for k in range(0, len(numbers), together)]
     found = [place for group in run(places, groups) for place in group]
     return crowding_of((height, width), numbers, found, max(sigma_px))
-
-
-def _largest_value(adu: npt.NDArray[Any], camera: Camera | None) -> tuple[int | None, list[str]]:
-    """Give the value from which on pixels are saturated, and how it was found if not given."""
-    given = ANY_16_BIT_ADU if camera is None else camera.saturation_adu
-    seen = cut_off_adu(adu)
-    if seen is None or (given is not None and seen >= given):
-        return given, []
-    return seen, [
-        f"The movie's values are cut off at {seen} ADU, which is taken for the camera's saturation."
-    ]
 
 
 def _frames_that_tell(adu: npt.NDArray[Any], top_adu: int | None) -> npt.NDArray[np.bool_]:

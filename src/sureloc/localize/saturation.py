@@ -2,7 +2,8 @@
 
 That value often lies below the file's: a 12-bit camera writes 16-bit files whose values stop at
 4095. It shows in the movie itself, since noise thins out upwards: where far more pixels hold the
-largest value than any of those just below it, values were cut off there.
+largest value than any of those just below it, values were cut off there. A camera file that states
+the largest value is right; without one it is the largest that the movie's type can hold.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sureloc.camera import Camera
+from sureloc.camera import Camera, largest_of_type
 
 LEAST_PIXELS = 8  # at the largest value, before it counts as a limit
 EXCESS = 4.0  # times as many pixels as at any of the values just below
@@ -23,9 +24,26 @@ MOST_OF_A_FRAME = 0.5  # a frame with more saturated pixels teaches nothing
 
 def saturated(adu: npt.NDArray[Any], camera: Camera) -> npt.NDArray[np.bool_]:
     """Tell which pixels reached the camera's largest value and carry no information."""
-    if camera.saturation_adu is None:
-        return np.zeros(adu.shape, bool)
-    return np.asarray(adu >= camera.saturation_adu)
+    top = camera.saturation_in(adu.dtype)
+    return np.zeros(adu.shape, bool) if top is None else np.asarray(adu >= top)
+
+
+def largest_adu(adu: npt.NDArray[Any], camera: Camera | None) -> tuple[int | None, bool]:
+    """Give the value from which on a movie's pixels are saturated, and whether the movie shows it.
+
+    Args:
+        adu: frames as the camera wrote them, (frames, rows, columns).
+        camera: what is given; None where the camera is to be estimated.
+
+    Returns:
+        The value, ADU, None where there is none; and True where the movie's values are cut off
+        below what the camera states, or its type can hold.
+    """
+    given = largest_of_type(adu.dtype) if camera is None else camera.saturation_in(adu.dtype)
+    seen = cut_off_adu(adu)
+    if seen is None or (given is not None and seen >= given):
+        return given, False
+    return seen, True
 
 
 def cut_off_adu(adu: npt.NDArray[Any]) -> int | None:

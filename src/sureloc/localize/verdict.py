@@ -100,6 +100,7 @@ class Doubt(Enum):
     )
     SATURATED_FRAMES = "{saturated:,} of {frames:,} frames hold saturated pixels"
     PIXEL_SIZE = "the file says that pixels are {stated:g} nm, not {given:g} nm"
+    OBLONG_PIXELS = "the file says that pixels are {x:g} nm wide and {y:g} nm high, not square"
     GIVEN_WIDTH = "lone spots are {seen:.2f} px wide, not {given:g} px as given"
     SPREAD_OF_WIDTHS = (
         "spots differ in width by {percent:.0f} %, as by focus, which one PSF does not describe: "

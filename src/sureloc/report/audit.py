@@ -32,13 +32,14 @@ from sureloc.analysis.audit import (
     split_light,
     split_pairs,
 )
-from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
+from sureloc.camera import BY_TYPE, Camera, rounding_of
 from sureloc.errors import InputError, WeightsError
 from sureloc.io.cameras import read_camera
 from sureloc.io.found import Found, movie_shape, read_found
 from sureloc.io.movies import Movie, open_movie
 from sureloc.io.output import check_new_folder, new_folder
 from sureloc.io.regions import parse_frames, parse_region
+from sureloc.io.run_folder import CAMERA_FILE
 from sureloc.localize.frames import Effort
 from sureloc.localize.movie import Options, localize, prepare, spread_frames
 from sureloc.localize.saturation import saturated
@@ -106,7 +107,8 @@ def audit_run(
     Args:
         source: folder of a run, or table of any format.
         movie: the movie that was localized, to split its light; without it, that is left out.
-        camera: its camera file; without it, what the run's record says.
+        camera: its camera file; without it the one that the run used, or the numbers that it
+            recorded, where these are all of that camera.
         camera_pixel_nm: camera pixel size, nm, where the source does not say it.
         frames: how many frames are split and localized twice.
         workers: threads; results do not depend on them.
@@ -121,6 +123,7 @@ def audit_run(
     apart_nm = APART_SIGMAS * _psf_nm(found)
     alone = clear_rows(bright_and_alone(found.table, apart_nm))
     networks, used = _weights(found) if movie is not None else (None, "none")
+    split, camera_used = _split_item(found, movie, camera, networks, frames, workers, seed)
     items = [
         ratio_item(
             "bright molecules in frames that follow each other",
@@ -134,13 +137,14 @@ def audit_run(
             following_pairs(sure),
             numpy_generator(seed, "audit", "all"),
         ),
-        _split_item(found, movie, camera, networks, frames, workers, seed),
+        split,
         chi2_item(found.table, numpy_generator(seed, "audit", "chi2")),
     ]
     record = {
         "source": found.name,
         "rows": f"{len(found.table):,}, of which {len(sure):,} are trusted and likely",
         "movie": "not given" if movie is None else str(movie),
+        "camera": camera_used,
         "weights of both halves": used,
         "seed": str(seed),
         "version of sureloc": metadata.version("sureloc"),
@@ -181,7 +185,8 @@ def _split_item(
     frames: int,
     workers: int,
     seed: int,
-) -> Item:
+) -> tuple[Item, str]:
+    """Give the answer, and which camera it was found with."""
     name = "two halves of the light"
     question = (
         "Every photo-electron of a frame goes to one of two halves: do both halves place the "
@@ -189,28 +194,30 @@ def _split_item(
     )
     if movie is None or networks is None:
         sentence = "Not asked: the movie was not given (--movie)."
-        return Item(name, question, Outcome.OPEN, sentence)
+        return Item(name, question, Outcome.OPEN, sentence), "none"
     with open_movie(Path(movie)) as whole:
         part = _part(whole, found)
-        used = _camera(found, camera, part, whole.full_shape)
+        used, told = _camera(found, camera, part, whole.full_shape)
         if used.em_gain > 1:
             sentence = (
                 "Not asked: after electron multiplication, electrons cannot be told one by one."
             )
-            return Item(name, question, Outcome.OPEN, sentence)
+            return Item(name, question, Outcome.OPEN, sentence), told
         numbers = spread_frames(part.frames, frames)
         if len(numbers) < LEAST_PAIRS:
-            return Item(name, question, Outcome.OPEN, _too_short(part.frames, frames))
+            return Item(name, question, Outcome.OPEN, _too_short(part.frames, frames)), told
         adu = np.concatenate([part.read(k, k + 1) for k in numbers])
+    used = replace(
+        used, saturation_adu=used.saturation_in(adu.dtype), rounding_adu2=rounding_of(adu)
+    )
     halves = split_movie(adu, used, numpy_generator(seed, "audit", "coins"))
     half_camera = camera_of_half(used)
     first, second = (
         clear_rows(_localized(half, half_camera, found, networks, workers, seed + k))
         for k, half in enumerate(halves)
     )
-    return ratio_item(
-        name, question, split_pairs(first, second), numpy_generator(seed, "audit", "split")
-    )
+    pairs = split_pairs(first, second)
+    return ratio_item(name, question, pairs, numpy_generator(seed, "audit", "split")), told
 
 
 def _too_short(movie_frames: int, frames: int) -> str:
@@ -227,8 +234,10 @@ def _too_short(movie_frames: int, frames: int) -> str:
 
 def split_movie(
     adu: npt.NDArray[Any], camera: Camera, rng: np.random.Generator
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Split frames in ADU into halves of the light; saturated pixels stay so in both.
+
+    Halves of a camera that rounds are whole ADU too.
 
     Args:
         adu: frames, (frames, rows, columns).
@@ -238,12 +247,13 @@ def split_movie(
     variance = camera.read_variance_e2((adu.shape[1], adu.shape[2]))
     lost = saturated(adu, camera)
     one, two = (
-        np.rint(camera.adu(half)).astype(np.int32)
+        np.rint(camera.adu(half)).astype(np.int64) if camera.rounding_adu2 else camera.adu(half)
         for half in split_light(camera.electrons(adu), variance, rng)
     )
-    if camera.saturation_adu is not None:
+    top = camera.saturation_in(adu.dtype)
+    if top is not None:
         for half in (one, two):
-            half[lost] = camera.saturation_adu
+            half[lost] = top
     return one, two
 
 
@@ -252,7 +262,7 @@ def camera_of_half(camera: Camera) -> Camera:
 
     The whole's rounding is part of what is halved; the half's own comes on top by itself.
     """
-    variance = (np.asarray(camera.variance_adu2) + ROUNDING_VARIANCE_ADU2) / 2
+    variance = (np.asarray(camera.variance_adu2) + camera.rounding_adu2) / 2
     return replace(camera, variance_adu2=variance if variance.ndim else float(variance))
 
 
@@ -271,28 +281,83 @@ def _part(whole: Movie, found: Found) -> Movie:
     return part
 
 
-def _camera(found: Found, camera: str | Path | None, part: Movie, full: tuple[int, int]) -> Camera:
-    """Give the camera: the file named, the file that the run names, or what the run assumed."""
-    named = found.record.get("camera")
-    if camera is None and named and named != "given" and Path(str(named)).exists():
-        camera = str(named)
+def _camera(
+    found: Found, camera: str | Path | None, part: Movie, full: tuple[int, int]
+) -> tuple[Camera, str]:
+    """Give the camera and say which it is: the file named, that of the run, or its numbers.
+
+    Raises:
+        InputError: the camera of the run cannot be had any more, or nothing says which it was.
+    """
+    of_run = _fingerprint(found)
     if camera is not None:
-        used = read_camera(Path(camera))
-        if used.shape is not None and used.shape != part.shape[1:]:
-            used.check_shape(full)
-            used = used.crop(part.rows, part.columns)
-        return used
+        used = _camera_of_part(Path(camera), part, full)
+        other = of_run is not None and used.fingerprint(part.dtype) != of_run
+        return used, f"{camera}, as given" + (", not the one that the run used" if other else "")
     assumed = found.record.get("assumed", {})
-    if "median_gain_adu_per_e" not in assumed:
+    named = found.record.get("camera")
+    recorded = "median_gain_adu_per_e" in assumed
+    if _is_unsaid(found) or (named is None and not recorded):
         raise InputError(
             f"Nothing says which camera took the movie of {found.name}; give its file with "
             "--camera."
         )
+    if named is None and of_run is None:
+        return _recorded(assumed), f"estimated from the movie by the run, {_numbers(assumed)}"
+    # Records of older runs hold the path as it was typed.
+    file = found.record.get(CAMERA_FILE) or (None if named in (None, "given") else named)
+    trouble = "its file is not known"
+    if file is not None:
+        trouble = f"its file {file} is not there any more"
+        if Path(str(file)).exists():
+            used = _camera_of_part(Path(str(file)), part, full)
+            if of_run in (None, used.fingerprint(part.dtype)):
+                return used, f"{file}, as the run"
+            trouble = f"its file {file} holds another camera by now"
+    if recorded and assumed.get("camera_has_maps") is False:
+        return _recorded(assumed), f"as the run recorded it, {_numbers(assumed)}; {trouble}"
+    raise InputError(
+        f"The camera that took the movie of {found.name} cannot be had: {trouble}, and the run's "
+        "record does not hold its maps. Give the file with --camera."
+    )
+
+
+def _fingerprint(found: Found) -> str | None:
+    """Give the fingerprint of the camera that the run was given, None without one."""
+    identity = found.record.get("identity")
+    stated = identity.get("camera") if isinstance(identity, Mapping) else None
+    return None if stated is None else str(stated)
+
+
+def _is_unsaid(found: Found) -> bool:
+    """Tell whether a record leaves open if a camera was given."""
+    return "camera" not in found.record and "identity" not in found.record
+
+
+def _camera_of_part(path: Path, part: Movie, full: tuple[int, int]) -> Camera:
+    """Read a camera's file, maps cut to the part of the movie if they are those of all of it."""
+    used = read_camera(path)
+    if used.shape is not None and used.shape != part.shape[1:]:
+        used.check_shape(full)
+        used = used.crop(part.rows, part.columns)
+    return used
+
+
+def _recorded(assumed: Mapping[str, Any]) -> Camera:
+    """Give a camera without maps as a run recorded it; older records state fewer numbers."""
     return Camera(
         float(assumed["median_offset_adu"]),
         float(assumed["median_gain_adu_per_e"]),
         float(assumed["median_variance_adu2"]),
+        float(assumed.get("quantum_efficiency", 1.0)),
+        float(assumed.get("em_gain", 1.0)),
+        assumed.get("saturation_adu", BY_TYPE),
     )
+
+
+def _numbers(assumed: Mapping[str, Any]) -> str:
+    gain, offset = (assumed[f"median_{name}"] for name in ("gain_adu_per_e", "offset_adu"))
+    return f"gain {float(gain):.3g} ADU per electron, offset {float(offset):.4g} ADU"
 
 
 def _weights(found: Found) -> tuple[Networks, str]:

@@ -25,6 +25,7 @@ from sureloc.simulate.recipe import FrameRecipe
 Array = npt.NDArray[np.float64]
 
 _MOST_TICKS = 5
+_MOST_DIGITS = 6  # behind the point; smaller numbers are written with a power of ten
 _LEAST_TRIALS = 5  # of a point; fewer say next to nothing
 
 COLUMNS = ("quantity", "value", "unit", "from", "weights")
@@ -51,7 +52,12 @@ def value_text(quantity: Quantity) -> str:
         return "unknown"
     if error is None or not error > 0:
         return f"{value:.4g}"
-    digits = min(max(1 - math.floor(math.log10(error)), 0), 6)
+    digits = max(1 - math.floor(math.log10(error)), 0)
+    if digits > _MOST_DIGITS:
+        exponent = math.floor(math.log10(max(abs(value), error)))
+        size = 10.0**exponent
+        digits = max(digits + exponent, 0)
+        return f"({value / size:.{digits}f} ± {error / size:.{digits}f})e{exponent}"
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
@@ -96,10 +102,10 @@ def as_record(inspection: Inspection) -> dict[str, Any]:
         ),
         "camera": {
             "name": inspection.camera_name,
-            "em_gain": inspection.camera.em_gain,
-            "excess_noise": inspection.camera.excess_noise,
-            "quantum_efficiency": inspection.camera.quantum_efficiency,
-            "saturation_adu": inspection.camera.saturation_adu,
+            **{
+                name: None if inspection.camera is None else getattr(inspection.camera, name)
+                for name in ("em_gain", "excess_noise", "quantum_efficiency", "saturation_adu")
+            },
         },
         "notes": list(inspection.notes),
     }
@@ -195,6 +201,9 @@ def _noise(axes: Axes, inspection: Inspection) -> None:
     axes.set_xlabel("level (photo-electrons per pixel)")
     axes.set_ylabel("variance (electrons²)")
     axes.spines[["top", "right"]].set_visible(False)
+    if noise is None:
+        axes.text(0.5, 0.5, "not measurable", ha="center", transform=axes.transAxes, color=GREY)
+        return
     light = noise.level_e > 0  # a scale of ratios has no room for others
     if not light.any():
         axes.text(0.5, 0.5, "no light", ha="center", transform=axes.transAxes, color=GREY)
@@ -300,5 +309,8 @@ def _numbers(axes: Axes, inspection: Inspection) -> None:
         }
         axes.text(0.0, y, quantity.name, color=colour, **style)
         axes.text(0.34, y, _with_unit(quantity), color=colour, **style)
-    said = "all covered by" if inspection.covered else "red: not covered by"
+    covered = inspection.covered
+    said = "all covered by" if covered else "red: not covered by"
+    if covered is None:
+        said = "too little is known to compare with"
     axes.set_title(f"{said} the weights {inspection.weights}", fontsize=10)

@@ -11,12 +11,10 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from sureloc.camera import Camera
 from sureloc.errors import MovieError
@@ -101,7 +99,7 @@ def identity_of(
             "frames": [movie.frame_range.start, movie.frame_range.stop],
             "content": _movie_hash(movie),
         },
-        "camera": _camera_hash(camera),
+        "camera": None if camera is None else camera.fingerprint(movie.dtype),
         "options": chosen,
         "weights": {
             "name": networks.card.name,
@@ -136,17 +134,6 @@ def _movie_hash(movie: Movie) -> str:
     digest = hashlib.sha256()
     for frame in spread_frames(movie.frames, FINGERPRINT_FRAMES):
         digest.update(movie.read(frame, frame + 1).tobytes())
-    return digest.hexdigest()
-
-
-def _camera_hash(camera: Camera | None) -> str | None:
-    if camera is None:
-        return None
-    digest = hashlib.sha256()
-    for field in fields(camera):
-        value = getattr(camera, field.name)
-        text = value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()
-        digest.update(field.name.encode() + text)
     return digest.hexdigest()
 
 

@@ -27,7 +27,7 @@ from sureloc.io.exchange.localizations import Geometry
 from sureloc.io.movies import Movie, open_movie
 from sureloc.io.regions import parse_frames, parse_region
 from sureloc.io.results import Place, TablesWriter, versions, write_run
-from sureloc.io.run_folder import LOCALIZATIONS, REPORT, RUN, check_place
+from sureloc.io.run_folder import CAMERA_FILE, LOCALIZATIONS, REPORT, RUN, check_place
 from sureloc.io.tables import read_table
 from sureloc.localize.doubles import Doubles
 from sureloc.localize.frames import Effort, go_on
@@ -118,7 +118,8 @@ def localize_file(
         out: new folder for the results.
         camera: camera of the whole frame, or its file (YAML, .npz, Picasso .hdf5); estimated from
             the movie without it.
-        pixel_nm: pixel size in the sample, nm; without it what the file says, else 100.
+        pixel_nm: pixel size in the sample, nm; without it what the file says, else 100. A file that
+            says that pixels are not square is refused without it.
         sigma_px: PSF standard deviation, px; estimated from the movie without it.
         density_per_um2, mean_photons, background_photons: emitters per square micrometre and
             frame, photons of an emitter and background photons per pixel on average; each is
@@ -157,7 +158,7 @@ def localize_file(
     networks = load_weights(weights, _device(device))
     used = camera if isinstance(camera, Camera) or camera is None else read_camera(Path(camera))
     with open_movie(Path(movie)) as whole:
-        pixel, note, warning = _pixel_size(pixel_nm, whole.pixel_nm)
+        pixel, note, warning = _pixel_size(pixel_nm, whole)
         options = Options(
             pixel,
             sigma_px,
@@ -181,6 +182,7 @@ def localize_file(
             "command": command,
             "movie": str(movie),
             "camera": "given" if isinstance(camera, Camera) else camera and str(camera),
+            CAMERA_FILE: _camera_file(camera),
             "weights_from": _weights_from(weights),
             "roi": roi,
             "frames": frames,
@@ -205,17 +207,32 @@ def localize_file(
             )
 
 
+def _camera_file(camera: str | Path | Camera | None) -> str | None:
+    """Give what finds a camera's file again from any folder, None where there is no file."""
+    return None if camera is None or isinstance(camera, Camera) else str(Path(camera).resolve())
+
+
 def _weights_from(weights: str | Path) -> str:
     """Give what finds weights again from any folder: their name, or their whole path."""
     return str(weights) if str(weights) in shipped_weights() else str(Path(weights).resolve())
 
 
-def _pixel_size(given: float | None, stated: float | None) -> tuple[float, str, list[str]]:
-    """Give the pixel size, nm, where it is from, and a warning where the file contradicts."""
+def _pixel_size(given: float | None, movie: Movie) -> tuple[float, str, list[str]]:
+    """Give the pixel size, nm, where it is from, and a warning where the file contradicts.
+
+    Raises:
+        MovieError: none is given, and the file says that pixels are not square.
+    """
+    stated = movie.pixel_nm
     if given is None:
+        movie.check_square_pixels()
         if stated is None:
             return 100.0, "Nothing says how large pixels are; 100 nm were taken (--pixel-nm).", []
         return stated, f"The pixel size is {stated:g} nm, as the file says.", []
+    if movie.oblong_pixel_nm is not None:
+        x_nm, y_nm = movie.oblong_pixel_nm
+        note = f"The pixel size was given: {given:g} nm. The file says {x_nm:g} x {y_nm:g} nm."
+        return given, note, [Doubt.OBLONG_PIXELS.clause(x=x_nm, y=y_nm)]
     if stated is not None and abs(stated / given - 1) > PIXEL_SLACK:
         note = f"The pixel size was given: {given:g} nm. The file says {stated:g} nm."
         return given, note, [Doubt.PIXEL_SIZE.clause(stated=stated, given=given)]
@@ -355,6 +372,8 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
         region_px=None if region == ((0, height), (0, width)) else region,
     )
     provenance = {**run.provenance, "geometry": asdict(geometry)}
+    # For `sureloc audit`; tables and images are the same wherever the command was called.
+    camera_file = provenance.pop(CAMERA_FILE, None)
     tally = Tally(
         options.pixel_nm, movie.frames, read_variance, camera.excess_noise, Doubles(psf_nm)
     )
@@ -385,6 +404,7 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
         comparison = compare(read_table(folder / LOCALIZATIONS, LOCALIZATION_COLUMNS), truth)
     record = _record(movie, options, assumptions, verdict, tally, comparison, clock)
     record["weights"] = job.networks.card.model_dump(mode="json")
+    record[CAMERA_FILE] = camera_file
     write_run(folder / RUN, {**provenance, **record, "identity": dict(run.identity)})
     molecules = Molecules(
         read_rows(folder / LOCALIZATIONS, tally.rows),
@@ -480,6 +500,10 @@ def _record(
             "median_offset_adu": float(np.median(camera.offset_adu)),
             "median_gain_adu_per_e": float(np.median(camera.gain_adu_per_e)),
             "median_variance_adu2": float(np.median(camera.variance_adu2)),
+            "camera_has_maps": camera.shape is not None,
+            "quantum_efficiency": camera.quantum_efficiency,
+            "em_gain": camera.em_gain,
+            "saturation_adu": camera.saturation_in(movie.dtype),
             "density_per_px2": learned.prior.density_per_px2,
             "mean_photo_electrons": learned.prior.photons.mean,
             "mean_background_e": float(learned.background_e.mean()),

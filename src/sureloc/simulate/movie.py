@@ -179,7 +179,7 @@ def read_out(
     electrons = sample_electrons(
         expected_e, torch.as_tensor(variance_e2), generator, camera.em_gain
     )
-    top = UINT16_MAX if camera.saturation_adu is None else min(camera.saturation_adu, UINT16_MAX)
+    top = min(camera.saturation_in(np.uint16) or UINT16_MAX, UINT16_MAX)
     adu = camera.adu(electrons.numpy())
     return np.clip(np.rint(adu, out=adu), 0, top, out=adu).astype(np.uint16)
 
