@@ -13,6 +13,7 @@ import pytest
 import yaml
 from scipy.io import savemat
 
+from sureloc.analysis.linking import link_rows
 from sureloc.errors import InputError, OutputError
 from sureloc.io.convert import Changes, convert_table
 from sureloc.io.exchange.formats import (
@@ -94,6 +95,53 @@ def test_three_dimensions_and_widths_survive_where_there_is_a_place(tmp_path, na
     held["decode-csv"] = held["decode"]
     for column in held.get(name, {"z_nm", "sigma_z_nm", "psf_sigma_x_nm", "psf_sigma_y_nm"}):
         np.testing.assert_allclose(back[column], table[column], rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_linked_table_keeps_how_many_rows_were_merged(tmp_path, name):
+    rng = np.random.default_rng(4)
+    table = example(50).assign(rows=rng.integers(1, 9, 50))
+    table["last_frame"] = table["frame"] + table["rows"] + rng.integers(0, 3, 50) - 1
+    written = write_localizations(Localizations(table, WHOLE), place(tmp_path, name), name)
+    back = read_localizations(place(tmp_path, name), GIVEN).table
+    lost = {"sureloc": (), "picasso": (), "decode": ("last_frame", "rows")}
+    lost |= dict.fromkeys(("decode-csv", "challenge"), lost["decode"])
+    for column in ("last_frame", "rows"):
+        kept = column not in lost.get(name, ("last_frame",))
+        assert kept == (column in back)
+        assert kept != any("no place for" in n and column in n for n in written.notes)
+        if kept:
+            np.testing.assert_array_equal(back[column], table[column])
+    if "rows" in back:
+        with pytest.raises(InputError, match="linked before"):
+            link_rows(back)
+
+
+def test_how_long_picasso_saw_a_molecule_counts_from_its_first_frame(tmp_path):
+    table = example(2).assign(frame=[0, 7], last_frame=[4, 7], rows=[3, 1])
+    write_localizations(Localizations(table, WHOLE), tmp_path / "t.hdf5")
+    with h5py.File(tmp_path / "t.hdf5", "r+") as file:
+        records = file["locs"][()]
+        # As postprocess.link counts: dark frames in between are in len, not in n.
+        assert (records["len"].tolist(), records["n"].tolist()) == ([5, 1], [3, 1])
+        records["frame"] += 1
+        file["locs"][...] = records
+    back = read_localizations(tmp_path / "t.hdf5", Reading(first_frame=1)).table
+    assert back[["frame", "last_frame", "rows"]].to_numpy().tolist() == [[0, 4, 3], [7, 7, 1]]
+
+
+@pytest.mark.parametrize(("groups", "merged"), [((1, 2, 0), True), ((1, 1, 2), False)])
+def test_rows_that_smap_has_grouped_are_told_from_merged_ones(tmp_path, groups, merged):
+    loc = {"frame": [[5], [6], [9]], "xnm": [[300.0], [301.0], [50.0]], "ynm": [[9.0]] * 3}
+    loc |= {"groupindex": [[g] for g in groups], "numberInGroup": [[2], [2], [1]]}
+    savemat(tmp_path / "t_sml.mat", {"saveloc": {"loc": loc}})
+    text = "\n".join(",".join(str(c[i][0]) for c in loc.values()) for i in range(3))
+    (tmp_path / "t.csv").write_text(",".join(loc) + "\n" + text + "\n")
+    for name in ("t_sml.mat", "t.csv"):
+        found = read_localizations(tmp_path / name, Reading())
+        assert ("rows" in found.table) == merged
+        unread = "groupindex" if merged else "groupindex, numberInGroup"
+        assert found.notes == (f"Columns that mean nothing to sureloc were not read: {unread}.",)
 
 
 def test_a_flat_sample_has_no_z(tmp_path):

@@ -21,9 +21,11 @@ import zarr
 from typer.testing import CliRunner
 
 from conftest import ROOT
+from sureloc.analysis.linking import link_rows
 from sureloc.analysis.resolution import frc_resolution
 from sureloc.camera import ROUNDING_VARIANCE_ADU2
 from sureloc.cli import app as cli
+from sureloc.errors import InputError
 from sureloc.io.cameras import read_camera
 from sureloc.io.exchange.formats import read_localizations, write_localizations
 from sureloc.io.exchange.localizations import Geometry, Localizations, Reading
@@ -99,6 +101,13 @@ def example():
     return Localizations(table, FRAME)
 
 
+def linked():
+    """The example as a table of molecules, some of them dark for some frames."""
+    table = example().table
+    rows = np.random.default_rng(7).integers(1, 9, len(table))
+    return table.assign(rows=rows, last_frame=table["frame"] + 2 * rows - 2)
+
+
 def bad_rows():
     """Give Picasso's columns with rows at and beyond every limit, numbered by `row`."""
     good = {"frame": 3, "x": 20.5, "y": 30.25, "photons": 900.0, "sx": 1.2, "sy": 1.1, "bg": 5.0}
@@ -143,6 +152,10 @@ def folder(tmp_path_factory):
     with ThunderstormWriter(folder / "localizations.csv", FRAME) as writer:
         writer.append(rows_of_a_run())
     write_as_it_is(bad_rows(), folder / "bad_rows.hdf5")
+    for name in ("linked.csv", "linked.hdf5", "linked_sml.mat"):
+        write_localizations(Localizations(linked(), FRAME), folder / name)
+    chain = pd.DataFrame([GOOD | {"frame": frame} for frame in (3, 4, 7, 20)])
+    write_localizations(Localizations(chain, FRAME), folder / "chain.hdf5")
     return folder
 
 
@@ -249,6 +262,25 @@ def test_another_reader_of_matlab_files_reads_what_we_write(folder):
     fields = {"frame": "frame", "x_nm": "xnm", "y_nm": "ynm", "photons": "phot"}
     fields |= {"sigma_x_nm": "xnmerr", "sigma_y_nm": "ynmerr"}
     check(read_by("mat73", folder)["smap_sml.mat"], fields, first_frame=1)
+
+
+def test_numbers_of_merged_rows_are_where_the_programs_have_them(folder):
+    rows, frames = linked()["rows"], 2 * linked()["rows"] - 1
+    for program, name, columns in (
+        ("locan", "linked.csv", {"frames_number": rows}),
+        ("locan", "linked_sml.mat", {"numberInGroup": rows}),
+        ("picasso", "linked.hdf5", {"n": rows, "len": frames}),
+        ("smappy", "linked.hdf5", {"n": rows, "len": frames}),
+        ("smappy", "linked_sml.mat", {"numberInGroup": rows}),
+        ("smappy", "linked.csv", {"detections": rows}),
+    ):
+        found = read_by(program, folder)[name]
+        for column, values in columns.items():
+            np.testing.assert_array_equal(found[column], values, err_msg=f"{program}: {name}")
+    back = read_localizations(folder / "linked_by_picasso.hdf5", Reading()).table
+    assert back[["frame", "last_frame", "rows"]].to_numpy().tolist() == [[3, 7, 3], [20, 20, 1]]
+    with pytest.raises(InputError, match="linked before"):
+        link_rows(back)
 
 
 # --- Rows at the edge ---------------------------------------------------------------------------

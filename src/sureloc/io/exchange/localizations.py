@@ -48,7 +48,6 @@ FOREIGN_COLUMNS: tuple[Column, ...] = (
     Column("psf_sigma_x_nm", "float64", "nm", "Width of the fitted spot along columns."),
     Column("psf_sigma_y_nm", "float64", "nm", "Width of the fitted spot along rows."),
     Column("net_gradient", "float64", "", "Picasso's net gradient of the spot."),
-    Column("detections", "int64", "", "Number of frames that were merged into the row."),
     Column("channel", "int64", "", "Colour channel."),
 )
 COLUMNS: Mapping[str, Column] = {
@@ -201,7 +200,7 @@ def localizations(
     Args:
         path: the file, for messages.
         columns: arrays of one length by names of `COLUMNS`; positions in sureloc's convention but
-            frames counted from `first_frame`.
+            `frame` and `last_frame` counted from `first_frame`.
         geometry: what the file says about the camera frame.
         first_frame: number of the first frame in the file.
         ignored: names in the file that mean nothing here.
@@ -212,8 +211,10 @@ def localizations(
     """
     _check_lengths(path, columns)
     data: dict[str, npt.NDArray[Any]] = {
-        "frame": from_zero(path, columns["frame"], first_frame),
-        **{name: typed(path, name, values) for name, values in columns.items() if name != "frame"},
+        name: from_zero(path, values, first_frame)
+        if name in ("frame", "last_frame")
+        else typed(path, name, values)
+        for name, values in columns.items()
     }
     # Programs that need a z column fill it with 0 for flat samples.
     if "z_nm" in data and not data["z_nm"].any():

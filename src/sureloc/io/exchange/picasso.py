@@ -52,12 +52,14 @@ _AS_THEY_ARE = {
     "photons": "photons",
     "bg": "background_photons",
     "net_gradient": "net_gradient",
-    "len": "detections",
+    "n": "rows",
     "sigma_photons": "sigma_photons",
     "p_exists": "p_exists",
     "trusted": "trusted",
 }
 _DERIVED = ("ellipticity",)
+# Of a molecule: frames from its first to its last one, dark ones between them included.
+_LENGTH = "len"
 # What Picasso keeps without knowing it: first and last + 1 of the part that was localized.
 _ROWS, _COLUMNS = "Localized rows", "Localized columns"
 # Where Picasso refuses a negative value.
@@ -94,7 +96,9 @@ def read(path: Path, reading: Reading) -> Localizations:
             columns[_IN_PIXELS[name]] = records[name].astype(np.float64) * pixel_nm
         elif name in _AS_THEY_ARE:
             columns[_AS_THEY_ARE[name]] = records[name].astype(np.float64)
-    known = {*_IN_PIXELS, *_AS_THEY_ARE, *_DERIVED}
+    if _LENGTH in names and "frame" in columns:
+        columns["last_frame"] = columns["frame"] + records[_LENGTH].astype(np.float64) - 1
+    known = {*_IN_PIXELS, *_AS_THEY_ARE, *_DERIVED, _LENGTH}
     unknown = [name for name in names if name not in known]
     return localizations(path, columns, geometry, reading.base(FIRST_FRAME), unknown)
 
@@ -225,10 +229,13 @@ def _columns(table: pd.DataFrame, pixel_nm: float) -> tuple[pd.DataFrame, list[s
     if "sx" in out:
         wide, narrow = np.maximum(out["sx"], out["sy"]), np.minimum(out["sx"], out["sy"])
         out["ellipticity"] = np.divide(wide - narrow, wide, out=np.zeros_like(wide), where=wide > 0)
-    for name in ("net_gradient", "len", "sigma_photons", "p_exists", "trusted"):
+    for name in ("net_gradient", "n", "sigma_photons", "p_exists", "trusted"):
         if _AS_THEY_ARE[name] in table:
             out[name] = table[_AS_THEY_ARE[name]].to_numpy(float)
             held.append(_AS_THEY_ARE[name])
+    if "last_frame" in table:
+        out[_LENGTH] = (table["last_frame"] - table["frame"] + 1).to_numpy(float)
+        held.append("last_frame")
     return pd.DataFrame(out), held
 
 
@@ -262,7 +269,9 @@ def _whole_frame(columns: pd.DataFrame, geometry: Geometry) -> tuple[Geometry, t
 
 
 def _dtype(name: str) -> type[np.generic]:
-    if name in ("frame", "len"):
+    if name == "frame":
         return np.uint32
+    if name in ("n", _LENGTH):
+        return np.int32
     # Picasso itself uses float32, which is 0.002 nm at pixel 500; it reads either.
     return np.float64 if name in ("x", "y") else np.float32

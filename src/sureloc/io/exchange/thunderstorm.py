@@ -59,13 +59,13 @@ _NAMES = {
     "uncertainty_xy [nm]": "sigma_x_nm",
     "uncertainty [nm]": "sigma_x_nm",
     "uncertainty_z [nm]": "sigma_z_nm",
-    "detections": "detections",
+    "detections": "rows",
     "sigma_photons": "sigma_photons",
     "p_exists": "p_exists",
     "trusted": "trusted",
 }
 _UNDERSTOOD = {**_NAMES, "id": ""}
-_EXTRAS = ("detections", "sigma_photons", "p_exists", "trusted")
+_EXTRAS = ("sigma_photons", "p_exists", "trusted")
 
 
 def read(path: Path, reading: Reading) -> Localizations:
@@ -156,6 +156,7 @@ def _columns(
     put("uncertainty_z [nm]", "sigma_z_nm")
     put("uncertainty_x [nm]", "sigma_x_nm")
     put("uncertainty_y [nm]", "sigma_y_nm")
+    put("detections", "rows")
     for name in _EXTRAS:
         put(name, name)
     return out, held
