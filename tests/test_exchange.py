@@ -465,6 +465,41 @@ def test_rows_that_picasso_drops_are_counted_by_reason(tmp_path):
     assert info[0]["Frames"] == 40
 
 
+def test_what_picassos_numbers_cannot_hold_is_left_out_and_counted(tmp_path):
+    last = 2**32 - 1
+    table = example(8).assign(x_nm=1000.0, y_nm=1000.0, rows=2, photons=9.0)
+    table["frame"] = [0, last, last + 1, 2**32 + 5, 3, 3, 3, 3]
+    table["last_frame"] = table["frame"] + 1
+    table.loc[4, "last_frame"] = 2**31 + 3
+    table.loc[5, "rows"] = 2**31
+    table.loc[6, "photons"] = 1e39
+    bare = replace(WHOLE, frames=None)
+    written = write_localizations(Localizations(table, bare), tmp_path / "t.hdf5")
+    assert written.rows == 3
+    assert written.notes[0] == (
+        "5 of 8 rows were left out because Picasso refuses them: 1 with a value that is not "
+        "finite, 2 with frame beyond 0 to 4294967295, 1 with n beyond 0 to 2147483647, 1 with len "
+        "beyond 0 to 2147483647. They stay in the file that was read."
+    )
+    assert "frames 4294967296. " in written.notes[1]
+    back = read_localizations(tmp_path / "t.hdf5", Reading()).table
+    assert back["frame"].tolist() == [0, last, 3]
+    assert back["last_frame"].tolist() == [1, last + 1, 4]
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "picasso"])
+def test_large_frames_survive_and_those_that_cannot_are_refused(tmp_path, name):
+    table = example(3).assign(frame=[2**32, 2**40 + 1, 2**53 - 2])
+    write_localizations(Localizations(table, WHOLE), place(tmp_path, name), name)
+    back = read_localizations(place(tmp_path, name), GIVEN).table
+    np.testing.assert_array_equal(back["frame"], table["frame"])
+    (tmp_path / "again").mkdir()
+    path = place(tmp_path / "again", name)
+    write_localizations(Localizations(table.assign(frame=2**53 + 2), WHOLE), path, name)
+    with pytest.raises(InputError, match=r"frame 900719925474099\d; .* below 9007199254740992"):
+        read_localizations(path, GIVEN)
+
+
 def test_a_column_that_picasso_can_do_without_costs_no_row(tmp_path):
     table = example(5)
     table.loc[1, "p_exists"] = np.nan

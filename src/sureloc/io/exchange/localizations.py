@@ -63,6 +63,7 @@ COLUMNS: Mapping[str, Column] = {
     )
 }
 NEEDED = ("frame", "x_nm", "y_nm")
+LARGEST_WHOLE = 2**53  # a 64-bit floating-point number tells no larger ones apart
 
 
 @dataclass(frozen=True)
@@ -246,9 +247,10 @@ def from_zero(
     """Give frames counted from 0 for those of a file.
 
     Raises:
-        InputError: one is no whole number from `first_frame`.
+        InputError: one is no whole number from `first_frame` to `LARGEST_WHOLE`.
     """
     numbers = _numbers(path, "frame", frame)
+    _check_not_too_large(path, "frame", numbers)
     whole = np.isfinite(numbers) & (numbers >= first_frame) & (numbers == np.round(numbers))
     if not whole.all():
         raise InputError(
@@ -257,6 +259,15 @@ def from_zero(
             "counts differently, mend it with 'sureloc convert' and --first-frame 0 or 1."
         )
     return numbers.astype(np.int64) - first_frame
+
+
+def _check_not_too_large(path: Path, name: str, numbers: npt.NDArray[np.float64]) -> None:
+    large = np.isfinite(numbers) & (np.abs(numbers) >= LARGEST_WHOLE)
+    if large.any():
+        raise InputError(
+            f"{path} has a {name} {numbers[large][0]:.0f}; whole numbers must be below "
+            f"{LARGEST_WHOLE}. Check the file, and export it again."
+        )
 
 
 def _numbers(path: Path, name: str, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
@@ -270,7 +281,8 @@ def typed(path: Path, name: str, values: npt.NDArray[np.generic]) -> npt.NDArray
     """Give the values of a column of `COLUMNS` with its type.
 
     Raises:
-        InputError: a value is no number, or not finite where it must be.
+        InputError: a value is no number, not finite where it must be, or a whole number too large
+            to be told from others.
     """
     dtype = COLUMNS[name].dtype
     if dtype == "str":
@@ -278,6 +290,8 @@ def typed(path: Path, name: str, values: npt.NDArray[np.generic]) -> npt.NDArray
     numbers = _numbers(path, name, values)
     if dtype in ("int64", "bool") and not np.isfinite(numbers).all():
         raise InputError(f"{path} has a {name} that is no number; every row needs one.")
+    if dtype == "int64":
+        _check_not_too_large(path, name, numbers)
     return numbers.astype(dtype)
 
 

@@ -62,6 +62,8 @@ _DERIVED = ("ellipticity",)
 _LENGTH = "len"
 # What Picasso keeps without knowing it: first and last + 1 of the part that was localized.
 _ROWS, _COLUMNS = "Localized rows", "Localized columns"
+# Between which limits Picasso's whole numbers lie, those of its own files' types.
+_WHOLE_NUMBERS = {"frame": (0, 2**32 - 1), "n": (0, 2**31 - 1), _LENGTH: (0, 2**31 - 1)}
 # Where Picasso refuses a negative value.
 _NOT_NEGATIVE = ("lpx", "lpy", "lpz", "photons", "sx", "sy")
 
@@ -196,16 +198,27 @@ def write_beside(path: Path, beside: Path) -> None:
 
 
 def refused(columns: pd.DataFrame, geometry: Geometry) -> dict[str, npt.NDArray[np.bool_]]:
-    """Say which rows Picasso drops when it opens a file, and why.
+    """Say which rows Picasso drops when it opens a file, or cannot hold, and why.
 
     Args:
         columns: Picasso's columns, in pixels.
         geometry: the camera frame, with width and height.
     """
-    values = columns.to_numpy(np.float64)
+    stored = [columns[name].to_numpy(np.float64) for name in columns]
+    with np.errstate(over="ignore"):  # what 32 bits cannot hold is infinite to Picasso
+        finite = [
+            np.isfinite(values.astype(_dtype(name)) if _dtype(name) is np.float32 else values)
+            for name, values in zip(map(str, columns), stored, strict=True)
+        ]
     negative = columns[[n for n in _NOT_NEGATIVE if n in columns]].to_numpy(np.float64) < 0
     return {
-        "a value that is not finite": ~np.isfinite(values).all(axis=1),
+        "a value that is not finite": ~np.all(finite, axis=0),
+        **{
+            f"{name} beyond {low} to {high}": (columns[name] < low).to_numpy()
+            | (columns[name] > high).to_numpy()
+            for name, (low, high) in _WHOLE_NUMBERS.items()
+            if name in columns
+        },
         "x < 0 (left of the centre of the first column)": columns["x"].to_numpy() < 0,
         "y < 0 (above the centre of the first row)": columns["y"].to_numpy() < 0,
         f"x >= {geometry.width_px} (Width)": columns["x"].to_numpy() >= (geometry.width_px or 0),
@@ -256,7 +269,9 @@ def _whole_frame(columns: pd.DataFrame, geometry: Geometry) -> tuple[Geometry, t
         values = columns[axis].to_numpy(np.float64)
         last = values[np.isfinite(values)].max(initial=0.0)
         found[name] = max(1, int(np.floor(last)) + 1)
-    found["frames"] = int(columns["frame"].max()) + 1 if len(columns) else 1
+    frame = columns["frame"].to_numpy()
+    last_frame = int(frame[frame <= _WHOLE_NUMBERS["frame"][1]].max(initial=0))
+    found["frames"] = last_frame + 1
     lacking = [name for name in found if getattr(geometry, name) is None]
     notes: tuple[str, ...] = ()
     if lacking:
@@ -269,9 +284,7 @@ def _whole_frame(columns: pd.DataFrame, geometry: Geometry) -> tuple[Geometry, t
 
 
 def _dtype(name: str) -> type[np.generic]:
-    if name == "frame":
-        return np.uint32
-    if name in ("n", _LENGTH):
-        return np.int32
+    if name in _WHOLE_NUMBERS:
+        return np.uint32 if name == "frame" else np.int32
     # Picasso itself uses float32, which is 0.002 nm at pixel 500; it reads either.
     return np.float64 if name in ("x", "y") else np.float32
