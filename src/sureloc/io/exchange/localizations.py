@@ -217,15 +217,15 @@ def localizations(
         else typed(path, name, values)
         for name, values in columns.items()
     }
-    # Programs that need a z column fill it with 0 for flat samples.
-    if "z_nm" in data and not data["z_nm"].any():
+    # Programs that need a z column fill it with 0 for flat samples; its errors say nothing then.
+    if "z_nm" in data and not any(np.nan_to_num(data[name]).any() for name in _AXIAL & data.keys()):
         data = {name: values for name, values in data.items() if name not in _AXIAL}
     order = [name for name in COLUMNS if name in data]
     table = pd.DataFrame({name: data[name] for name in order})
     return Localizations(table, geometry, ignored_note(ignored))
 
 
-_AXIAL = ("z_nm", "sigma_z_nm", "crlb_z_nm")
+_AXIAL = {"z_nm", "sigma_z_nm", "crlb_z_nm"}
 
 
 def _check_lengths(path: Path, columns: Mapping[str, npt.NDArray[np.generic]]) -> None:

@@ -9,6 +9,8 @@ that is not finite in any column, and every row outside the frame (`refused`).
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,7 @@ _AS_THEY_ARE = {
     "trusted": "trusted",
 }
 _DERIVED = ("ellipticity",)
+_STEPS = "picasso"  # in a table's provenance: what was done, as Picasso's files say it
 # Of a molecule: frames from its first to its last one, dark ones between them included.
 _LENGTH = "len"
 # What Picasso keeps without knowing it: first and last + 1 of the part that was localized.
@@ -88,7 +91,8 @@ def read(path: Path, reading: Reading) -> Localizations:
     names = getattr(records.dtype, "names", None)
     if names is None or records.ndim != 1:
         raise InputError(f"`locs` in {path} is no table of Picasso's; it has no named columns.")
-    geometry = reading.geometry.or_else(_geometry(path, _steps(path, embedded)))
+    steps = _steps(path, embedded)
+    geometry = reading.geometry.or_else(_geometry(path, steps))
     pixel_nm = needed_pixel_nm(geometry, path, _WHY, reading.pixel_option)
     columns: dict[str, npt.NDArray[np.float64]] = {}
     for name in names:
@@ -102,7 +106,8 @@ def read(path: Path, reading: Reading) -> Localizations:
         columns["last_frame"] = columns["frame"] + records[_LENGTH].astype(np.float64) - 1
     known = {*_IN_PIXELS, *_AS_THEY_ARE, *_DERIVED, _LENGTH}
     unknown = [name for name in names if name not in known]
-    return localizations(path, columns, geometry, reading.base(FIRST_FRAME), unknown)
+    found = localizations(path, columns, geometry, reading.base(FIRST_FRAME), unknown)
+    return replace(found, provenance={_STEPS: steps} if steps else {})
 
 
 def _steps(path: Path, embedded: object) -> list[dict[str, Any]]:
@@ -110,14 +115,21 @@ def _steps(path: Path, embedded: object) -> list[dict[str, Any]]:
     try:
         if embedded is not None:
             text = embedded.decode() if isinstance(embedded, bytes) else str(embedded)
-            return [step for step in json.loads(text) if isinstance(step, dict)]
+            return _mappings(json.loads(text))
         beside = path.with_suffix(".yaml")
         if beside.is_file():
-            steps = yaml.safe_load_all(beside.read_text(encoding="utf-8"))
-            return [step for step in steps if isinstance(step, dict)]
+            read = list(yaml.safe_load_all(beside.read_text(encoding="utf-8")))
+            # YAML knows dates, which JSON does not.
+            return _mappings(json.loads(json.dumps(read, default=str)))
     except (ValueError, TypeError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"The metadata of {path} cannot be read ({error}).") from error
     return []
+
+
+def _mappings(steps: object) -> list[dict[str, Any]]:
+    if not isinstance(steps, list):
+        return []
+    return [dict(step) for step in steps if isinstance(step, Mapping)]
 
 
 def _geometry(path: Path, steps: list[dict[str, Any]]) -> Geometry:
@@ -179,9 +191,19 @@ def write(data: Localizations, path: Path) -> Written:
         info |= dict(zip((_ROWS, _COLUMNS), map(list, geometry.region_px), strict=True))
     with h5py.File(path, "w") as file:
         file.create_dataset("locs", data=records)
-        file.create_dataset("metadata", data=json.dumps([info]))
+        file.create_dataset("metadata", data=json.dumps(_with_step(data.provenance, info)))
     held = [name for name in held if name not in extras]
     return Written(len(kept), (*refusals, *notes, *left_out(table, held, PROGRAM)))
+
+
+def _with_step(provenance: Mapping[str, Any], info: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give what Picasso's programs did to the table before, and this step."""
+    earlier = _mappings(provenance.get(_STEPS))
+    if earlier:
+        # Some of Picasso's functions look into the first step alone.
+        needed = {key: info[key] for key in ("Width", "Height", "Frames")}
+        earlier[0] = needed | earlier[0]
+    return [*earlier, info]
 
 
 def write_beside(path: Path, beside: Path) -> None:
