@@ -13,11 +13,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+import yaml
 
 from conftest import ROOT
 from sureloc.errors import InputError, WeightsError
 from sureloc.io import frame_models
-from sureloc.io.frame_models import check_sizes_are_free, write_frame_model
+from sureloc.io.frame_models import PAPER, check_sizes_are_free, write_frame_model
 from sureloc.networks.blocks import unfold
 from sureloc.networks.frame_model import FrameModel, example_inputs
 from sureloc.networks.posterior import posterior_images
@@ -150,6 +151,18 @@ def test_onnxruntime_gets_what_pytorch_gets_at_any_size_and_number(exported):
             assert mine.shape == yours.shape == (frames, 1, 4 * shape[0], 4 * shape[1])
             assert float(mine.std()) > 100 * TOLERANCE
             np.testing.assert_allclose(yours, mine.numpy(), rtol=0, atol=TOLERANCE)
+
+
+def test_the_package_names_the_paper_and_no_address(exported):
+    """Nothing in the repository knows a DOI or an address of the paper; none may be made up."""
+    package = zipfile.ZipFile(exported[1])
+    texts = {name: package.read(name).decode() for name in ("rdf.yaml", "README.md")}
+    assert [name for name, text in texts.items() if "http" in text or "doi.org" in text] == []
+    assert "cite" not in yaml.safe_load(texts["rdf.yaml"])
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["references"][0]
+    assert not {"doi", "url", "identifiers"} & set(cited)  # once there is one, cite it
+    assert cited["title"] == PAPER
+    assert PAPER in texts["README.md"]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import chi2, ncx2
 
 from sureloc.analysis.audit import repeat_ratio
-from sureloc.analysis.linking import GATE, GATE_QUANTILE, link_rows, merged
+from sureloc.analysis.linking import GATE, GATE_QUANTILE, Links, link_rows, merged
 from sureloc.errors import InputError
 from sureloc.table import LOCALIZATION_COLUMNS
 
@@ -238,6 +238,26 @@ def test_precisions_that_are_wrong_show_also_where_others_light_up_beside(rng, s
     ratio, pairs = repeat_ratio(table)
     assert np.isnan(ratio)
     assert pairs == 0
+
+
+def test_rows_that_were_merged_before_are_summed(rng):
+    table = rows_at(np.zeros((3, 2)), np.array([0, 6, 9]), rng)
+    table = table.assign(rows=[3, 4, 1], last_frame=[4, 8, 9])
+    out = merged(table, Links(np.array([0, 0, 1]), np.empty(0)))
+    assert out["rows"].tolist() == [7, 1]
+    assert out["last_frame"].tolist() == [8, 9]
+    assert list(out) == [*table, "link_chi2"]
+
+
+@pytest.mark.parametrize("column", ["rows", "last_frame"])
+def test_a_table_is_linked_where_rows_are_molecules_over_several_frames(rng, column):
+    table = rows_at(np.zeros((3, 2)), np.array([0, 6, 9]), rng)
+    one = {"rows": [1, 1, 1], "last_frame": [0, 6, 9]}[column]
+    links = link_rows(table.assign(**{column: one}))
+    np.testing.assert_array_equal(links.molecule, link_rows(table).molecule)
+    one[1] += 1
+    with pytest.raises(InputError, match=r"linked before: 1 of its 3 rows .* it was made from"):
+        link_rows(table.assign(**{column: one}))
 
 
 def test_no_rows_and_one_row(rng):

@@ -65,6 +65,26 @@ CALLS = [
     (("convert", "t.csv", "o.csv", "--from", "picaso"), "did you mean picasso"),
     (("convert", "t.csv", "o.csv", "--shift-nm", "5"), "shift '5' is not of the form x,y"),
     (("convert", "t.csv", "o.csv", "--width-px", "0"), "width_px is 0 px"),
+    (("convert", "t.csv", "o.csv", "--roi", "0:9,0:9"), "--roi is for movies, and o.csv would be"),
+    (
+        ("convert", "t.csv", "o.csv", "--roi", "0:9,0:9", "--frames", "0:5"),
+        "--roi, --frames are for movies, and o.csv would be a table. 'sureloc filter' keeps rows",
+    ),
+    (
+        ("convert", "m.tif", "o.ome.tif", "--shift-nm", "50,50", "--draw", "3"),
+        "--shift-nm, --draw are for tables, and o.ome.tif would be a movie. --roi and --frames",
+    ),
+    *(
+        (("convert", "m.tif", "o.ome.zarr", *words), f"{words[0]} is for tables, and o.ome.zarr")
+        for words in (
+            *(("--from", "picasso"), ("--to", "picasso"), ("--first-frame", "1")),
+            *(("--uncertainty-nm", "4"), ("--psf-sigma-nm", "120"), ("--movie-frames", "9")),
+            *(("--width-px", "64"), ("--height-px", "64"), ("--draw", "0")),
+        )
+    ),
+    (("convert", "m.tif", "o.raw"), "A movie is written as .ome.tif or .ome.zarr, and o.raw ends"),
+    (("convert", "m.tif", "o.raw"), "call it o.ome.tif"),
+    (("convert", "m.tif", "o.tif"), "call it o.ome.tif"),
     (("drift", *TABLE, "--method", "rc"), "method is 'rc' (did you mean rcc?)"),
     (("drift", *TABLE, "--segments", "3"), "segments is 3; it must lie between 5 and 200"),
     (("drift", *TABLE, "--fiducial", "3;4"), "fiducial '3;4' is not of the form x,y in nm"),

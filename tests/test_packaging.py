@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from importlib import metadata
 from importlib.util import find_spec
@@ -307,14 +308,49 @@ def test_constraints_pin_everything_within_the_ranges_of_pyproject():
     assert needed(roots) - set(pins) == set()
 
 
-def test_a_wheel_holds_weights_and_recipes():
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """Give a folder with what the wheel installs, as `pip install` without extras lays it down."""
     wheel = pytest.importorskip("hatchling.builders.wheel", reason="hatchling builds the wheel")
-    files = wheel.WheelBuilder(str(ROOT)).recurse_included_files()
-    packed = {file.distribution_path for file in files}
-    source = ROOT / "src"
-    data = [*source.rglob("*.yaml"), *(source / "sureloc" / "weights").iterdir()]
-    assert {"default.safetensors", "default.json", "phi_default.yaml"} <= {d.name for d in data}
-    assert {path.relative_to(source).as_posix() for path in data} <= packed
+    folder = tmp_path_factory.mktemp("wheel")
+    (built,) = wheel.WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def package_files(folder: Path) -> set[str]:
+    return {
+        path.relative_to(folder).as_posix()
+        for path in (folder / "sureloc").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_a_wheel_holds_every_file_of_the_package(unpacked):
+    """Scripts and styles of the report, recipes, weights: whatever the package reads as it runs."""
+    own = package_files(ROOT / "src")
+    suffixes = {Path(name).suffix for name in own}
+    assert {".py", ".js", ".css", ".html", ".yaml", ".csv", ".json", ".safetensors"} <= suffixes
+    assert {f"sureloc/weights/default{suffix}" for suffix in (".json", ".safetensors")} <= own
+    assert package_files(unpacked) == own
+    for name in own:
+        assert (unpacked / name).read_bytes() == (ROOT / "src" / name).read_bytes(), name
+
+
+def test_what_the_wheel_installs_runs(unpacked, run_python):
+    program = """
+import sureloc
+print(sureloc.__file__)
+from sureloc.cli import main
+main()
+"""
+    done = run_python("-c", program, "--version", PYTHONPATH=str(unpacked))
+    first, version, *cards = done.stdout.splitlines()
+    assert Path(first).parent == unpacked / "sureloc"
+    assert version == f"sureloc {PROJECT['project']['version']}"
+    for name in shipped_weights():
+        assert any(line.startswith(f"weights {name}, fingerprint") for line in cards)
 
 
 def test_citation_can_be_used():

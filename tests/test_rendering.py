@@ -383,8 +383,8 @@ def test_tables_alone_are_drawn_too(tmp_path, rng):
     for column in ("x_nm", "y_nm", "sigma_x_nm", "sigma_y_nm"):
         assert np.allclose(found.table[column], table[column], atol=1e-4)
     render_file(tmp_path / "t.csv", tmp_path / "t.tif", camera_pixel_nm=100.0)
-    # Gaussians at the edge of the bounding box lose up to half of themselves.
-    assert tifffile.imread(tmp_path / "t.tif").sum() == pytest.approx(400, rel=0.02)
+    # Gaussians at the edge of what holds all rows are whole, too.
+    assert tifffile.imread(tmp_path / "t.tif").sum() == pytest.approx(400, rel=1e-5)
     truth = pd.DataFrame({c.name: np.arange(3.0) * 100 for c in TRUTH_COLUMNS}).astype(
         {"frame": int, "molecule": int}
     )
@@ -427,12 +427,43 @@ def test_tables_of_unknown_pixels_and_frame_say_what_is_drawn(tmp_path, rng):
     said: list[str] = []
     given = {"kind": "histogram", "pixel_nm": 20.0, "say": said.append}
     render_file(tmp_path / "t.parquet", tmp_path / "a.tif", **given)
-    roi = re.search(r"drawn, --roi (\d+:\d+,\d+:\d+nm)\. ", said[0])[1]
+    roi = re.search(r"drawn, --roi (-?\d+:\d+,-?\d+:\d+nm)\. ", said[0])[1]
     render_file(tmp_path / "t.parquet", tmp_path / "b.tif", roi=roi, **given)
     assert len(said) == 1
     a, b = (tifffile.imread(tmp_path / name) for name in ("a.tif", "b.tif"))
     np.testing.assert_array_equal(a, b)
     assert a.sum() == len(table)
+
+
+@pytest.mark.parametrize("pixel_nm", [None, 80.0])
+def test_what_is_at_the_corners_of_an_unknown_field_is_drawn_whole(tmp_path, pixel_nm):
+    columns = {"frame": [0, 1, 2], "x_nm": [0.0, 100, 100], "y_nm": [0.0, 0, 100]}
+    table = pd.DataFrame(columns | {"sigma_x_nm": [9.0, 12, 9], "sigma_y_nm": [8.0, 20, np.inf]})
+    whole = Localizations(table, Geometry(pixel_nm))
+    write_localizations(whole, tmp_path / "t.parquet")
+    said: list[str] = []
+    words = render_file(tmp_path / "t.parquet", tmp_path / "t.tif", pixel_nm=5, say=said.append)
+    # Four sigmas of the rows that are known best and worst; at whole camera pixels, if known.
+    fields = {None: ("-80:101,-36:149nm", "37 x 37"), 80.0: ("-1:2,0:3", "48 x 48")}
+    roi, size = fields[pixel_nm]
+    assert f"drawn, --roi {roi}. " in said[0]
+    assert f"{size} px of 5 nm, 2 of 2 localizations; 1 without a precision" in words
+    assert tifffile.imread(tmp_path / "t.tif").sum() == pytest.approx(2, abs=2e-4)
+    # A part that is asked for shows the rows that lie in it, whatever their Gaussians lose.
+    part = render_file(
+        tmp_path / "t.parquet", tmp_path / "p.tif", pixel_nm=5, roi="-50:50,50:150nm"
+    )
+    assert "20 x 20 px of 5 nm, 1 of 2 localizations" in part
+    assert tifffile.imread(tmp_path / "p.tif").sum() < 0.995
+    assert read_found(tmp_path / "t.parquet").field_nm[0][1] < 130  # without room to draw
+
+
+def test_a_row_that_is_known_badly_does_not_make_the_picture_large(tmp_path):
+    table = pd.DataFrame({"frame": 0, "x_nm": [0.0, 900.0], "y_nm": 0.0})
+    table = table.assign(sigma_x_nm=[10.0, 2e3], sigma_y_nm=10.0)
+    write_localizations(Localizations(table, Geometry()), tmp_path / "t.parquet")
+    words = render_file(tmp_path / "t.parquet", tmp_path / "t.tif", pixel_nm=10)
+    assert "9 x 145 px of 10 nm, 2 of 2 localizations" in words
 
 
 def test_rows_without_a_position_are_counted(tmp_path, rng):

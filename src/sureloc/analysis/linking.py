@@ -198,15 +198,16 @@ def merged(table: pd.DataFrame, links: Links) -> pd.DataFrame:
         `sureloc.table.LINK_COLUMNS`. Position: of the largest combined likelihood, each row with
         its whole covariance. Intervals: as wide as independent errors make them. Photons: summed.
         Background, chi2: mean. `p_exists`: that not all of its rows are false, 1 - prod(1 - p).
-        `frame` is the first frame, `trusted` whether all rows are. Other columns: the mean of
-        numbers, else the first row's value.
+        `frame` is the first frame, `last_frame` the last, `rows` the number of rows, those that
+        were merged into the table's own rows before included, `trusted` whether all rows are.
+        Other columns: the mean of numbers, else the first row's value.
     """
     order = _in_order(table)
     rows = table.iloc[order].reset_index(drop=True)
     merger = _Merger(rows, links.molecule[order], links.molecules)
     out = merger.table()
-    known = [name for name in table.columns if name in out] + [c.name for c in LINK_COLUMNS]
-    return out[known].sort_values(["frame", "x_nm", "y_nm"], ignore_index=True)
+    added = [column.name for column in LINK_COLUMNS if column.name not in table]
+    return out[[*table.columns, *added]].sort_values(["frame", "x_nm", "y_nm"], ignore_index=True)
 
 
 class _Merger:
@@ -233,8 +234,11 @@ class _Merger:
             name: special[name] if name in special else self._other(name)
             for name in self._rows.columns
         }
-        columns["last_frame"] = self._of_extremes(np.maximum, "frame")
+        last = "last_frame" if "last_frame" in self._rows else "frame"
+        columns["last_frame"] = self._of_extremes(np.maximum, last)
         columns["rows"] = self._number
+        if "rows" in self._rows:
+            columns["rows"] = self._sum(self._rows["rows"].to_numpy(float)).astype(np.int64)
         columns["link_chi2"] = self._link_chi2()
         return pd.DataFrame(columns)
 
@@ -385,10 +389,15 @@ def _check(table: pd.DataFrame, gap: int, radius_nm: float | None) -> None:
             f"The table lacks {', '.join(missing)}; rows are linked and merged by their precision. "
             "Take a table that states one, such as localizations.parquet."
         )
-    if {column.name for column in LINK_COLUMNS} <= set(table.columns):
+    several = np.zeros(len(table), bool)
+    if "rows" in table:
+        several |= table["rows"].to_numpy() > 1
+    if "last_frame" in table:
+        several |= (table["last_frame"] > table["frame"]).to_numpy()
+    if several.any():
         raise InputError(
-            "The table was linked before: it has one row for each molecule. Link the table that "
-            "it was made from."
+            f"The table was linked before: {np.count_nonzero(several):,} of its {len(table):,} "
+            "rows are molecules over several frames. Link the table that it was made from."
         )
     check_limit("gap", gap)
     if radius_nm is not None:

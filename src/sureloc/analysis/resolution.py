@@ -52,7 +52,6 @@ _TAPER = 0.25  # share of a tile's side, both ends together, over which it fades
 _FIRST_RING = 3  # coarser rings hold the tile's window and uneven labelling
 FILTERS = 12  # of decorrelation analysis
 LEAST_FALL = 5e-4  # of d(r) behind a peak (Descloux 2019)
-_LEAST_FREQUENCY = 1e-6  # per nm; an interval that reaches it says nothing
 _SIGNIFICANT = 3.0  # standard deviations that agreement must have before it has a resolution
 
 
@@ -64,7 +63,8 @@ class Resolution:
         method: how it was measured.
         nm: the resolution; NaN where the image has none.
         sd_nm: its standard deviation over tiles drawn anew.
-        low_nm, high_nm: ends of its 95 % interval.
+        low_nm, high_nm: ends of its 95 % interval; the high one infinite where the field cannot
+            exclude that there is no resolution, the low one then 0 where it tells no error at all.
         two_sigma_nm: where the FRC falls below `two_sigma_curve` instead of 1/7; 0 where it never
             does, NaN for other methods.
         splits_sd_nm: standard deviation over ways to split the frames alone; NaN for others.
@@ -100,14 +100,20 @@ class Resolution:
         return math.isfinite(self.nm)
 
     @property
+    def interval(self) -> str:
+        """The 95 % interval in plain words."""
+        if math.isfinite(self.high_nm):
+            return f"95 % interval {self.low_nm:.1f} to {self.high_nm:.1f} nm"
+        if self.low_nm > 0:
+            return f"95 % interval from {self.low_nm:.1f} nm on, with no upper end"
+        return "no 95 % interval, as too little of the field has rows"
+
+    @property
     def sentence(self) -> str:
         """The result in plain words."""
         if not self.found:
             return f"{self.method}: no resolution; {self.note or 'the halves do not agree'}."
-        text = (
-            f"{self.method}: {self.nm:.1f} nm, 95 % interval {self.low_nm:.1f} to "
-            f"{self.high_nm:.1f} nm"
-        )
+        text = f"{self.method}: {self.nm:.1f} nm, {self.interval}"
         return f"{text} ({self.note})." if self.note else f"{text}."
 
 
@@ -533,8 +539,8 @@ def _read(
         result,
         nm=1.0 / at,
         sd_nm=_spread(again, tiles) / at**2,
-        low_nm=1.0 / high,
-        high_nm=1.0 / low,
+        low_nm=_length(high),
+        high_nm=_length(low),
         two_sigma_nm=1.0 / two_sigma,
         splits_sd_nm=float(np.std(1.0 / by_split, ddof=1)) if splits > 1 else math.nan,
     )
@@ -562,11 +568,19 @@ def _spread(resampled: Array, tiles: int) -> float:
 
 
 def _interval(at: float, resampled: Array, tiles: int) -> tuple[float, float]:
-    """Give the ends of the 95 % interval of a frequency, by Student's t for so few tiles."""
+    """Give the ends of the 95 % interval of a frequency, by Student's t for so few tiles.
+
+    The low end is 0 or less where the interval has none.
+    """
     if tiles < 2:
-        return _LEAST_FREQUENCY, math.inf
+        return 0.0, math.inf
     reach = float(special.stdtrit(tiles - 1, 0.5 + LEVEL / 2)) * _spread(resampled, tiles)
-    return max(at - reach, _LEAST_FREQUENCY), at + reach
+    return at - reach, at + reach
+
+
+def _length(frequency: float) -> float:
+    """Give the length that belongs to a frequency, infinite where that is 0 or less."""
+    return 1.0 / frequency if frequency > 0 else math.inf
 
 
 def _agrees(sums: RingSums, at: float) -> bool:
@@ -633,8 +647,8 @@ def frc_of_draws(
         method=FRC_DRAWS,
         nm=1 / at,
         sd_nm=sd / at**2,
-        low_nm=1 / (at + reach),
-        high_nm=1 / max(at - reach, _LEAST_FREQUENCY),
+        low_nm=_length(at + reach),
+        high_nm=_length(at - reach),
         two_sigma_nm=float(np.mean([one.two_sigma_nm for one in found])),
         splits_sd_nm=float(np.mean([one.splits_sd_nm for one in found])),
         draws_sd_nm=math.sqrt(between) / at**2,
@@ -778,6 +792,6 @@ def decorrelation_resolution(
         result,
         nm=1.0 / at,
         sd_nm=math.hypot(_spread(np.array(again), len(tiles)), half / math.sqrt(3)) / at**2,
-        low_nm=1.0 / (high + half),
-        high_nm=1.0 / max(low - half, _LEAST_FREQUENCY),
+        low_nm=_length(high + half),
+        high_nm=_length(low - half),
     )

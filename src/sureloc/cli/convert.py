@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,8 @@ from sureloc.cli.inputs import (
     limited,
     x_y_nm,
 )
-from sureloc.io.exchange.names import SUFFIXES
+from sureloc.errors import InputError
+from sureloc.io.exchange.names import SUFFIXES, is_table_name
 
 if TYPE_CHECKING:
     from sureloc.io.movies import Movie
@@ -75,13 +77,13 @@ def convert(
         ),
     ] = None,
     shift_nm: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="X,Y",
             help="Added to all positions, nm; half a pixel mends many a mix-up of origins.",
             callback=checked(_shift),
         ),
-    ] = "0,0",
+    ] = None,
     uncertainty_nm: Annotated[
         float | None,
         typer.Option(
@@ -128,14 +130,40 @@ def convert(
     """Convert a table of localizations for another program, or a movie to an open format.
 
     Positions are moved to each format's origin, frames to its first number. What OUT cannot hold is
-    counted and said.
+    counted and said. --roi and --frames are for movies, all other options but --pixel-nm and
+    --quiet for tables.
     """
-    from sureloc.io.movie_writing import is_movie_name
+    from sureloc.io.movie_writing import check_movie_name, is_movie_name
+    from sureloc.io.movies import is_name_of_a_movie
 
     if is_movie_name(target):
+        _refuse(
+            {
+                "--from": source_format,
+                "--to": target_format,
+                "--first-frame": first_frame,
+                "--shift-nm": shift_nm,
+                "--uncertainty-nm": uncertainty_nm,
+                "--psf-sigma-nm": psf_sigma_nm,
+                "--width-px": width_px,
+                "--height-px": height_px,
+                "--movie-frames": movie_frames,
+                "--draw": draw,
+            },
+            f"for tables, and {target.name} would be a movie. --roi and --frames cut a movie; "
+            "'sureloc localize' makes a table of one",
+        )
+        check_movie_name(target)
         _convert_movie(source, target, pixel_nm, roi, frames, quiet)
         return
+    _refuse(
+        {"--roi": roi, "--frames": frames},
+        f"for movies, and {target.name} would be a table. 'sureloc filter' keeps rows, such as "
+        "with '0 <= frame < 500 and 2000 <= x_nm < 9000'",
+    )
     check_inputs(None, source=source)
+    if is_name_of_a_movie(source) and not is_table_name(target):
+        check_movie_name(target)
     check_new_table(target, target_format)
     from sureloc.io.convert import Changes, convert_table
     from sureloc.io.exchange.localizations import Geometry, Reading
@@ -145,13 +173,26 @@ def convert(
         source,
         target,
         Reading(geometry, first_frame),
-        Changes(_shift(shift_nm), uncertainty_nm, draw),
+        Changes(_shift(shift_nm or "0,0"), uncertainty_nm, draw),
         source_format,
         target_format,
     )
     for note in written.notes:
         typer.echo(note)
     typer.echo(f"{target}: {written.rows:,} rows")
+
+
+def _refuse(options: Mapping[str, object], why: str) -> None:
+    """Raise `InputError` where an option is given that says nothing of what is converted.
+
+    Args:
+        options: their values by their names; None where one is not given.
+        why: what they are for, what OUT is, and what to do instead.
+    """
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        verb, it = ("are", "them") if len(given) > 1 else ("is", "it")
+        raise InputError(f"{', '.join(given)} {verb} {why}. Leave {it} out.")
 
 
 def _convert_movie(

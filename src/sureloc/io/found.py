@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from sureloc.io.run_folder import DRAWS
 from sureloc.io.sources import read_source
 from sureloc.io.tables import read_table
 from sureloc.table import DRAW_COLUMNS
+
+MARGIN_SIGMAS = 4.0  # 6e-5 of a Gaussian lies beyond
+MOST_MARGIN_NM = 500.0  # a row that is known worse must not make the picture large
 
 
 @dataclass(frozen=True)
@@ -118,13 +121,28 @@ def read_found(
     )
 
 
-def _bounds(table: pd.DataFrame, pixel_nm: float | None) -> Edges:
+def with_room_to_draw(found: Found) -> Found:
+    """Give a field that nothing states some room, so that Gaussians at its edge are drawn whole.
+
+    It reaches `MARGIN_SIGMAS` of every row's uncertainty beyond it, `MOST_MARGIN_NM` at most.
+    """
+    if found.field_is_stated:
+        return found
+    return replace(found, field_nm=_bounds(found.table, found.pixel_nm, with_margin=True))
+
+
+def _bounds(table: pd.DataFrame, pixel_nm: float | None, *, with_margin: bool = False) -> Edges:
     """Give edges around all rows, at whole camera pixels if their size is known."""
     step, first = (pixel_nm, -0.5 * pixel_nm) if pixel_nm else (1.0, 0.0)
     edges = []
     for axis in ("x_nm", "y_nm"):
-        values = table[axis].to_numpy(float)
-        low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)
+        values, margin = table[axis].to_numpy(float), np.zeros(len(table))
+        if with_margin and f"sigma_{axis}" in table:
+            sigma = np.nan_to_num(table[f"sigma_{axis}"].to_numpy(float), posinf=0.0)
+            margin = np.clip(MARGIN_SIGMAS * sigma, 0.0, MOST_MARGIN_NM)
+        low, high = (
+            ((values - margin).min(), (values + margin).max()) if values.size else (0.0, 0.0)
+        )
         below = np.floor((low - first) / step)
         above = max(np.floor((high - first) / step) + 1, below + 1)
         edges.append((first + below * step, first + above * step))

@@ -35,6 +35,7 @@ from sureloc.networks.weights import Card, Networks
 from sureloc.physics.kde import UPSAMPLING
 from sureloc.seeds import torch_generator
 
+PAPER = "Conditional Diffusion Models for Uncertainty Estimation in Super Resolution Microscopy"
 OPSET = 18
 FORMAT_VERSION = "0.5.4"  # of the bioimage.io model description
 RELATIVE_TOLERANCE, ABSOLUTE_TOLERANCE = 1e-3, 1e-5  # of ONNX against PyTorch, mass a fine pixel
@@ -211,13 +212,6 @@ def _description(model: FrameModel, fingerprint: str, files: Mapping[str, bytes]
         "name": f"sureloc {_plain(card.name)} - molecules in camera frames",
         "description": "Estimates and draws super-resolution images of single molecules.",
         "authors": [{"name": "The sureloc developers"}],
-        "cite": [
-            {
-                "text": "Conditional Diffusion Models for Uncertainty Estimation in Super "
-                "Resolution Microscopy, the method that sureloc follows.",
-                "url": "https://sureloc.readthedocs.io",
-            }
-        ],
         "license": "BSD-3-Clause",
         "tags": ["SMLM", "STORM", "PALM", "DNA-PAINT", "super-resolution", "localization", "2d"],
         "documentation": _file("README.md", files),
@@ -307,6 +301,11 @@ Written by sureloc {__version__} from weights with the fingerprint {fingerprint}
 Images are (frames, 1, rows, columns), `optics` is (frames, 2); all are 32-bit floats. Fine pixel
 (0, 0) lies in a corner of camera pixel (0, 0). For several draws give a frame several times with
 different noise. {_reach(model)}
+
+## The method
+
+sureloc follows "{PAPER}".
+This text names it, and not `cite` in `rdf.yaml`, which wants a DOI or an address: none is known.
 
 ## Validation
 

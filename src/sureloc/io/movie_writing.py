@@ -14,6 +14,7 @@ from sureloc.io.movies import TIFF_SUFFIXES, Movie
 from sureloc.io.output import new_file, new_folder
 
 ZARR_SUFFIX = ".zarr"
+_ENDINGS = (".ome.tif", ".ome.tiff", ".ome.zarr")
 # Classic TIFF counts bytes in 32 bits; besides its pixels a frame takes a page header.
 _CLASSIC_TIFF_BYTES = 2**32 - 2**25
 _PAGE_HEADER_BYTES = 512
@@ -23,6 +24,17 @@ _CHUNK_BYTES = 2**22  # of a zarr chunk: few files, and a frame is read without 
 def is_movie_name(path: Path) -> bool:
     """Tell whether a new file of this name would be a movie."""
     return path.suffix.lower() in (*TIFF_SUFFIXES, ZARR_SUFFIX)
+
+
+def check_movie_name(path: Path) -> None:
+    """Raise `InputError` unless a movie can be written to a file of this name."""
+    if path.name.lower().endswith(_ENDINGS):
+        return
+    suffix = path.suffix.lower() if is_movie_name(path) else ".tif"
+    raise InputError(
+        f"A movie is written as .ome.tif or .ome.zarr, and {path.name} ends otherwise; call it "
+        f"{path.name.split('.')[0]}.ome{suffix}."
+    )
 
 
 def write_movie(
@@ -44,18 +56,13 @@ def write_movie(
         MovieError: a frame cannot be read.
         OutputError: the movie cannot be written; nothing is left of it.
     """
-    name = path.name.lower()
-    if name.endswith((".ome.tif", ".ome.tiff")):
-        with new_file(path) as partial:
-            _write_ome_tiff(movie, partial, pixel_nm, progress)
-    elif name.endswith(".ome.zarr"):
+    check_movie_name(path)
+    if path.suffix.lower() == ZARR_SUFFIX:
         with new_folder(path) as partial:
             _write_ome_zarr(movie, partial, pixel_nm, progress)
     else:
-        raise InputError(
-            f"A movie is written as .ome.tif or .ome.zarr, and {path.name} ends otherwise; call it "
-            f"{path.name.split('.')[0]}.ome{path.suffix.lower() or '.tif'}."
-        )
+        with new_file(path) as partial:
+            _write_ome_tiff(movie, partial, pixel_nm, progress)
 
 
 def _write_ome_tiff(

@@ -903,3 +903,8 @@ _OPENERS: Mapping[str, Callable[[Path], FrameSource]] = {
     ".dax": dax_source,
 }
 FILE_SUFFIXES = (*TIFF_SUFFIXES, *_OPENERS)  # of movies that are one file
+
+
+def is_name_of_a_movie(path: Path) -> bool:
+    """Tell whether a path ends as those of movies do that can be read; a folder's may not."""
+    return path.suffix.lower() in (*FILE_SUFFIXES, ".zarr")

@@ -26,7 +26,7 @@ from sureloc.analysis.rendering import (
     row_gaussians,
 )
 from sureloc.errors import InputError
-from sureloc.io.found import Found, as_roi, parse_roi, read_found
+from sureloc.io.found import Found, as_roi, parse_roi, read_found, with_room_to_draw
 from sureloc.io.output import new_file
 from sureloc.io.rendered import write_tiff
 from sureloc.report.pictures import (
@@ -160,7 +160,7 @@ def render_file(
     """
     out = Path(out)
     check_rendering(out, kind, colour, zoom, pixel_nm)
-    found = read_found(source, camera_pixel_nm, say)
+    found = with_room_to_draw(read_found(source, camera_pixel_nm, say))
     check_rows(found.table, "to draw")
     size = _pixel_size(found, zoom, pixel_nm)
     canvas = Canvas.between(*parse_roi(roi, found), size)
@@ -257,7 +257,8 @@ def _rows(
             "image", title, unit, image, weighted, canvas.pixel_nm, limits, colours
         )
         channels[unit] = mean_value(image, weighted)
-    said = f"{image.sum():,.0f} of {len(table):,} localizations{left_out}"
+    shown = canvas.holds(table["x_nm"].to_numpy(float), table["y_nm"].to_numpy(float))
+    said = f"{int(shown.sum()):,} of {len(table):,} localizations{left_out}"
     return [Rendering(out, picture, channels)], said
 
 

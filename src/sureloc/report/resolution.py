@@ -202,7 +202,7 @@ def _draw_curve(axes: Axes, result: Resolution) -> None:
             label="95 % interval",
         )
         axes.axvline(1000 / result.nm, color=BLUE, linewidth=1.2)
-        title = f"{result.nm:.1f} nm ({result.low_nm:.1f} to {result.high_nm:.1f})"
+        title = f"{result.nm:.1f} nm\n{result.interval}"
         axes.set_xlim(0, min(frequency[-1], 2500 / result.nm))
     else:
         title = "no resolution"

@@ -90,15 +90,16 @@ def _csv(path: Path) -> Format:
         return FORMATS["decode-csv"]
     header = header_of(line)
     for name, mark in (
-        ("thunderstorm", thunderstorm.MARK),
+        *(("thunderstorm", mark) for mark in thunderstorm.MARKS),
         ("smap-csv", smap.MARK),
         ("challenge", challenge.MARK),
     ):
         if mark in header:
             return FORMATS[name]
     raise InputError(
-        f"{path} has the header {line[:80]!r}, which is none of ThunderSTORM's (x [nm]), SMAP's "
-        "(xnm), the SMLM challenge's (xnano) and DECODE's. Rename its columns to those of one."
+        f"{path} has the header {line[:80]!r}, which is none of ThunderSTORM's (x [nm], [um] or "
+        "[px]), SMAP's (xnm), the SMLM challenge's (xnano) and DECODE's. Rename its columns to "
+        "those of one, with numbers in the unit that these say."
     )
 
 
@@ -140,7 +141,9 @@ def read_localizations(path: Path, reading: Reading, name: str | None = None) ->
     if not path.is_file():
         raise InputError(f"There is no table at {path} (seen from {Path.cwd()}).")
     found = one.read(path, reading)
-    return found if found.provenance else replace(found, provenance={"read_from": path.name})
+    if one.name == "sureloc" and found.provenance:
+        return found
+    return replace(found, provenance={"read_from": path.name, **found.provenance})
 
 
 def write_localizations(data: Localizations, path: Path, name: str | None = None) -> Written:

@@ -48,7 +48,6 @@ FOREIGN_COLUMNS: tuple[Column, ...] = (
     Column("psf_sigma_x_nm", "float64", "nm", "Width of the fitted spot along columns."),
     Column("psf_sigma_y_nm", "float64", "nm", "Width of the fitted spot along rows."),
     Column("net_gradient", "float64", "", "Picasso's net gradient of the spot."),
-    Column("detections", "int64", "", "Number of frames that were merged into the row."),
     Column("channel", "int64", "", "Colour channel."),
 )
 COLUMNS: Mapping[str, Column] = {
@@ -64,6 +63,7 @@ COLUMNS: Mapping[str, Column] = {
     )
 }
 NEEDED = ("frame", "x_nm", "y_nm")
+LARGEST_WHOLE = 2**53  # a 64-bit floating-point number tells no larger ones apart
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def localizations(
     Args:
         path: the file, for messages.
         columns: arrays of one length by names of `COLUMNS`; positions in sureloc's convention but
-            frames counted from `first_frame`.
+            `frame` and `last_frame` counted from `first_frame`.
         geometry: what the file says about the camera frame.
         first_frame: number of the first frame in the file.
         ignored: names in the file that mean nothing here.
@@ -212,18 +212,20 @@ def localizations(
     """
     _check_lengths(path, columns)
     data: dict[str, npt.NDArray[Any]] = {
-        "frame": from_zero(path, columns["frame"], first_frame),
-        **{name: typed(path, name, values) for name, values in columns.items() if name != "frame"},
+        name: from_zero(path, values, first_frame)
+        if name in ("frame", "last_frame")
+        else typed(path, name, values)
+        for name, values in columns.items()
     }
-    # Programs that need a z column fill it with 0 for flat samples.
-    if "z_nm" in data and not data["z_nm"].any():
+    # Programs that need a z column fill it with 0 for flat samples; its errors say nothing then.
+    if "z_nm" in data and not any(np.nan_to_num(data[name]).any() for name in _AXIAL & data.keys()):
         data = {name: values for name, values in data.items() if name not in _AXIAL}
     order = [name for name in COLUMNS if name in data]
     table = pd.DataFrame({name: data[name] for name in order})
     return Localizations(table, geometry, ignored_note(ignored))
 
 
-_AXIAL = ("z_nm", "sigma_z_nm", "crlb_z_nm")
+_AXIAL = {"z_nm", "sigma_z_nm", "crlb_z_nm"}
 
 
 def _check_lengths(path: Path, columns: Mapping[str, npt.NDArray[np.generic]]) -> None:
@@ -245,9 +247,10 @@ def from_zero(
     """Give frames counted from 0 for those of a file.
 
     Raises:
-        InputError: one is no whole number from `first_frame`.
+        InputError: one is no whole number from `first_frame` to `LARGEST_WHOLE`.
     """
     numbers = _numbers(path, "frame", frame)
+    _check_not_too_large(path, "frame", numbers)
     whole = np.isfinite(numbers) & (numbers >= first_frame) & (numbers == np.round(numbers))
     if not whole.all():
         raise InputError(
@@ -256,6 +259,15 @@ def from_zero(
             "counts differently, mend it with 'sureloc convert' and --first-frame 0 or 1."
         )
     return numbers.astype(np.int64) - first_frame
+
+
+def _check_not_too_large(path: Path, name: str, numbers: npt.NDArray[np.float64]) -> None:
+    large = np.isfinite(numbers) & (np.abs(numbers) >= LARGEST_WHOLE)
+    if large.any():
+        raise InputError(
+            f"{path} has a {name} {numbers[large][0]:.0f}; whole numbers must be below "
+            f"{LARGEST_WHOLE}. Check the file, and export it again."
+        )
 
 
 def _numbers(path: Path, name: str, values: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
@@ -269,7 +281,8 @@ def typed(path: Path, name: str, values: npt.NDArray[np.generic]) -> npt.NDArray
     """Give the values of a column of `COLUMNS` with its type.
 
     Raises:
-        InputError: a value is no number, or not finite where it must be.
+        InputError: a value is no number, not finite where it must be, or a whole number too large
+            to be told from others.
     """
     dtype = COLUMNS[name].dtype
     if dtype == "str":
@@ -277,6 +290,8 @@ def typed(path: Path, name: str, values: npt.NDArray[np.generic]) -> npt.NDArray
     numbers = _numbers(path, name, values)
     if dtype in ("int64", "bool") and not np.isfinite(numbers).all():
         raise InputError(f"{path} has a {name} that is no number; every row needs one.")
+    if dtype == "int64":
+        _check_not_too_large(path, name, numbers)
     return numbers.astype(dtype)
 
 

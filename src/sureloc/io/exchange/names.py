@@ -28,6 +28,11 @@ def check_format(name: str) -> None:
         )
 
 
+def is_table_name(path: Path) -> bool:
+    """Tell whether a file's name ends as those of tables do."""
+    return path.name.lower().endswith(tuple(SUFFIXES.values()))
+
+
 def format_to_write(path: Path, name: str | None = None) -> str:
     """Give the name of the format in which a new file is to be written.
 

@@ -9,6 +9,8 @@ that is not finite in any column, and every row outside the frame (`refused`).
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -52,14 +54,19 @@ _AS_THEY_ARE = {
     "photons": "photons",
     "bg": "background_photons",
     "net_gradient": "net_gradient",
-    "len": "detections",
+    "n": "rows",
     "sigma_photons": "sigma_photons",
     "p_exists": "p_exists",
     "trusted": "trusted",
 }
 _DERIVED = ("ellipticity",)
+_STEPS = "picasso"  # in a table's provenance: what was done, as Picasso's files say it
+# Of a molecule: frames from its first to its last one, dark ones between them included.
+_LENGTH = "len"
 # What Picasso keeps without knowing it: first and last + 1 of the part that was localized.
 _ROWS, _COLUMNS = "Localized rows", "Localized columns"
+# Between which limits Picasso's whole numbers lie, those of its own files' types.
+_WHOLE_NUMBERS = {"frame": (0, 2**32 - 1), "n": (0, 2**31 - 1), _LENGTH: (0, 2**31 - 1)}
 # Where Picasso refuses a negative value.
 _NOT_NEGATIVE = ("lpx", "lpy", "lpz", "photons", "sx", "sy")
 
@@ -84,7 +91,8 @@ def read(path: Path, reading: Reading) -> Localizations:
     names = getattr(records.dtype, "names", None)
     if names is None or records.ndim != 1:
         raise InputError(f"`locs` in {path} is no table of Picasso's; it has no named columns.")
-    geometry = reading.geometry.or_else(_geometry(path, _steps(path, embedded)))
+    steps = _steps(path, embedded)
+    geometry = reading.geometry.or_else(_geometry(path, steps))
     pixel_nm = needed_pixel_nm(geometry, path, _WHY, reading.pixel_option)
     columns: dict[str, npt.NDArray[np.float64]] = {}
     for name in names:
@@ -94,9 +102,12 @@ def read(path: Path, reading: Reading) -> Localizations:
             columns[_IN_PIXELS[name]] = records[name].astype(np.float64) * pixel_nm
         elif name in _AS_THEY_ARE:
             columns[_AS_THEY_ARE[name]] = records[name].astype(np.float64)
-    known = {*_IN_PIXELS, *_AS_THEY_ARE, *_DERIVED}
+    if _LENGTH in names and "frame" in columns:
+        columns["last_frame"] = columns["frame"] + records[_LENGTH].astype(np.float64) - 1
+    known = {*_IN_PIXELS, *_AS_THEY_ARE, *_DERIVED, _LENGTH}
     unknown = [name for name in names if name not in known]
-    return localizations(path, columns, geometry, reading.base(FIRST_FRAME), unknown)
+    found = localizations(path, columns, geometry, reading.base(FIRST_FRAME), unknown)
+    return replace(found, provenance={_STEPS: steps} if steps else {})
 
 
 def _steps(path: Path, embedded: object) -> list[dict[str, Any]]:
@@ -104,14 +115,21 @@ def _steps(path: Path, embedded: object) -> list[dict[str, Any]]:
     try:
         if embedded is not None:
             text = embedded.decode() if isinstance(embedded, bytes) else str(embedded)
-            return [step for step in json.loads(text) if isinstance(step, dict)]
+            return _mappings(json.loads(text))
         beside = path.with_suffix(".yaml")
         if beside.is_file():
-            steps = yaml.safe_load_all(beside.read_text(encoding="utf-8"))
-            return [step for step in steps if isinstance(step, dict)]
+            read = list(yaml.safe_load_all(beside.read_text(encoding="utf-8")))
+            # YAML knows dates, which JSON does not.
+            return _mappings(json.loads(json.dumps(read, default=str)))
     except (ValueError, TypeError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"The metadata of {path} cannot be read ({error}).") from error
     return []
+
+
+def _mappings(steps: object) -> list[dict[str, Any]]:
+    if not isinstance(steps, list):
+        return []
+    return [dict(step) for step in steps if isinstance(step, Mapping)]
 
 
 def _geometry(path: Path, steps: list[dict[str, Any]]) -> Geometry:
@@ -173,9 +191,19 @@ def write(data: Localizations, path: Path) -> Written:
         info |= dict(zip((_ROWS, _COLUMNS), map(list, geometry.region_px), strict=True))
     with h5py.File(path, "w") as file:
         file.create_dataset("locs", data=records)
-        file.create_dataset("metadata", data=json.dumps([info]))
+        file.create_dataset("metadata", data=json.dumps(_with_step(data.provenance, info)))
     held = [name for name in held if name not in extras]
     return Written(len(kept), (*refusals, *notes, *left_out(table, held, PROGRAM)))
+
+
+def _with_step(provenance: Mapping[str, Any], info: dict[str, Any]) -> list[dict[str, Any]]:
+    """Give what Picasso's programs did to the table before, and this step."""
+    earlier = _mappings(provenance.get(_STEPS))
+    if earlier:
+        # Some of Picasso's functions look into the first step alone.
+        needed = {key: info[key] for key in ("Width", "Height", "Frames")}
+        earlier[0] = needed | earlier[0]
+    return [*earlier, info]
 
 
 def write_beside(path: Path, beside: Path) -> None:
@@ -192,16 +220,27 @@ def write_beside(path: Path, beside: Path) -> None:
 
 
 def refused(columns: pd.DataFrame, geometry: Geometry) -> dict[str, npt.NDArray[np.bool_]]:
-    """Say which rows Picasso drops when it opens a file, and why.
+    """Say which rows Picasso drops when it opens a file, or cannot hold, and why.
 
     Args:
         columns: Picasso's columns, in pixels.
         geometry: the camera frame, with width and height.
     """
-    values = columns.to_numpy(np.float64)
+    stored = [columns[name].to_numpy(np.float64) for name in columns]
+    with np.errstate(over="ignore"):  # what 32 bits cannot hold is infinite to Picasso
+        finite = [
+            np.isfinite(values.astype(_dtype(name)) if _dtype(name) is np.float32 else values)
+            for name, values in zip(map(str, columns), stored, strict=True)
+        ]
     negative = columns[[n for n in _NOT_NEGATIVE if n in columns]].to_numpy(np.float64) < 0
     return {
-        "a value that is not finite": ~np.isfinite(values).all(axis=1),
+        "a value that is not finite": ~np.all(finite, axis=0),
+        **{
+            f"{name} beyond {low} to {high}": (columns[name] < low).to_numpy()
+            | (columns[name] > high).to_numpy()
+            for name, (low, high) in _WHOLE_NUMBERS.items()
+            if name in columns
+        },
         "x < 0 (left of the centre of the first column)": columns["x"].to_numpy() < 0,
         "y < 0 (above the centre of the first row)": columns["y"].to_numpy() < 0,
         f"x >= {geometry.width_px} (Width)": columns["x"].to_numpy() >= (geometry.width_px or 0),
@@ -225,10 +264,13 @@ def _columns(table: pd.DataFrame, pixel_nm: float) -> tuple[pd.DataFrame, list[s
     if "sx" in out:
         wide, narrow = np.maximum(out["sx"], out["sy"]), np.minimum(out["sx"], out["sy"])
         out["ellipticity"] = np.divide(wide - narrow, wide, out=np.zeros_like(wide), where=wide > 0)
-    for name in ("net_gradient", "len", "sigma_photons", "p_exists", "trusted"):
+    for name in ("net_gradient", "n", "sigma_photons", "p_exists", "trusted"):
         if _AS_THEY_ARE[name] in table:
             out[name] = table[_AS_THEY_ARE[name]].to_numpy(float)
             held.append(_AS_THEY_ARE[name])
+    if "last_frame" in table:
+        out[_LENGTH] = (table["last_frame"] - table["frame"] + 1).to_numpy(float)
+        held.append("last_frame")
     return pd.DataFrame(out), held
 
 
@@ -249,7 +291,9 @@ def _whole_frame(columns: pd.DataFrame, geometry: Geometry) -> tuple[Geometry, t
         values = columns[axis].to_numpy(np.float64)
         last = values[np.isfinite(values)].max(initial=0.0)
         found[name] = max(1, int(np.floor(last)) + 1)
-    found["frames"] = int(columns["frame"].max()) + 1 if len(columns) else 1
+    frame = columns["frame"].to_numpy()
+    last_frame = int(frame[frame <= _WHOLE_NUMBERS["frame"][1]].max(initial=0))
+    found["frames"] = last_frame + 1
     lacking = [name for name in found if getattr(geometry, name) is None]
     notes: tuple[str, ...] = ()
     if lacking:
@@ -262,7 +306,7 @@ def _whole_frame(columns: pd.DataFrame, geometry: Geometry) -> tuple[Geometry, t
 
 
 def _dtype(name: str) -> type[np.generic]:
-    if name in ("frame", "len"):
-        return np.uint32
+    if name in _WHOLE_NUMBERS:
+        return np.uint32 if name == "frame" else np.int32
     # Picasso itself uses float32, which is 0.002 nm at pixel 500; it reads either.
     return np.float64 if name in ("x", "y") else np.float32

@@ -4,7 +4,8 @@ Both are in nm with frames from 1. Neither states where (0, 0) lies; SMAPpy's an
 imports take it for the centre of the first pixel, and so does this. `_sml.mat` is written as MATLAB
 7.3, which is HDF5 behind a block of 512 bytes; MATLAB 5 to 7 can be read too. Its `roi` is x, y,
 width and height, px, of the part of the camera's chip that was localized; positions count from the
-chip's first pixel.
+chip's first pixel. `numberInGroup` is the number of rows that were merged into one, or, in a table
+of rows that SMAP has grouped and not merged, the number of rows with the same `groupindex`.
 """
 
 from __future__ import annotations
@@ -53,12 +54,14 @@ _NAMES = {
     "photerr": "sigma_photons",
     "PSFxnm": "psf_sigma_x_nm",
     "PSFynm": "psf_sigma_y_nm",
-    "numberInGroup": "detections",
+    "numberInGroup": "rows",
     "channel": "channel",
     "p_exists": "p_exists",
     "trusted": "trusted",
 }
-_UNDERSTOOD = {**_NAMES, "ID": "", "filenumber": ""}
+_GROUP = "groupindex"  # which molecule a row belongs to
+_READ = {**_NAMES, _GROUP: _GROUP}
+_UNDERSTOOD = {**_READ, "ID": "", "filenumber": ""}
 # What each format always has, in the order of SMAP's own files.
 _CSV_COLUMNS = ("ID", "frame", "xnm", "ynm", "znm", "phot", "bg", "locprecnm")
 _USER_BLOCK = 512
@@ -71,7 +74,7 @@ def read_csv(path: Path, reading: Reading) -> Localizations:
     Raises:
         InputError: the file cannot be used.
     """
-    columns, ignored = read_columns(path, _NAMES)
+    columns, ignored = read_columns(path, _READ)
     return _table(path, columns, reading.geometry, reading, ignored)
 
 
@@ -135,7 +138,7 @@ def _fields(data: Localizations, program: str) -> tuple[dict[str, npt.NDArray[An
         ("photerr", "sigma_photons"),
         ("PSFxnm", "psf_sigma_x_nm"),
         ("PSFynm", "psf_sigma_y_nm"),
-        ("numberInGroup", "detections"),
+        ("numberInGroup", "rows"),
         ("channel", "channel"),
         ("p_exists", "p_exists"),
         ("trusted", "trusted"),
@@ -155,6 +158,13 @@ def _table(
         if x_name in columns:
             columns.setdefault(y_name, columns[x_name])
     unknown = [name for name in names if name not in _UNDERSTOOD]
+    if _GROUP in columns:
+        unknown.append(_GROUP)
+        group = columns.pop(_GROUP)
+        group = group[group > 0]
+        if np.unique(group).size < group.size and columns.pop("rows", None) is not None:
+            # The rows of a molecule are there one by one, each with their number: none was merged.
+            unknown.append("numberInGroup")
     return localizations(path, columns, geometry, reading.base(FIRST_FRAME), unknown)
 
 
@@ -178,7 +188,7 @@ def read_mat(path: Path, reading: Reading) -> Localizations:
             "file, not split into parts: save it again in SMAP."
         ) from error
     columns: dict[str, npt.NDArray[np.float64]] = {}
-    for field, name in _NAMES.items():
+    for field, name in _READ.items():
         if field in fields and name not in columns:
             columns[name] = fields[field]
     return _table(path, columns, reading.geometry.or_else(stated), reading, list(fields))

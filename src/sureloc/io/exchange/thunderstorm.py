@@ -1,9 +1,9 @@
 """ThunderSTORM's CSV (Ovesny et al. 2014), the table that most programs read.
 
 Frames and ids count from 1 and (0, 0) is the outer CORNER of the first pixel, so positions move by
-half a pixel. Its parser reads 1.5e-05 as 1.5 and drops rows with "nan". Columns that it does not
-know are allowed: the uncertainty of each axis, the probability of existence and the trust of a row
-go there.
+half a pixel. Lengths are written in nm and read in nm, um or px, as their column says. Its parser
+reads 1.5e-05 as 1.5 and drops rows with "nan". Columns that it does not know are allowed: the
+uncertainty of each axis, the probability of existence and the trust of a row go there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from sureloc.errors import OutputError
-from sureloc.io.exchange.csv_text import read_columns, text_of_rows, write_columns
+from sureloc.io.exchange.csv_text import (
+    first_lines,
+    header_of,
+    read_columns,
+    text_of_rows,
+    write_columns,
+)
 from sureloc.io.exchange.localizations import (
     Geometry,
     Localizations,
@@ -37,7 +43,6 @@ from sureloc.table import LOCALIZATION_COLUMNS
 
 PROGRAM = "ThunderSTORM's CSV"
 FIRST_FRAME = 1
-MARK = "x [nm]"  # in no other program's header
 _NO_NOISE = (
     "The column bkgstd, the noise of a background pixel, is left out: nothing tells the camera's "
     "read noise and quantum efficiency."
@@ -59,13 +64,18 @@ _NAMES = {
     "uncertainty_xy [nm]": "sigma_x_nm",
     "uncertainty [nm]": "sigma_x_nm",
     "uncertainty_z [nm]": "sigma_z_nm",
-    "detections": "detections",
+    "detections": "rows",
     "sigma_photons": "sigma_photons",
     "p_exists": "p_exists",
     "trusted": "trusted",
 }
-_UNDERSTOOD = {**_NAMES, "id": ""}
-_EXTRAS = ("detections", "sigma_photons", "p_exists", "trusted")
+# ThunderSTORM lets people choose the unit of lengths; what a unit is in nm, None for pixels.
+_UNITS_NM = {"nm": 1.0, "um": 1e3, "\u00b5m": 1e3, "\u03bcm": 1e3, "px": None}
+_READ = {
+    name.replace("[nm]", f"[{unit}]"): ours for unit in _UNITS_NM for name, ours in _NAMES.items()
+}
+MARKS = tuple(f"x [{unit}]" for unit in _UNITS_NM)  # one is in every header, and in no other's
+_EXTRAS = ("sigma_photons", "p_exists", "trusted")
 
 
 def read(path: Path, reading: Reading) -> Localizations:
@@ -75,15 +85,28 @@ def read(path: Path, reading: Reading) -> Localizations:
         InputError: the file cannot be used, or the pixel size is not given.
     """
     pixel_nm = needed_pixel_nm(reading.geometry, path, _CORNER, reading.pixel_option)
-    columns, ignored = read_columns(path, _NAMES)
+    columns, ignored = read_columns(path, _READ)
+    for name, unit in _units(path).items():
+        columns[name] = columns[name] * (_UNITS_NM[unit] or pixel_nm)
     for x_name, y_name in (("sigma_x_nm", "sigma_y_nm"), ("psf_sigma_x_nm", "psf_sigma_y_nm")):
         if x_name in columns:
             columns.setdefault(y_name, columns[x_name])
     for name in ("x_nm", "y_nm"):
         if name in columns:
             columns[name] = columns[name] - 0.5 * pixel_nm
-    unknown = [name for name in ignored if name not in _UNDERSTOOD]
+    unknown = [name for name in ignored if name != "id"]
     return localizations(path, columns, reading.geometry, reading.base(FIRST_FRAME), unknown)
+
+
+def _units(path: Path) -> dict[str, str]:
+    """Give the unit of each length that `read_columns` reads, by the name that it gets."""
+    header = header_of(first_lines(path, 1)[0])
+    chosen: dict[str, str] = {}
+    for name, ours in _READ.items():
+        if name in header:
+            chosen.setdefault(ours, name)
+    units = {ours: name.rpartition("[")[2].rstrip("]") for ours, name in chosen.items()}
+    return {ours: unit for ours, unit in units.items() if unit in _UNITS_NM}
 
 
 def write(data: Localizations, path: Path) -> Written:
@@ -156,6 +179,7 @@ def _columns(
     put("uncertainty_z [nm]", "sigma_z_nm")
     put("uncertainty_x [nm]", "sigma_x_nm")
     put("uncertainty_y [nm]", "sigma_y_nm")
+    put("detections", "rows")
     for name in _EXTRAS:
         put(name, name)
     return out, held
