@@ -7,8 +7,8 @@ them on informative pixels (where phi expects a twentieth of an emitter's peak o
 the name of shipped weights, the path of others, or a folder of `sureloc train phi`; a Psi that is
 missing in `--trainings` is trained first, from its recipe in benchmarks/psi_rows or among those
 shipped, which takes a quarter of an hour each on one core; on the shipped phi, the shipped Psis are
-taken as they are. Rows that are done are kept in `--out`,
-so that a run that was stopped goes on.
+taken as they are. Rows that are done, and
+every hundred tiles of the others, are kept in `--out`, so that a run that was stopped goes on.
 
 Writes psi_table.csv and psi_table.md. Scores are in units of one emitter's peak. Errors are
 standard errors by a bootstrap over tiles.
@@ -22,14 +22,17 @@ import dataclasses
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.progress import track
 from torch import Tensor
 
 from sureloc.config.training import load_training_recipe, training_recipe_yaml
+from sureloc.io.output import new_file
 from sureloc.io.weights import read_phi
 from sureloc.networks.posterior import INFORMATIVE, Sampling, shipped_sampling, tile_images
 from sureloc.networks.weights import Networks, load_weights
@@ -61,6 +64,7 @@ DRAWS = 16
 OTHER_DRAWS = 8
 SHIPPED = {"default": "default", "one_step": "fast"}
 PATCH_FINE_PX = 8
+BLOCK_TILES = 100  # whose scores are kept together
 
 
 @dataclass(frozen=True)
@@ -119,13 +123,49 @@ def trained(name: str, phi: TrainedPhi, folder: Path) -> Networks:
 
 @dataclass(frozen=True)
 class Scored:
-    """What one tile adds: sums over its informative pixels, and those pixels."""
+    """What tiles add: sums over the informative pixels of each, and those pixels."""
 
     sums: Tensor
     spread: Spread
     predicted: Tensor
     rank: Tensor
     mass: Spread
+
+    @classmethod
+    def of_all(cls, parts: list[Scored]) -> Scored:
+        """Join what several tiles add."""
+
+        def spread(name: str) -> Spread:
+            of = [getattr(part, name) for part in parts]
+            squared = torch.cat([s.squared_error for s in of])
+            return Spread(torch.cat([s.variance for s in of]), squared, DRAWS)
+
+        sums, predicted, rank = (
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("sums", "predicted", "rank")
+        )
+        return cls(sums, spread("spread"), predicted, rank, spread("mass"))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Give what `of_arrays` takes."""
+        tensors = {
+            "sums": self.sums,
+            "variance": self.spread.variance,
+            "squared": self.spread.squared_error,
+            "predicted": self.predicted,
+            "rank": self.rank,
+            "mass_variance": self.mass.variance,
+            "mass_squared": self.mass.squared_error,
+        }
+        return {name: value.numpy() for name, value in tensors.items()}
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Scored:
+        """Take what was kept."""
+        a = {name: torch.from_numpy(value) for name, value in arrays.items()}
+        spread = Spread(a["variance"], a["squared"], DRAWS)
+        mass = Spread(a["mass_variance"], a["mass_squared"], DRAWS)
+        return cls(a["sums"], spread, a["predicted"], a["rank"], mass)
 
 
 SUMS = ("pixels", "crps", "variance", "squared", "phi_squared", "energy", "patches", "tiles")
@@ -153,7 +193,7 @@ def score(
         "tiles": 1.0,
     }
     return Scored(
-        torch.tensor([sums[name] for name in SUMS], dtype=torch.float64),
+        torch.tensor([[sums[name] for name in SUMS]], dtype=torch.float64),
         spread,
         others[:, where].var(0),
         ranks(inside, true, generator),
@@ -168,12 +208,37 @@ def _patches(images: Tensor) -> Tensor:
 
 
 def measure(
-    row: Row, networks: Networks, recipe: PsiTrainingRecipe, tiles: int
+    row: Row, networks: Networks, recipe: PsiTrainingRecipe, tiles: int, kept: Path
 ) -> dict[str, float]:
+    """Draw, score and sum up; blocks of tiles that the folder `kept` has are not drawn again."""
+    kept.mkdir(parents=True, exist_ok=True)
+    blocks = []
+    for first in track(range(0, tiles, BLOCK_TILES), description=row.name):
+        numbers = range(first, min(first + BLOCK_TILES, tiles))
+        path = kept / f"{numbers.start}_{numbers.stop}.npz"
+        if not path.is_file():
+            block = measure_block(row, networks, recipe, numbers)
+            with new_file(path) as partial:
+                np.savez_compressed(partial, **block)
+        with np.load(path) as arrays:
+            blocks.append(dict(arrays))
+    cost = np.sum([block.pop("cost") for block in blocks], axis=0)
+    drawn, calls, seconds = (float(value) for value in cost)
+    return {
+        **table_row(Scored.of_all([Scored.of_arrays(block) for block in blocks])),
+        "evaluations": calls / drawn,
+        "ms_per_draw": 1000 * seconds / (drawn * (DRAWS + OTHER_DRAWS)),
+    }
+
+
+def measure_block(
+    row: Row, networks: Networks, recipe: PsiTrainingRecipe, numbers: range
+) -> dict[str, np.ndarray]:
+    """Give the scores of some tiles and, as "cost", tiles drawn, evaluations and seconds."""
     unit = peak_of_one(networks.card.kernel_sigma_fine_px)
     sampling, calls = row.sampling(networks), _Calls(networks)
     parts, seconds, drawn = [], 0.0, 0
-    for i in track(range(tiles), description=row.name):
+    for i in numbers:
         batch = simulate_tiles(
             recipe.conditions.conditions(),
             (1, SIDE_PX, SIDE_PX),
@@ -193,12 +258,9 @@ def measure(
         )
         seconds += time.perf_counter() - began
         parts.append(score(draws, batch.kde[0] / unit, yhat, torch_generator(SEED, "ties", i)))
-    numbers = table_row([part for part in parts if part is not None])
-    return {
-        **numbers,
-        "evaluations": calls.count / drawn,
-        "ms_per_draw": 1000 * seconds / (drawn * (DRAWS + OTHER_DRAWS)),
-    }
+    calls.stop()
+    scored = Scored.of_all([part for part in parts if part is not None])
+    return {**scored.arrays(), "cost": np.array([drawn, calls.count, seconds])}
 
 
 class _Calls:
@@ -206,15 +268,20 @@ class _Calls:
 
     def __init__(self, networks: Networks) -> None:
         self.count = 0
-        networks.cast_psi.register_forward_hook(self._saw)
-        networks.psi.register_forward_hook(self._saw)
+        self._hooks = [
+            psi.register_forward_hook(self._saw) for psi in (networks.cast_psi, networks.psi)
+        ]
+
+    def stop(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
 
     def _saw(self, *_: object) -> None:
         self.count += 1
 
 
-def table_row(parts: list[Scored]) -> dict[str, float]:
-    frames = torch.stack([part.sums for part in parts])
+def table_row(scored: Scored) -> dict[str, float]:
+    frames = scored.sums
     of = {name: frames.sum(0)[i] for i, name in enumerate(SUMS)}
     index = {name: i for i, name in enumerate(SUMS)}
     generator = torch.Generator().manual_seed(0)
@@ -228,17 +295,7 @@ def table_row(parts: list[Scored]) -> dict[str, float]:
         sd = bootstrap_sd(frames, lambda s: float(s[i] / s[j]), generator)
         return float(of[name] / of[by]), sd
 
-    spread = Spread(
-        torch.cat([part.spread.variance for part in parts]),
-        torch.cat([part.spread.squared_error for part in parts]),
-        DRAWS,
-    )
-    rank = torch.cat([part.rank for part in parts])
-    mass = Spread(
-        torch.cat([part.mass.variance for part in parts]),
-        torch.cat([part.mass.squared_error for part in parts]),
-        DRAWS,
-    )
+    spread, rank = scored.spread, scored.rank
     numbers = {"tiles": float(of["tiles"]), "pixels": float(of["pixels"])}
     for name, by in (("crps", "pixels"), ("energy", "tiles"), ("patches", "tiles")):
         numbers[name], numbers[f"{name}_se"] = mean(name, by)
@@ -248,7 +305,7 @@ def table_row(parts: list[Scored]) -> dict[str, float]:
     numbers["spread_skill_se"] = bootstrap_sd(frames, ratio, generator)
     # Bins by the spread of other draws: by their own, pixels whose draws happen to agree would
     # gather in the lowest one, and their ratio fall below 1 although all is right.
-    order = torch.cat([part.predicted for part in parts]).argsort()
+    order = scored.predicted.argsort()
     for i, part in enumerate(order.tensor_split(5)):
         inside = Spread(spread.variance[part], spread.squared_error[part], DRAWS)
         numbers[f"bin_{i + 1}"] = spread_skill(inside)
@@ -256,7 +313,7 @@ def table_row(parts: list[Scored]) -> dict[str, float]:
     for k in (1, 2, 4, 6):
         nominal, held = coverage(rank, DRAWS, k)
         numbers[f"held_{100 * nominal:.0f}"] = held
-    numbers["mass_spread_skill"] = spread_skill(mass)
+    numbers["mass_spread_skill"] = spread_skill(scored.mass)
     return numbers
 
 
@@ -301,7 +358,7 @@ def main() -> None:
             folder = arguments.trainings / f"psi_{row.training}"
             shipped = SHIPPED.get(row.training) if arguments.phi == "default" else None
             networks = load_weights(shipped) if shipped else trained(row.training, phi, folder)
-            numbers = measure(row, networks, recipe, arguments.tiles)
+            numbers = measure(row, networks, recipe, arguments.tiles, kept.with_suffix(""))
             kept.write_text(json.dumps(numbers, indent=1), encoding="utf-8")
         if kept.is_file():
             rows[row.name] = json.loads(kept.read_text(encoding="utf-8"))
