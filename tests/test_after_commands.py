@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import tifffile
+from matplotlib.axes import Axes
 
 from sureloc.cli import app as cli
 from sureloc.io.exchange.formats import FORMATS, write_localizations
@@ -23,7 +24,7 @@ from sureloc.io.tables import (
 )
 from sureloc.seeds import numpy_generator
 from sureloc.table import DRAW_COLUMNS, DRIFT_COLUMNS, LINK_COLUMNS, LOCALIZATION_COLUMNS, Column
-from test_drift import blinking, walked
+from test_drift import blinking, rows_at, walked
 
 Z = {"68": 0.994458, "95": 1.959964}
 
@@ -175,6 +176,24 @@ def test_draws_are_moved_each_by_its_own_drift_and_again_by_the_same(run, surelo
     spread = apart.groupby(a["draw"]).mean()
     assert spread.std() > 0.1
     assert np.abs(spread).max() < 5 * drift["sigma_x_nm"].max()
+
+
+def test_drift_says_when_there_is_none(sureloc, tmp_path, monkeypatch):
+    rng = np.random.default_rng(4)
+    frame = np.arange(200)
+    table = rows_at(rng, np.full((200, 2), 900.0), frame, np.zeros((200, 2)), (2.0, 4.0))
+    plain = Localizations(table.drop(columns=["x_true", "y_true"]), Geometry(100.0))
+    write_localizations(plain, tmp_path / "t.csv")
+    titles, set_title = [], Axes.set_title
+    monkeypatch.setattr(
+        Axes, "set_title", lambda self, text, **k: titles.append(text) or set_title(self, text, **k)
+    )
+    _, out, _ = sureloc(
+        *("drift", tmp_path / "t.csv", "--pixel-nm", 100, "--out", tmp_path / "still"),
+        *("--method", "fiducials"),
+    )
+    assert "from 1 fiducial; no drift beyond its uncertainty" in out
+    assert "dots: the fiducial" in titles[0]
 
 
 def test_drift_says_what_its_csv_lacks(sureloc, tmp_path):

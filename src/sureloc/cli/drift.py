@@ -147,9 +147,12 @@ def _summary(found: Drift) -> str:
             f"{facts['pairs_left_out']} left out"
         )
     else:
-        how = f"from {facts['fiducials']} fiducials"
+        number = facts["fiducials"]
+        how = f"from {number} fiducial{'' if number == 1 else 's'}"
         if isinstance(wide := facts["widening"], float) and wide > 1:
             how += f", which disagree: precisions widened by {wide:.2f}"
+    if not path.is_beyond_uncertainty:
+        how += "; no drift beyond its uncertainty"
     return (
         f"drift spans {length[0]:.1f} nm along x and {length[1]:.1f} nm along y, known to "
         f"{sd[0]:.1f} and {sd[1]:.1f} nm (one standard deviation, relative to "
