@@ -240,6 +240,26 @@ def test_a_csv_of_thunderstorm_goes_in_and_out(sureloc, tmp_path):
     assert read_provenance(tmp_path / "l.parquet")["read_from"] == "t.csv"
 
 
+@pytest.mark.parametrize("command", ["link", "drift", "audit", "render"])
+def test_a_table_without_a_precision_is_told_how_to_get_one(sureloc, tmp_path, command):
+    plain = pd.DataFrame({"frame": np.arange(20), "x_nm": np.arange(20.0), "y_nm": 0.0})
+    write_localizations(Localizations(plain, Geometry(100.0)), tmp_path / "plain.parquet")
+    out = tmp_path / {"link": "l.parquet", "render": "r.png"}.get(command, "new")
+    code, said, error = sureloc(command, tmp_path / "plain.parquet", "--out", out)
+    assert (code, said) == (2, "")
+    assert "sureloc convert IN OUT.parquet --uncertainty-nm 10" in error
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("uncertainty", "sigma_x_nm"), ("intensity", "photons"), ("lpx", "sigma_x_nm")],
+)
+def test_filter_knows_what_other_programs_call_a_column(run, sureloc, tmp_path, theirs, ours):
+    code, _, error = sureloc("filter", run, f"{theirs} < 20", "--out", tmp_path / "new.parquet")
+    assert code == 2
+    assert f"no column '{theirs}' (it is {ours} here); it has" in error
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_goes_in_and_out(sureloc, tmp_path, name):
     table = localizations().iloc[:300]

@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 
 from sureloc.analysis.drift_path import Averages, DriftPath, drift_path
 from sureloc.errors import InputError
+from sureloc.table import check_columns
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
@@ -71,9 +72,7 @@ def track_fiducials(
         InputError: no fiducial is seen often enough, there are too few frames, or fiducials that
             were to be found cannot be told from molecules.
     """
-    missing = {"sigma_x_nm", "sigma_y_nm"} - set(table.columns)
-    if missing:
-        raise InputError(f"The table lacks {', '.join(sorted(missing))}; drift needs precisions.")
+    check_columns(table, ("sigma_x_nm", "sigma_y_nm"), "drift needs the precision of every row")
     frame = table["frame"].to_numpy(np.int64)
     first, last = int(frame.min()), int(frame.max())
     frames = last - first + 1

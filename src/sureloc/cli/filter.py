@@ -51,10 +51,11 @@ def filter(
     check_new_table(out)
     from sureloc import __version__
     from sureloc.analysis.filtering import rows_that_satisfy
+    from sureloc.io.exchange.formats import names_elsewhere
     from sureloc.io.sources import read_source, write_step
 
     source = read_source(run_or_table, pixel_nm)
-    kept = rows_that_satisfy(source.table, expression)
+    kept = rows_that_satisfy(source.table, expression, names_elsewhere())
     table = source.table[kept].reset_index(drop=True)
     step = {
         "step": "filter",

@@ -59,6 +59,7 @@ _AS_THEY_ARE = {
     "p_exists": "p_exists",
     "trusted": "trusted",
 }
+NAMES = {**_IN_PIXELS, **_AS_THEY_ARE}
 _DERIVED = ("ellipticity",)
 _STEPS = "picasso"  # in a table's provenance: what was done, as Picasso's files say it
 # Of a molecule: frames from its first to its last one, dark ones between them included.
