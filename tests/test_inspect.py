@@ -251,7 +251,9 @@ def test_a_given_camera_is_used_and_a_table_is_printed(simulated, tmp_path):
     options = ["--camera", str(tmp_path / "camera.yaml"), "--pixel-nm", "120"]
     done = CliRunner().invoke(cli.app, ["inspect", str(path), *options])
     assert done.exit_code == 0, done.output
-    assert "agrees with it at" in " ".join(done.output.split())
+    said = " ".join(done.output.split())
+    assert "agrees with it at" in said
+    assert "pixel size was given: 120 nm. The file says 100 nm" in said
     assert "covered" in done.output
     assert "120" in done.output
     assert "2.2" in done.output

@@ -114,8 +114,11 @@ def inspect_file(
     trust_camera: bool,
 ) -> Inspection:
     """Open a movie and its camera, and look at it."""
+    from dataclasses import replace
+
     from sureloc.calibrate.inspection import Stated, inspect_movie
     from sureloc.io.cameras import read_camera
+    from sureloc.io.exchange.localizations import Geometry, contradiction
     from sureloc.io.movies import open_movie
 
     used = None if camera is None else read_camera(camera)
@@ -128,9 +131,11 @@ def inspect_file(
             opened.camera_name,
             "given" if exposure_ms else "the file",
         )
-        return inspect_movie(
+        found = inspect_movie(
             opened, used, stated, networks, seed, sigma_px=sigma_px, trust_camera=trust_camera
         )
+        said = contradiction(Geometry(pixel_nm), Geometry(opened.pixel_nm))
+        return replace(found, notes=(*said, *found.notes))
 
 
 def show(inspection: Inspection, name: str, *, as_json: bool) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sureloc.camera import Camera
+from sureloc.camera import Camera, same_pixel_nm
 from sureloc.errors import InputError
 from sureloc.evaluate.compare import Comparison, compare
 from sureloc.io.assumptions import read_assumptions
@@ -49,8 +49,6 @@ from sureloc.runs.results import gather_sums, write_fine_images, write_tables
 from sureloc.runs.scheduler import THREADS, check_scheduler
 from sureloc.shipped import shipped_weights
 from sureloc.table import LOCALIZATION_COLUMNS
-
-PIXEL_SLACK = 0.02  # pixel sizes that differ by less are one
 
 
 @dataclass(frozen=True)
@@ -233,7 +231,7 @@ def _pixel_size(given: float | None, movie: Movie) -> tuple[float, str, list[str
         x_nm, y_nm = movie.oblong_pixel_nm
         note = f"The pixel size was given: {given:g} nm. The file says {x_nm:g} x {y_nm:g} nm."
         return given, note, [Doubt.OBLONG_PIXELS.clause(x=x_nm, y=y_nm)]
-    if stated is not None and abs(stated / given - 1) > PIXEL_SLACK:
+    if stated is not None and not same_pixel_nm(stated, given):
         note = f"The pixel size was given: {given:g} nm. The file says {stated:g} nm."
         return given, note, [Doubt.PIXEL_SIZE.clause(stated=stated, given=given)]
     return given, f"The pixel size was given: {given:g} nm.", []
