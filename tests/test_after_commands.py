@@ -96,7 +96,8 @@ def test_a_run_goes_through_all_three_and_remembers_each(run, sureloc, tmp_path)
     assert "from 15 pairs of 6 stretches" in said
     still = tmp_path / "still"
     assert sorted(p.name for p in still.iterdir()) == [
-        *("draws.parquet", "drift.csv", "drift.png", "localizations.csv", "localizations.parquet")
+        *("draws.parquet", "drift.csv", "drift.png", "localizations.csv"),
+        *("localizations.parquet", "run.json"),
     ]
     before = read_table(run / "localizations.parquet", LOCALIZATION_COLUMNS)
     after = read_table(still / "localizations.parquet", (*LOCALIZATION_COLUMNS, *DRIFT_COLUMNS))
@@ -258,6 +259,36 @@ def test_filter_knows_what_other_programs_call_a_column(run, sureloc, tmp_path, 
     code, _, error = sureloc("filter", run, f"{theirs} < 20", "--out", tmp_path / "new.parquet")
     assert code == 2
     assert f"no column '{theirs}' (it is {ours} here); it has" in error
+
+
+def test_the_csv_of_drift_knows_pixel_size_and_field(run, sureloc, tmp_path):
+    still = tmp_path / "still"
+    assert sureloc("drift", run, "--out", still, "--segments", 5)[0] == 0
+    source = read_source(still / "localizations.csv")
+    assert source.data.geometry.field_nm == read_source(run).data.geometry.field_nm
+    assert source.pixel_nm == 100.0
+    record = json.loads((still / "run.json").read_text())
+    assert [step["step"] for step in record["steps"]] == ["drift"]
+    assert read_source(still).record["movie"] == "movie.tif"  # all the rest stays known
+
+
+@pytest.mark.parametrize("command", ["link", "drift", "filter", "convert"])
+def test_the_camera_pixel_has_one_name_in_all_commands(sureloc, tmp_path, command):
+    write_localizations(Localizations(localizations(), GEOMETRY), tmp_path / "t.csv")
+    out = (tmp_path / "new.parquet",) if command == "convert" else ("--out", tmp_path / "n.parquet")
+    words = ("photons > 1",) if command == "filter" else ()
+    words = ("--segments", 5) if command == "drift" else words
+    given = ("--camera-pixel-nm", 100)
+    assert sureloc(command, tmp_path / "t.csv", *words, *out, *given)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.hdf5", "t.h5", "t_sml.mat"])
+def test_a_pixel_size_that_contradicts_the_table_is_said(sureloc, tmp_path, name):
+    write_localizations(Localizations(localizations(), GEOMETRY), tmp_path / name)
+    words = ("filter", tmp_path / name, "photons > 1", "--out")
+    said = "was given: 130 nm. The file says 100 nm; what was given is taken."
+    assert said in sureloc(*words, tmp_path / "a.parquet", "--camera-pixel-nm", 130)[1]
+    assert "was given" not in sureloc(*words, tmp_path / "b.parquet", "--pixel-nm", 101)[1]
 
 
 @pytest.mark.parametrize("name", FORMATS)

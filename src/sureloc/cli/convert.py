@@ -10,6 +10,7 @@ import typer
 
 from sureloc.cli import completion, inputs
 from sureloc.cli.inputs import (
+    CameraPixelOption,
     FramesOption,
     RegionOption,
     check_inputs,
@@ -61,13 +62,7 @@ def convert(
             callback=inputs.table_format,
         ),
     ] = None,
-    pixel_nm: Annotated[
-        float | None,
-        typer.Option(
-            help="Pixel size in the sample, nm, where IN does not say it.",
-            callback=inputs.pixel_nm,
-        ),
-    ] = None,
+    pixel_nm: CameraPixelOption = None,
     first_frame: Annotated[
         int | None,
         typer.Option(
@@ -130,8 +125,8 @@ def convert(
     """Convert a table of localizations for another program, or a movie to an open format.
 
     Positions are moved to each format's origin, frames to its first number. What OUT cannot hold is
-    counted and said. --roi and --frames are for movies, all other options but --pixel-nm and
-    --quiet for tables.
+    counted and said. --roi and --frames are for movies, all other options but
+    --camera-pixel-nm and --quiet for tables.
     """
     from sureloc.io.movie_writing import check_movie_name, is_movie_name
     from sureloc.io.movies import is_name_of_a_movie

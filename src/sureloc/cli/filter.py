@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sureloc.cli import inputs
-from sureloc.cli.inputs import check_inputs, check_new_table
+from sureloc.cli.inputs import CameraPixelOption, check_inputs, check_new_table
 
 
 def filter(
@@ -35,12 +34,7 @@ def filter(
             "(DECODE), _sml.mat (SMAP)."
         ),
     ],
-    pixel_nm: Annotated[
-        float | None,
-        typer.Option(
-            help="Pixel size, nm, where the table does not say it.", callback=inputs.pixel_nm
-        ),
-    ] = None,
+    pixel_nm: CameraPixelOption = None,
 ) -> None:
     """Keep the rows that satisfy an expression on the table's columns.
 

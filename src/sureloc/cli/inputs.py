@@ -118,6 +118,15 @@ SigmaOption = Annotated[
 ]
 
 pixel_nm = checked(_pixel_nm)
+CameraPixelOption = Annotated[
+    float | None,
+    typer.Option(
+        "--camera-pixel-nm",
+        "--pixel-nm",
+        help="Camera pixel size in the sample, nm, where the file does not say it.",
+        callback=pixel_nm,
+    ),
+]
 frames = checked(parse_frames)
 region = checked(parse_region)
 rectangle = checked(parse_rectangle)
