@@ -139,14 +139,18 @@ RegionOption = Annotated[
     str | None,
     typer.Option(
         metavar="Y0:Y1,X0:X1",
-        help="Part of a movie, px from 0: rows Y0 to before Y1, columns X0 to before X1.",
+        help="Part of a movie, px from 0: rows Y0 to before Y1, columns X0 to before X1; "
+        "10:40,20:60 is 30 rows of 40 columns.",
         callback=region,
     ),
 ]
 FramesOption = Annotated[
     str | None,
     typer.Option(
-        metavar="A:B", help="Frames of a movie, counted from 0: A to before B.", callback=frames
+        metavar="A:B",
+        help="Frames of a movie, counted from 0: A to before B; 100: is all from 100 on, :100 the "
+        "first 100.",
+        callback=frames,
     ),
 ]
 
