@@ -288,6 +288,30 @@ def test_the_inverse_of_the_gain_is_said_and_not_taken_for_another_kind_of_movie
     assert "sureloc adapt" not in said
 
 
+def test_a_part_of_the_movie_is_looked_at(simulated, tmp_path, monkeypatch):
+    path, _ = simulated
+    seen = {}
+
+    class SeenError(Exception):
+        pass
+
+    def look(movie, camera, *_, **__):
+        seen.update(movie=movie, camera=camera, adu=movie.read(0, 1))
+        raise SeenError
+
+    monkeypatch.setattr("sureloc.calibrate.inspection.inspect_movie", look)
+    offset = np.arange(SIDE * SIDE, dtype=float).reshape(SIDE, SIDE)
+    write_camera(Camera(offset, 2.2, 12.0), tmp_path / "c.npz")
+    options = ["--roi", "10:30,4:20", "--frames", "5:", "--camera", str(tmp_path / "c.npz")]
+    done = CliRunner().invoke(cli.app, ["inspect", str(path), *options])
+    assert isinstance(done.exception, SeenError)
+    assert seen["movie"].shape == (FRAMES - 5, 20, 16)
+    np.testing.assert_array_equal(seen["adu"][0], tifffile.imread(path, key=5)[10:30, 4:20])
+    np.testing.assert_array_equal(seen["camera"].offset_adu, offset[10:30, 4:20])
+    done = CliRunner().invoke(cli.app, ["inspect", str(path), "--roi", "0:9999,0:20"])
+    assert "must lie inside" in str(done.exception)
+
+
 def test_a_pixel_size_in_micrometres_is_refused_as_everywhere(simulated):
     done = CliRunner().invoke(cli.app, ["inspect", str(simulated[0]), "--pixel-nm", "0.16"])
     assert isinstance(done.exception, InputError)

@@ -154,6 +154,23 @@ class Camera:
                 "are swapped."
             )
 
+    def of_part(
+        self, shape: tuple[int, int], full_shape: tuple[int, int], rows: slice, columns: slice
+    ) -> Camera:
+        """Give the camera of a part of the frame; maps that are cut to it already stay as they are.
+
+        Args:
+            shape, full_shape: rows and columns of the part and of the whole frame.
+            rows, columns: where the part lies.
+
+        Raises:
+            CameraError: maps fit neither.
+        """
+        if self.shape == shape:
+            return self
+        self.check_shape(full_shape)
+        return self.crop(rows, columns)
+
     def crop(self, rows: slice, columns: slice) -> Camera:
         """Give the camera of a region of the frame; scalars stay scalars."""
 

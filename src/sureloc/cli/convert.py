@@ -201,11 +201,9 @@ def _convert_movie(
     from sureloc.cli.localize import bar_of_frames
     from sureloc.io.movie_writing import write_movie
     from sureloc.io.movies import open_movie
-    from sureloc.io.regions import parse_frames, parse_region
 
     with open_movie(source) as whole:
-        rows, columns = parse_region(roi, whole.full_shape) if roi else (None, None)
-        part = whole.select(rows, columns, parse_frames(frames, whole.frames) if frames else None)
+        part = whole.cut(roi, frames)
         if pixel_nm is None:
             part.check_square_pixels()
         size_nm = pixel_nm or part.pixel_nm

@@ -25,7 +25,6 @@ from sureloc.io.assumptions import read_assumptions
 from sureloc.io.cameras import read_camera
 from sureloc.io.exchange.localizations import Geometry
 from sureloc.io.movies import Movie, open_movie
-from sureloc.io.regions import parse_frames, parse_region
 from sureloc.io.results import Place, TablesWriter, versions, write_run
 from sureloc.io.run_folder import CAMERA_FILE, LOCALIZATIONS, REPORT, RUN, check_place
 from sureloc.io.tables import read_table
@@ -170,12 +169,9 @@ def localize_file(
             trust_camera=trust_camera,
             effort=Effort(rounds=rounds),
         )
-        rows, columns = parse_region(roi, whole.full_shape) if roi else (None, None)
-        part = whole.select(rows, columns, parse_frames(frames, whole.frames) if frames else None)
-        # Maps cut to the region already are as good as those of the whole frame.
-        if used is not None and used.shape != part.shape[1:]:
-            used.check_shape(whole.full_shape)
-            used = used.crop(part.rows, part.columns)
+        part = whole.cut(roi, frames)
+        if used is not None:
+            used = used.of_part(part.shape[1:], whole.full_shape, part.rows, part.columns)
         provenance = {
             "command": command,
             "movie": str(movie),
