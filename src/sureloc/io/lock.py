@@ -112,16 +112,16 @@ def _process_start(process: int) -> str | None:
 
 
 def _runs_on_windows(process: int) -> bool:
-    if sys.platform != "win32":
-        return False
-    import ctypes
+    if sys.platform == "win32":
+        import ctypes
 
-    query_limited, still_active = 0x1000, 259
-    kernel = ctypes.windll.kernel32
-    handle = kernel.OpenProcess(query_limited, False, process)
-    if not handle:
-        return bool(kernel.GetLastError() == 5)  # access denied: somebody else's
-    code = ctypes.c_ulong()
-    kernel.GetExitCodeProcess(handle, ctypes.byref(code))
-    kernel.CloseHandle(handle)
-    return code.value == still_active
+        query_limited, still_active, access_denied = 0x1000, 259, 5
+        kernel = ctypes.windll.kernel32
+        handle = kernel.OpenProcess(query_limited, False, process)
+        if not handle:
+            return bool(kernel.GetLastError() == access_denied)  # somebody else's
+        code = ctypes.c_ulong()
+        kernel.GetExitCodeProcess(handle, ctypes.byref(code))
+        kernel.CloseHandle(handle)
+        return code.value == still_active
+    return False
