@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import tifffile
+from matplotlib.axes import Axes
 
 from sureloc.cli import app as cli
 from sureloc.io.exchange.formats import FORMATS, write_localizations
@@ -23,7 +24,7 @@ from sureloc.io.tables import (
 )
 from sureloc.seeds import numpy_generator
 from sureloc.table import DRAW_COLUMNS, DRIFT_COLUMNS, LINK_COLUMNS, LOCALIZATION_COLUMNS, Column
-from test_drift import blinking, walked
+from test_drift import blinking, rows_at, walked
 
 Z = {"68": 0.994458, "95": 1.959964}
 
@@ -95,7 +96,8 @@ def test_a_run_goes_through_all_three_and_remembers_each(run, sureloc, tmp_path)
     assert "from 15 pairs of 6 stretches" in said
     still = tmp_path / "still"
     assert sorted(p.name for p in still.iterdir()) == [
-        *("draws.parquet", "drift.csv", "drift.png", "localizations.csv", "localizations.parquet")
+        *("draws.parquet", "drift.csv", "drift.png", "localizations.csv"),
+        *("localizations.parquet", "run.json"),
     ]
     before = read_table(run / "localizations.parquet", LOCALIZATION_COLUMNS)
     after = read_table(still / "localizations.parquet", (*LOCALIZATION_COLUMNS, *DRIFT_COLUMNS))
@@ -177,6 +179,24 @@ def test_draws_are_moved_each_by_its_own_drift_and_again_by_the_same(run, surelo
     assert np.abs(spread).max() < 5 * drift["sigma_x_nm"].max()
 
 
+def test_drift_says_when_there_is_none(sureloc, tmp_path, monkeypatch):
+    rng = np.random.default_rng(4)
+    frame = np.arange(200)
+    table = rows_at(rng, np.full((200, 2), 900.0), frame, np.zeros((200, 2)), (2.0, 4.0))
+    plain = Localizations(table.drop(columns=["x_true", "y_true"]), Geometry(100.0))
+    write_localizations(plain, tmp_path / "t.csv")
+    titles, set_title = [], Axes.set_title
+    monkeypatch.setattr(
+        Axes, "set_title", lambda self, text, **k: titles.append(text) or set_title(self, text, **k)
+    )
+    _, out, _ = sureloc(
+        *("drift", tmp_path / "t.csv", "--pixel-nm", 100, "--out", tmp_path / "still"),
+        *("--method", "fiducials"),
+    )
+    assert "from 1 fiducial; no drift beyond its uncertainty" in out
+    assert "dots: the fiducial" in titles[0]
+
+
 def test_drift_says_what_its_csv_lacks(sureloc, tmp_path):
     """A row that others cannot import, and the whole CSV where no pixel size is known."""
     table = localizations()
@@ -219,6 +239,56 @@ def test_a_csv_of_thunderstorm_goes_in_and_out(sureloc, tmp_path):
     code, *_ = sureloc("link", tmp_path / "t.csv", "--out", tmp_path / "l.parquet", *pixel)
     assert code == 0
     assert read_provenance(tmp_path / "l.parquet")["read_from"] == "t.csv"
+
+
+@pytest.mark.parametrize("command", ["link", "drift", "audit", "render"])
+def test_a_table_without_a_precision_is_told_how_to_get_one(sureloc, tmp_path, command):
+    plain = pd.DataFrame({"frame": np.arange(20), "x_nm": np.arange(20.0), "y_nm": 0.0})
+    write_localizations(Localizations(plain, Geometry(100.0)), tmp_path / "plain.parquet")
+    out = tmp_path / {"link": "l.parquet", "render": "r.png"}.get(command, "new")
+    code, said, error = sureloc(command, tmp_path / "plain.parquet", "--out", out)
+    assert (code, said) == (2, "")
+    assert "sureloc convert IN OUT.parquet --uncertainty-nm 10" in error
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [("uncertainty", "sigma_x_nm"), ("intensity", "photons"), ("lpx", "sigma_x_nm")],
+)
+def test_filter_knows_what_other_programs_call_a_column(run, sureloc, tmp_path, theirs, ours):
+    code, _, error = sureloc("filter", run, f"{theirs} < 20", "--out", tmp_path / "new.parquet")
+    assert code == 2
+    assert f"no column '{theirs}' (it is {ours} here); it has" in error
+
+
+def test_the_csv_of_drift_knows_pixel_size_and_field(run, sureloc, tmp_path):
+    still = tmp_path / "still"
+    assert sureloc("drift", run, "--out", still, "--segments", 5)[0] == 0
+    source = read_source(still / "localizations.csv")
+    assert source.data.geometry.field_nm == read_source(run).data.geometry.field_nm
+    assert source.pixel_nm == 100.0
+    record = json.loads((still / "run.json").read_text())
+    assert [step["step"] for step in record["steps"]] == ["drift"]
+    assert read_source(still).record["movie"] == "movie.tif"  # all the rest stays known
+
+
+@pytest.mark.parametrize("command", ["link", "drift", "filter", "convert"])
+def test_the_camera_pixel_has_one_name_in_all_commands(sureloc, tmp_path, command):
+    write_localizations(Localizations(localizations(), GEOMETRY), tmp_path / "t.csv")
+    out = (tmp_path / "new.parquet",) if command == "convert" else ("--out", tmp_path / "n.parquet")
+    words = ("photons > 1",) if command == "filter" else ()
+    words = ("--segments", 5) if command == "drift" else words
+    given = ("--camera-pixel-nm", 100)
+    assert sureloc(command, tmp_path / "t.csv", *words, *out, *given)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.hdf5", "t.h5", "t_sml.mat"])
+def test_a_pixel_size_that_contradicts_the_table_is_said(sureloc, tmp_path, name):
+    write_localizations(Localizations(localizations(), GEOMETRY), tmp_path / name)
+    words = ("filter", tmp_path / name, "photons > 1", "--out")
+    said = "was given: 130 nm. The file says 100 nm; what was given is taken."
+    assert said in sureloc(*words, tmp_path / "a.parquet", "--camera-pixel-nm", 130)[1]
+    assert "was given" not in sureloc(*words, tmp_path / "b.parquet", "--pixel-nm", 101)[1]
 
 
 @pytest.mark.parametrize("name", FORMATS)

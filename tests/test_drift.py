@@ -269,6 +269,39 @@ def test_no_fiducial_is_refused(rng):
         estimate_drift(table, Method.FIDUCIALS)
 
 
+def long_lived(rng, path, molecules, on_frames, photons=1000.0):
+    """Rows of molecules that shine from before the first frame, each until it goes dark."""
+    parts = []
+    for end in rng.exponential(on_frames, molecules).astype(int):
+        frame = np.arange(min(end + 1, len(path)))
+        true = np.tile(rng.uniform(0, 20000, 2), (len(frame), 1))
+        parts.append(rows_at(rng, true, frame, path, (6.0, 14.0), photons))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_molecules_that_shine_throughout_are_not_taken_for_fiducials(rng):
+    still = np.zeros((300, 2))
+    table = long_lived(rng, still, 100, 150.0)
+    with pytest.raises(InputError, match=r"\d+ others as bright in 45 % or more.*--fiducial X,Y"):
+        estimate_drift(table, Method.FIDUCIALS)
+    with pytest.raises(InputError, match=r"90 % of the 11 frames, but in fewer than 100 frames"):
+        estimate_drift(table[table["frame"] < 11], Method.FIDUCIALS)
+    # Those that are much brighter can be told from them, and people may name theirs.
+    beads = with_fiducials(rng, still, PLACES, seen=1.0)
+    both = pd.concat([table[table["frame"] < 250], beads], ignore_index=True)
+    assert estimate_drift(both, Method.FIDUCIALS).facts["fiducials"] == 3
+    short, places = both[both["frame"] < 11], np.array(PLACES)
+    found = estimate_drift(short, Method.FIDUCIALS, fiducials_nm=places)
+    assert found.facts["fiducials"] == 3
+
+
+def test_whether_there_is_any_drift_is_told(rng):
+    still, path = np.zeros((300, 2)), walked(rng, 0.1, (0.1, 0.1), 300)
+    for truth, moved in ((still, False), (path, True)):
+        found = estimate_drift(with_fiducials(rng, truth, PLACES), Method.FIDUCIALS)
+        assert found.path.is_beyond_uncertainty == moved
+
+
 # --- What is done with it -----------------------------------------------------------------------
 
 

@@ -251,7 +251,9 @@ def test_a_given_camera_is_used_and_a_table_is_printed(simulated, tmp_path):
     options = ["--camera", str(tmp_path / "camera.yaml"), "--pixel-nm", "120"]
     done = CliRunner().invoke(cli.app, ["inspect", str(path), *options])
     assert done.exit_code == 0, done.output
-    assert "agrees with it at" in " ".join(done.output.split())
+    said = " ".join(done.output.split())
+    assert "agrees with it at" in said
+    assert "pixel size was given: 120 nm. The file says 100 nm" in said
     assert "covered" in done.output
     assert "120" in done.output
     assert "2.2" in done.output
@@ -284,6 +286,30 @@ def test_the_inverse_of_the_gain_is_said_and_not_taken_for_another_kind_of_movie
     assert done.exit_code == 0, said
     assert "says 0.455 (electrons per ADU would be 2.2)" in said
     assert "sureloc adapt" not in said
+
+
+def test_a_part_of_the_movie_is_looked_at(simulated, tmp_path, monkeypatch):
+    path, _ = simulated
+    seen = {}
+
+    class SeenError(Exception):
+        pass
+
+    def look(movie, camera, *_, **__):
+        seen.update(movie=movie, camera=camera, adu=movie.read(0, 1))
+        raise SeenError
+
+    monkeypatch.setattr("sureloc.calibrate.inspection.inspect_movie", look)
+    offset = np.arange(SIDE * SIDE, dtype=float).reshape(SIDE, SIDE)
+    write_camera(Camera(offset, 2.2, 12.0), tmp_path / "c.npz")
+    options = ["--roi", "10:30,4:20", "--frames", "5:", "--camera", str(tmp_path / "c.npz")]
+    done = CliRunner().invoke(cli.app, ["inspect", str(path), *options])
+    assert isinstance(done.exception, SeenError)
+    assert seen["movie"].shape == (FRAMES - 5, 20, 16)
+    np.testing.assert_array_equal(seen["adu"][0], tifffile.imread(path, key=5)[10:30, 4:20])
+    np.testing.assert_array_equal(seen["camera"].offset_adu, offset[10:30, 4:20])
+    done = CliRunner().invoke(cli.app, ["inspect", str(path), "--roi", "0:9999,0:20"])
+    assert "must lie inside" in str(done.exception)
 
 
 def test_a_pixel_size_in_micrometres_is_refused_as_everywhere(simulated):

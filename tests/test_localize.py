@@ -338,7 +338,7 @@ def test_an_empty_movie_is_crowded_nowhere():
         ({"pixel_nm": 0.0}, "pixel size is 0.0 nm"),
         ({"sigma_px": 20.0}, "PSF width is 20.0 px"),
         ({"draws": 1}, "draws is 1"),
-        ({"min_probability": 0.0}, "min_probability is 0.0"),
+        ({"min_probability": 0.0}, r"\(--min-probability\) is 0\.0"),
         ({"workers": 0}, "workers is 0"),
     ],
 )

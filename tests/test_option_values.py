@@ -13,7 +13,7 @@ import pytest
 import tifffile
 
 from sureloc.cli.inputs import x_y_nm
-from sureloc.errors import CameraError, InputError, check_one_of, did_you_mean
+from sureloc.errors import CameraError, InputError, check_one_of, decimal_point, did_you_mean
 from sureloc.io.regions import parse_frames, parse_rectangle, parse_region
 from sureloc.limits import LIMITS, check_limit, number_or_auto
 from sureloc.networks.weight_files import weight_files
@@ -34,7 +34,22 @@ CALLS = [
     ((*LOCALIZE, "--frames", "5:5"), "5:5 must hold 1 or more frames"),
     ((*LOCALIZE, "--roi", "0:9"), "'0:9' is not of the form y0:y1,x0:x1"),
     ((*LOCALIZE, "--pixel-nm", "-5"), "pixel size is -5.0 nm; it must lie between 1 and 10000"),
-    ((*LOCALIZE, "--pixel-nm", "abc"), "abc"),
+    ((*LOCALIZE, "--pixel-nm", "abc"), "'abc'"),
+    ((*LOCALIZE, "--pixel-nm", "0,108"), "'0,108'"),
+    ((*LOCALIZE, "--draws", "many"), "'many'"),
+    ((*LOCALIZE, "--lonk"), "No such option"),
+    (("localize", "m.tif"), "Missing option '--out'"),
+    (("link",), "Missing argument 'RUN_OR_TABLE'"),
+    (("lokalize",), "No such command 'lokalize'"),
+    (("weights", "shw"), "No such command 'shw'"),
+    (("--lonk",), "No such option"),
+    ((*LOCALIZE, "--min-probability", "95"), "lie in (0, 1]; 0.5 is usual. Did you mean 0.95?"),
+    (("localize", "empty.tif", "--out", "o"), "empty.tif is empty: a file of 0 bytes"),
+    (("localize", "run", "--out", "o"), "run is the folder of a run, no movie; 'sureloc render'"),
+    (("localize", "t.csv", "--out", "o"), "t.csv is a table by its name, no movie; 'sureloc ren"),
+    (("inspect", "t.csv"), "t.csv is a table by its name, no movie"),
+    (("audit", *TABLE, "--movie", "t.csv"), "t.csv is a table by its name, no movie"),
+    (("calibrate-camera", "m.tif", "t.csv", "--out", "o"), "t.csv is a table by its name"),
     ((*LOCALIZE, "--sigma-px", "wide"), "PSF width is 'wide'; give 'auto', or a number"),
     ((*LOCALIZE, "--sigma-px", "nan"), "PSF width is nan px; it must lie between 0.3 and 10 px"),
     ((*LOCALIZE, "--density", "nan"), "density is nan; it must lie between 1e-06 and 1000, or"),
@@ -118,11 +133,11 @@ OPENED = [
     ((*LOCALIZE, "--frames", "0:9"), "frames 0:9 must lie inside 0:3"),
     ((*LOCALIZE, "--roi", "0:40,0:20"), "rows 0:40 must lie inside 0:20"),
     ((*LOCALIZE, "--camera", "t.csv"), "t.csv"),
-    (("localize", "t.csv", "--out", "o"), "unknown extension '.csv'"),
-    (("inspect", "t.csv"), "unknown extension '.csv'"),
-    (("audit", *TABLE, "--movie", "t.csv"), "unknown extension '.csv'"),
+    (("localize", "t.xyz", "--out", "o"), "unknown extension '.xyz'"),
+    (("inspect", "t.xyz"), "unknown extension '.xyz'"),
+    (("audit", *TABLE, "--movie", "t.xyz"), "unknown extension '.xyz'"),
     (("adapt", "m.tif", "--out", "o", "--camera", "t.csv"), "t.csv"),
-    (("calibrate-camera", "m.tif", "t.csv", "--out", "o"), "unknown extension '.csv'"),
+    (("calibrate-camera", "m.tif", "t.xyz", "--out", "o"), "unknown extension '.xyz'"),
 ]
 CALLS += OPENED
 
@@ -133,6 +148,10 @@ def told(tmp_path_factory):
     folder = tmp_path_factory.mktemp("option_values")
     tifffile.imwrite(folder / "m.tif", np.zeros((3, 20, 20), np.uint16), photometric="minisblack")
     (folder / "t.csv").write_text('"frame","x [nm]","y [nm]"\n1,800,800\n', encoding="ascii")
+    (folder / "t.xyz").write_text("x", encoding="ascii")
+    (folder / "empty.tif").touch()
+    (folder / "run").mkdir()
+    (folder / "run" / "localizations.parquet").touch()
     (folder / "p.png").touch()
     (folder / "mine").mkdir()
     (folder / "mine" / "mine.safetensors").touch()
@@ -167,9 +186,15 @@ def test_a_wrong_value_is_told_before_libraries_are_loaded(call, words, told):
     assert code == 2
     assert set(loaded) <= (set(LIGHT) if (call, words) in OPENED else set())
     assert words in said
-    if call[-1] != "abc":  # Typer itself refuses what is no number
-        assert said.startswith("sureloc: ")
-        assert said.count("\n") == 1
+    assert said.startswith("sureloc: ")
+    assert said.count("\n") == 1
+
+
+def test_a_decimal_comma_is_told_with_the_range(told):
+    _, said, _ = told[*LOCALIZE, "--pixel-nm", "0,108"]
+    assert "with a point: 0.108). The pixel size is 0.108 nm; it must lie between 1 and" in said
+    assert decimal_point("2,2") == " (decimals are written with a point: 2.2)"
+    assert decimal_point("2,2,2") == decimal_point("a,2") == decimal_point("22") == ""
 
 
 def test_the_nearest_name_is_named_and_no_other():

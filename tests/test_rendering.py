@@ -31,6 +31,7 @@ from sureloc.io.found import parse_roi, read_found
 from sureloc.io.movies import open_movie
 from sureloc.io.rendered import write_tiff
 from sureloc.io.tables import write_table
+from sureloc.report import rendered
 from sureloc.report.pictures import draw_picture
 from sureloc.report.rendered import BLUE, GREY, ORANGE, render_file, value_map, value_picture
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS, TRUTH_COLUMNS
@@ -282,11 +283,11 @@ def test_16_bit_keeps_counts_and_scales_densities(run, tmp_path):
 
 
 def test_posterior_images_come_in_twos(run, tmp_path):
-    said = render_file(run, tmp_path / "p.tif", kind="posterior", pixel_nm=10, roi="0:90,0:90nm")
+    said = render_file(run, tmp_path / "p.tif", kind="posterior", pixel_nm=10, roi="0:360,0:160nm")
     assert "p_sd.tif" in said
     mean, sd = (tifffile.imread(tmp_path / name) for name in ("p.tif", "p_sd.tif"))
     draws = read_found(run).draws
-    canvas = Canvas.between((0.0, 90.0), (0.0, 90.0), 10.0)
+    canvas = Canvas.between((0.0, 160.0), (0.0, 360.0), 10.0)
     wanted = posterior_image(draws, 8, canvas)
     assert np.allclose(mean, wanted[0], atol=1e-6)
     assert np.allclose(sd, wanted[1], atol=1e-6)
@@ -501,7 +502,7 @@ def test_a_broken_record_is_refused(run):
 def test_regions_are_read_in_pixels_and_nanometres(run):
     found = read_found(run)
     assert parse_roi("10:12,4:7", found) == ((350.0, 650.0), (950.0, 1150.0))
-    assert parse_roi("10:12.5,4:7nm", found) == ((4.0, 7.0), (10.0, 12.5))
+    assert parse_roi("410:412.5,204:207nm", found) == ((204.0, 207.0), (410.0, 412.5))
     for wrong in ("10:12", "a:b,c:d", "12:10,0:5", "1.2.3:4,0:5", ""):
         with pytest.raises(InputError, match="region"):
             parse_roi(wrong, found)
@@ -532,6 +533,12 @@ def command(*arguments, monkeypatch):
         (("t.csv", "--out", "a.png"), "--camera-pixel-nm"),
         (("truth.parquet", "--out", "a.png"), "--pixel-nm"),
         (("truth.parquet", "--out", "a.png", "--pixel-nm", "9"), "--kind histogram"),
+        (
+            ("RUN", "--out", "a.png", "--roi", "100:140,100:140"),
+            "overlap with 4:24,2:32, which was",
+        ),
+        (("RUN", "--out", "a.png", "--roi", "0:9,0:9nm"), "lies outside of RUN"),
+        (("RUN", "--out", "a.png", "--pixel-nm", "5000"), "a single pixel of 5000 nm"),
         (("truth.parquet", "--out", "a.png", "--pixel-nm", "9", "--roi", "1:2,1:2"), "1:2,1:2nm"),
         (
             ("truth.parquet", "--out", "a.png", "--pixel-nm", "9", "--kind", "posterior"),
@@ -562,11 +569,42 @@ def test_wrong_input_is_refused_and_leaves_nothing(
     assert set(tmp_path.rglob("*")) == before
 
 
+def test_a_png_is_drawn_at_the_size_that_is_written(run, tmp_path, monkeypatch):
+    drawn = []
+    draw = rendered.row_gaussians
+    monkeypatch.setattr(
+        rendered,
+        "row_gaussians",
+        lambda table, canvas, *rest: drawn.append(canvas.shape) or draw(table, canvas, *rest),
+    )
+    said = []
+    render_file(run, tmp_path / "a.png", pixel_nm=0.25, say=said.append)
+    assert drawn == [(1000, 1500)]
+    assert "0.25 nm are less than a tenth of the rows' precision of" in said[0]
+    assert "(median)" in said[0]
+    render_file(run, tmp_path / "b.png", pixel_nm=300, say=said.append)
+    assert "300 nm are larger than the camera's of 100 nm" in said[1]
+    render_file(run, tmp_path / "c.png", say=said.append)
+    assert len(said) == 2
+
+
+def test_what_cannot_be_drawn_is_refused_before_anything_is_said(tmp_path):
+    plain = pd.DataFrame({"frame": [0, 1], "x_nm": [0.0, 900.0], "y_nm": 0.0})
+    write_localizations(Localizations(plain), tmp_path / "t.parquet")
+    said: list[str] = []
+    for given in ({}, {"kind": "histogram", "colour": "trust"}, {"kind": "posterior"}):
+        with pytest.raises(InputError):
+            render_file(
+                tmp_path / "t.parquet", tmp_path / "a.png", pixel_nm=9, say=said.append, **given
+            )
+    assert said == []
+
+
 def test_what_was_drawn_is_told_as_it_is(run, tmp_path):
-    """A PNG is averaged down where it would be too large; rows are whole numbers."""
+    """A PNG has larger pixels where it would be too large; rows are whole numbers."""
     asked = {"kind": "gaussian", "pixel_nm": 1.25}
     said = render_file(run, tmp_path / "a.png", **asked)
-    assert "800 x 1,200 px of 2.5 nm, averaged down from 1,600 x 2,400 px of 1.25 nm" in said
+    assert "800 x 1,200 px of 2.5 nm instead of 1,600 x 2,400 px of 1.25 nm" in said
     assert "a .tif has them all" in said
     assert re.search(r" nm \(.*\), \d+ of 400 localizations$", said)
     said = render_file(run, tmp_path / "a.tif", **asked)

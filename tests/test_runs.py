@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ import zarr
 import tiny_run
 from sureloc.errors import InputError, OutputError
 from sureloc.io.assumptions import read_assumptions, write_assumptions
+from sureloc.io.lock import LOCK, check_unlocked, locked
 from sureloc.io.movies import open_movie
 from sureloc.io.output import partial_folder
 from sureloc.localize import bands, images, movie
@@ -239,6 +241,60 @@ def test_another_run_is_not_gone_on_with(film, out, tmp_path, monkeypatch):
         **before,
         "identity.json": b"",
     }
+
+
+def test_a_second_run_beside_a_running_one_is_told_so(film, tmp_path, monkeypatch):
+    out, said = tmp_path / "out", []
+    write = job.write_part
+
+    def another(*arguments):
+        for resume in (False, True):
+            with pytest.raises(InputError, match="Another sureloc") as found:
+                run(film, out, resume=resume)
+            said.append(str(found.value))
+        monkeypatch.setattr(job, "write_part", write)
+        write(*arguments)
+
+    monkeypatch.setattr(job, "write_part", another)
+    run(film, out)
+    assert len(said) == 2
+    assert all(f"process {os.getpid()} on {platform.node()}, since 20" in one for one in said)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_locks_of_dead_processes_do_not_count(tmp_path):
+    place = tmp_path / LOCK
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    stated = {"process": process.pid, "host": platform.node(), "started": "2026-01-01T10:00:00"}
+    place.write_text(json.dumps(stated))
+    with locked(tmp_path):
+        assert json.loads(place.read_text())["process"] == os.getpid()
+        with pytest.raises(InputError, match="is working on it"), locked(tmp_path):
+            pass
+    assert not place.exists()
+    place.write_text(json.dumps({**stated, "process": os.getpid(), "process_start": "before"}))
+    with locked(tmp_path):  # another process had this number before
+        pass
+    place.write_text(json.dumps({**stated, "host": "elsewhere"}))
+    with pytest.raises(InputError, match=r"on elsewhere.*cannot be told from this.*remove .*lock"):
+        check_unlocked(tmp_path)
+    place.write_text("")
+    with pytest.raises(InputError, match="does not say which"):
+        check_unlocked(tmp_path)
+
+
+def test_a_folder_that_is_removed_under_a_run_is_said(film, tmp_path, monkeypatch):
+    out, write = tmp_path / "out", job.write_part
+
+    def removed(*arguments):
+        shutil.rmtree(partial_folder(out))
+        write(*arguments)
+
+    monkeypatch.setattr(job, "write_part", removed)
+    with pytest.raises(OutputError, match="was removed or renamed while a run worked in it"):
+        run(film, out)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_explains_itself_and_goes_on(tmp_path, monkeypatch, capsys):

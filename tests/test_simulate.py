@@ -602,6 +602,51 @@ def test_a_new_folder_appears_only_when_it_is_whole(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_another_command_wrote_meanwhile_is_kept(tmp_path, monkeypatch):
+    folder, picture = tmp_path / "out", tmp_path / "a.png"
+
+    def a_folder():
+        with new_folder(folder) as mine:
+            (mine / "a").write_text("mine")
+            folder.mkdir()
+            (folder / "a").write_text("theirs")
+
+    def a_file():
+        picture.unlink(missing_ok=True)
+        with new_file(picture) as mine:
+            mine.write_text("mine")
+            picture.write_text("theirs")
+
+    def without_links(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    with pytest.raises(InputError, match="exists and is not empty"):
+        a_folder()
+    with pytest.raises(InputError, match="exists already"):
+        a_file()
+    monkeypatch.setattr("sureloc.io.output.os.link", without_links)
+    with new_file(tmp_path / "b.png") as mine:
+        mine.write_text("mine")
+    with pytest.raises(InputError, match="exists already"):
+        a_file()
+    assert (folder / "a").read_text() == picture.read_text() == "theirs"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "out"]
+
+
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [
+        (errno.ENOSPC, "free some space"),
+        (errno.EACCES, "where you may write"),
+        (errno.ENOENT, "nothing else writes, moves or removes"),
+        (errno.EIO, "free some space, or give"),
+    ],
+)
+def test_the_next_step_is_that_of_the_failure(tmp_path, number, step):
+    with pytest.raises(OutputError, match=step), new_file(tmp_path / "a"):
+        raise OSError(number, "No")
+
+
 def test_a_new_file_replaces_only_when_told_and_whole(tmp_path):
     place = tmp_path / "deep" / "table.csv"
     with new_file(place) as partial:

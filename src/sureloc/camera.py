@@ -30,6 +30,7 @@ BY_TYPE: Final = "by type"  # a largest value that nobody states: that of the mo
 ROUNDING_VARIANCE_ADU2 = 1.0 / 12.0
 _MAPS = ("offset_adu", "gain_adu_per_e", "variance_adu2")
 PIXEL_NM = 1.0, 10_000.0  # camera pixels in the sample lie between
+_PIXEL_SLACK = 0.02  # pixel sizes that differ by less are one
 
 
 def check_pixel_nm(pixel_nm: float) -> None:
@@ -44,6 +45,11 @@ def check_pixel_nm(pixel_nm: float) -> None:
         f"The pixel size is {pixel_nm} nm; it must lie between {low:g} and {high:g} nm (65 to 160 "
         f"is usual). It is the camera's pixel divided by the magnification.{meant}"
     )
+
+
+def same_pixel_nm(one: float, other: float) -> bool:
+    """Tell whether two pixel sizes, nm, differ by no more than people round them."""
+    return abs(one / other - 1) <= _PIXEL_SLACK
 
 
 def rounding_of(adu: npt.NDArray[Any]) -> float:
@@ -147,6 +153,23 @@ class Camera:
                 "(rows, columns). Crop the maps to the same region, or transpose them if the two "
                 "are swapped."
             )
+
+    def of_part(
+        self, shape: tuple[int, int], full_shape: tuple[int, int], rows: slice, columns: slice
+    ) -> Camera:
+        """Give the camera of a part of the frame; maps that are cut to it already stay as they are.
+
+        Args:
+            shape, full_shape: rows and columns of the part and of the whole frame.
+            rows, columns: where the part lies.
+
+        Raises:
+            CameraError: maps fit neither.
+        """
+        if self.shape == shape:
+            return self
+        self.check_shape(full_shape)
+        return self.crop(rows, columns)
 
     def crop(self, rows: slice, columns: slice) -> Camera:
         """Give the camera of a region of the frame; scalars stay scalars."""

@@ -68,6 +68,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {near[0]}?)" if near else ""
 
 
+def decimal_point(text: str) -> str:
+    """Give " (decimals are written with a point: 2.2)" for a text such as "2,2", "" for others."""
+    whole, comma, decimals = text.strip().partition(",")
+    if comma and whole.removeprefix("-").isdecimal() and decimals.isdecimal():
+        return f" (decimals are written with a point: {whole}.{decimals})"
+    return ""
+
+
 def check_one_of(what: str, value: str, allowed: Iterable[str]) -> None:
     """Raise `InputError` unless a value, which `what` names, is one of those allowed."""
     names = list(allowed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sureloc.errors import InputError
+from sureloc.errors import InputError, decimal_point
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ LIMITS = {
     "background_photons": Limit("The background", 0.0, 1e6, remark=_LEARNED),
     "draws": Limit("draws", 2, remark=" for an uncertainty; 16 is usual"),
     "rounds": Limit("rounds", 1, 10, remark="; 4 is usual, 5 more precise and slower in crowds"),
-    "min_probability": Limit("min_probability", 0.0, 1.0, above=True, remark="; 0.5 is usual"),
+    "min_probability": Limit(
+        *("The least probability to exist (--min-probability)", 0.0, 1.0, True),
+        remark="; 0.5 is usual",
+    ),
     "workers": Limit("workers", 1),
     # cameras
     "em_gain": Limit("em_gain", 1.0, remark="; 1 is no multiplication"),
@@ -103,8 +106,12 @@ def check_limit(name: str, value: float, error: type[InputError] = InputError) -
         InputError: it is outside, or not finite.
     """
     limit = LIMITS[name]
-    if not limit.holds(value):
-        raise error(f"{limit.what} is {value}{limit.unit}; it must {limit.words}{limit.remark}.")
+    if limit.holds(value):
+        return
+    meant = ""
+    if (limit.low, limit.high) == (0.0, 1.0) and 2.0 <= value <= 100.0:
+        meant = f" Did you mean {value / 100:g}?"
+    raise error(f"{limit.what} is {value}{limit.unit}; it must {limit.words}{limit.remark}.{meant}")
 
 
 def number_or_auto(name: str, text: str) -> float | None:
@@ -120,7 +127,8 @@ def number_or_auto(name: str, text: str) -> float | None:
     except ValueError as error:
         limit = LIMITS[name]
         raise InputError(
-            f"{limit.what} is {text!r}; give 'auto', or a number, which must {limit.words}."
+            f"{limit.what} is {text!r}{decimal_point(text)}; give 'auto', or a number, which must "
+            f"{limit.words}."
         ) from error
     check_limit(name, value)
     return value

@@ -7,6 +7,7 @@ frames counted from 0.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,26 @@ LINK_COLUMNS: tuple[Column, ...] = (
         "variance; 1 is good, NaN for a single row.",
     ),
 )
+
+
+GIVE_PRECISION = "'sureloc convert IN OUT.parquet --uncertainty-nm 10'"  # to rows without one
+
+
+def check_columns(table: pd.DataFrame, names: Iterable[str], why: str) -> None:
+    """Raise `InputError` unless a table has the columns that are needed.
+
+    Args:
+        table: any table.
+        names: of the columns.
+        why: they are needed, half a sentence.
+    """
+    lacking = [name for name in names if name not in table.columns]
+    if not lacking:
+        return
+    remedy = ""
+    if {"sigma_x_nm", "sigma_y_nm"} & set(lacking):
+        remedy = f" Give all rows one that you know: {GIVE_PRECISION}."
+    raise InputError(f"The table lacks {', '.join(lacking)}; {why}.{remedy}")
 
 
 def check_rows(table: pd.DataFrame, purpose: str) -> None:

@@ -24,8 +24,8 @@ from scipy import sparse, spatial, special
 from scipy.sparse import csgraph
 
 from sureloc.analysis.linking import own_covariance
-from sureloc.errors import InputError
 from sureloc.localize.verdict import CARE_CHI2
+from sureloc.table import check_columns
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
@@ -102,12 +102,8 @@ def clear_rows(table: pd.DataFrame) -> pd.DataFrame:
     Raises:
         InputError: the table states no precision.
     """
-    lacking = [n for n in ("frame", "x_nm", "y_nm", "sigma_x_nm", "sigma_y_nm") if n not in table]
-    if lacking:
-        raise InputError(
-            f"The table lacks {', '.join(lacking)}; an audit asks whether stated precision holds, "
-            "and needs it for every row."
-        )
+    needed = ("frame", "x_nm", "y_nm", "sigma_x_nm", "sigma_y_nm")
+    check_columns(table, needed, "stated precision of every row is what is asked about")
     sigma = table[["sigma_x_nm", "sigma_y_nm"]].to_numpy(float)
     good = (np.isfinite(sigma) & (sigma > 0)).all(1)
     if "trusted" in table:

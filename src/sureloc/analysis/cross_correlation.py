@@ -28,6 +28,7 @@ from scipy.spatial import cKDTree
 from sureloc.analysis.drift_path import Averages, DriftPath, drift_path
 from sureloc.errors import InputError
 from sureloc.limits import FEWEST_SEGMENTS, check_limit
+from sureloc.table import check_columns
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
@@ -158,9 +159,7 @@ def _measure(rows: _Stretches, taken: Array, at: Array) -> tuple[Averages, Flags
 
 def _useful(table: pd.DataFrame) -> tuple[pd.DataFrame, float]:
     """Give the rows to use and the kernel's width, nm: twice their median precision."""
-    missing = {"sigma_x_nm", "sigma_y_nm"} - set(table.columns)
-    if missing:
-        raise InputError(f"The table lacks {', '.join(sorted(missing))}; drift needs precisions.")
+    check_columns(table, ("sigma_x_nm", "sigma_y_nm"), "drift needs the precision of every row")
     sigma = np.sqrt(0.5 * (table["sigma_x_nm"] ** 2 + table["sigma_y_nm"] ** 2)).to_numpy(float)
     good = np.isfinite(table[["x_nm", "y_nm"]].to_numpy(float)).all(axis=1) & (sigma > 0)
     good &= np.isfinite(sigma)

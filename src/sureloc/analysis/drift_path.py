@@ -25,6 +25,7 @@ _WALK_STEPS = 8
 # which bands of jittery drift held 58 % instead of 68 %, and even in s, needlessly wide.
 _PRIOR_POWER = 0.5
 _LARGEST_WALK_NM = 3000.0
+_Z99 = 2.575829
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,12 @@ class DriftPath:
         covariance = np.stack([np.interp(at, self.nodes, c) for c in flat.T], axis=1)
         covariance[:, [0, 3]] += _strayed(at, self.nodes)[:, None] * self.walk_nm2
         return mean, covariance.reshape(-1, 2, 2)
+
+    @property
+    def is_beyond_uncertainty(self) -> bool:
+        """Whether the drift leaves its own 99 % band round zero at any time."""
+        sd = np.sqrt(np.diagonal(self.covariance_nm2, axis1=1, axis2=2))
+        return bool((np.abs(self.mean_nm) > _Z99 * sd).any())
 
     def sample(self, rng: np.random.Generator) -> Array:
         """Draw one whole path from the posterior.

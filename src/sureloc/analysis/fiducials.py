@@ -16,12 +16,16 @@ from scipy.spatial import cKDTree
 
 from sureloc.analysis.drift_path import Averages, DriftPath, drift_path
 from sureloc.errors import InputError
+from sureloc.table import check_columns
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
 
 PRESENCE = 0.9  # share of the frames in which a fiducial is seen
 FEWEST_FRAMES = 10
+FEWEST_FRAMES_TO_FIND = 100  # in fewer, molecules shine throughout too
+HALF_PRESENCE = 0.45  # share of the frames in which molecules are seen that almost seem fiducials
+MOST_HALF_SEEN = 0.3  # of them for each fiducial, as bright as these
 SEARCH_NM = 500.0  # how far from its place a fiducial may be found
 STEP_NM = 150.0  # how far it may jump from one sighting to the next
 _MOST_STRETCHES = 120
@@ -65,11 +69,10 @@ def track_fiducials(
         The drift with its uncertainty.
 
     Raises:
-        InputError: no fiducial is seen often enough, or there are too few frames.
+        InputError: no fiducial is seen often enough, there are too few frames, or fiducials that
+            were to be found cannot be told from molecules.
     """
-    missing = {"sigma_x_nm", "sigma_y_nm"} - set(table.columns)
-    if missing:
-        raise InputError(f"The table lacks {', '.join(sorted(missing))}; drift needs precisions.")
+    check_columns(table, ("sigma_x_nm", "sigma_y_nm"), "drift needs the precision of every row")
     frame = table["frame"].to_numpy(np.int64)
     first, last = int(frame.min()), int(frame.max())
     frames = last - first + 1
@@ -83,7 +86,9 @@ def track_fiducials(
                           & (sigma > 0).all(axis=1))  # fmt: skip
     sure = sure[np.argsort(frame[sure], kind="stable")]
     bright = table["photons"].to_numpy(float) if "photons" in table else 1.0 / sigma.prod(axis=1)
-    places = _places(frame[sure], position[sure]) if positions_nm is None else positions_nm
+    places = (
+        _places(frame[sure], position[sure], PRESENCE) if positions_nm is None else positions_nm
+    )
     tracks = [_track(sure, frame, position, bright, place) for place in np.atleast_2d(places)]
     tracks = _distinct(tracks, bright)
     seen = [t for t in tracks if len(t) >= PRESENCE * frames]
@@ -100,11 +105,50 @@ def track_fiducials(
             f"No spot is seen in {100 * PRESENCE:.0f} % of the frames (the best in "
             f"{100 * best:.0f} %). Give positions of fiducials, or use --method rcc."
         )
+    if positions_nm is None:
+        half = _places(frame[sure], position[sure], HALF_PRESENCE)
+        others = [_track(sure, frame, position, bright, place) for place in half]
+        _check_told_apart(seen, _distinct([*seen, *others], bright), bright, frames)
     return _drift_of(seen, frame, position, sigma, (first, last), reference)
 
 
-def _places(frame: Index, position: Array) -> Array:
-    """Give places round which rows lie in nearly all frames, the most frequented first.
+def _check_told_apart(seen: list[Index], tracks: list[Index], bright: Array, frames: int) -> None:
+    """Raise `InputError` if what was found may be molecules that shine throughout.
+
+    Molecules go dark at any time, fiducials do not: where some shine in all frames, others as
+    bright shine in about half of them.
+
+    Args:
+        seen: rows of what was found.
+        tracks: the same, and rows of spots that are seen in fewer frames.
+        bright: brightness of every row.
+        frames: from the table's first to its last.
+    """
+    named = "Name those that you know to be fiducials with --fiducial X,Y, or use --method rcc."
+    found = f"{len(seen)} spots are" if len(seen) > 1 else "1 spot is"
+    if frames < FEWEST_FRAMES_TO_FIND:
+        raise InputError(
+            f"{found} seen in {100 * PRESENCE:.0f} % of the {frames} frames, but in fewer than "
+            f"{FEWEST_FRAMES_TO_FIND} frames fiducials cannot be told from molecules that shine "
+            f"throughout. {named}"
+        )
+    light = np.median([np.median(bright[track]) for track in seen])
+    half = sum(
+        len(track) < PRESENCE * frames
+        and len(track) >= HALF_PRESENCE * frames
+        and np.median(bright[track]) > 0.5 * light
+        for track in tracks
+    )
+    if half > 1 and half > MOST_HALF_SEEN * len(seen):
+        raise InputError(
+            f"{found} seen in {100 * PRESENCE:.0f} % of the frames, but {half} others as bright in "
+            f"{100 * HALF_PRESENCE:.0f} % or more: molecules that shine for long, from which "
+            f"fiducials cannot be told. {named}"
+        )
+
+
+def _places(frame: Index, position: Array, presence: float) -> Array:
+    """Give places round which rows lie in a share of the frames, the most frequented first.
 
     A fiducial drifts from cell to cell: the frames of a cell and its neighbours are counted.
     """
@@ -120,9 +164,9 @@ def _places(frame: Index, position: Array) -> Array:
     out = []
     for k in np.argsort(-counts, kind="stable"):
         together = sum(counts[n] for n in neighbours[k])
-        if together < PRESENCE * frames or counts[k] < frames / 9:
+        if together < presence * frames or counts[k] < presence * frames / 9:
             continue
-        if len(np.unique(np.concatenate([of_cell[n] for n in neighbours[k]]))) < PRESENCE * frames:
+        if len(np.unique(np.concatenate([of_cell[n] for n in neighbours[k]]))) < presence * frames:
             continue
         out.append(np.median(position[index == k], axis=0))
     return np.array(out).reshape(-1, 2)

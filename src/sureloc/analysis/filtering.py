@@ -65,12 +65,15 @@ _INSTEAD: Mapping[type[ast.AST], str] = {
 _NUMBER, _TRUTH, _TEXT = "a number", "true or false", "a text"
 
 
-def rows_that_satisfy(table: pd.DataFrame, expression: str) -> npt.NDArray[np.bool_]:
+def rows_that_satisfy(
+    table: pd.DataFrame, expression: str, other_names: Mapping[str, str] | None = None
+) -> npt.NDArray[np.bool_]:
     """Give for every row whether it satisfies an expression.
 
     Args:
         table: any table; its numbers count as float64.
         expression: see the module.
+        other_names: columns by what other programs call them, to hint at.
 
     Returns:
         Booleans, shape (rows,).
@@ -86,7 +89,7 @@ def rows_that_satisfy(table: pd.DataFrame, expression: str) -> npt.NDArray[np.bo
             "allowed. Filter in several steps."
         )
     with np.errstate(all="ignore"):  # 1 / 0 is infinite and sqrt(-1) NaN, which compare so
-        value = _Walk(expression, table).value(tree)
+        value = _Walk(expression, table, other_names or {}).value(tree)
     if _kind(value) != _TRUTH:
         raise InputError(
             f"The expression {expression!r} gives {_kind(value)}, but rows are kept by true or "
@@ -144,9 +147,12 @@ def _is_deep(tree: ast.expr) -> bool:
 class _Walk:
     """Give the value of an expression's nodes: float64, booleans or texts, a scalar or per row."""
 
-    def __init__(self, expression: str, table: pd.DataFrame) -> None:
+    def __init__(
+        self, expression: str, table: pd.DataFrame, other_names: Mapping[str, str]
+    ) -> None:
         self._expression = expression.strip()
         self._table = table
+        self._other_names = other_names
 
     def value(self, node: ast.expr) -> Values:
         match node:
@@ -185,9 +191,10 @@ class _Walk:
     def _column(self, name: str) -> Values:
         if name not in self._table.columns:
             columns = [str(column) for column in self._table.columns]
+            ours = self._other_names.get(name)
+            near = f" (it is {ours} here)" if ours in columns else did_you_mean(name, columns)
             raise InputError(
-                f"The table has no column {name!r}{did_you_mean(name, columns)}; it has "
-                f"{', '.join(columns)}."
+                f"The table has no column {name!r}{near}; it has {', '.join(columns)}."
             )
         column = self._table[name]
         if column.dtype == bool:

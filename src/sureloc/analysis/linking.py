@@ -26,7 +26,7 @@ from scipy.stats import chi2, norm
 
 from sureloc.errors import InputError
 from sureloc.limits import check_limit
-from sureloc.table import DRIFT_COLUMNS, LINK_COLUMNS
+from sureloc.table import DRIFT_COLUMNS, LINK_COLUMNS, check_columns
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
@@ -383,12 +383,7 @@ def _matrices(table: pd.DataFrame, sigma: str, covariance: str) -> Array:
 
 def _check(table: pd.DataFrame, gap: int, radius_nm: float | None) -> None:
     needed = ("frame", "x_nm", "y_nm", "sigma_x_nm", "sigma_y_nm")
-    missing = [name for name in needed if name not in table.columns]
-    if missing:
-        raise InputError(
-            f"The table lacks {', '.join(missing)}; rows are linked and merged by their precision. "
-            "Take a table that states one, such as localizations.parquet."
-        )
+    check_columns(table, needed, "rows are linked and merged by their precision")
     several = np.zeros(len(table), bool)
     if "rows" in table:
         several |= table["rows"].to_numpy() > 1

@@ -10,6 +10,7 @@ import typer
 
 from sureloc.cli import completion, inputs
 from sureloc.cli.inputs import (
+    CameraPixelOption,
     FramesOption,
     RegionOption,
     check_inputs,
@@ -61,13 +62,7 @@ def convert(
             callback=inputs.table_format,
         ),
     ] = None,
-    pixel_nm: Annotated[
-        float | None,
-        typer.Option(
-            help="Pixel size in the sample, nm, where IN does not say it.",
-            callback=inputs.pixel_nm,
-        ),
-    ] = None,
+    pixel_nm: CameraPixelOption = None,
     first_frame: Annotated[
         int | None,
         typer.Option(
@@ -130,8 +125,8 @@ def convert(
     """Convert a table of localizations for another program, or a movie to an open format.
 
     Positions are moved to each format's origin, frames to its first number. What OUT cannot hold is
-    counted and said. --roi and --frames are for movies, all other options but --pixel-nm and
-    --quiet for tables.
+    counted and said. --roi and --frames are for movies, all other options but
+    --camera-pixel-nm and --quiet for tables.
     """
     from sureloc.io.movie_writing import check_movie_name, is_movie_name
     from sureloc.io.movies import is_name_of_a_movie
@@ -206,11 +201,9 @@ def _convert_movie(
     from sureloc.cli.localize import bar_of_frames
     from sureloc.io.movie_writing import write_movie
     from sureloc.io.movies import open_movie
-    from sureloc.io.regions import parse_frames, parse_region
 
     with open_movie(source) as whole:
-        rows, columns = parse_region(roi, whole.full_shape) if roi else (None, None)
-        part = whole.select(rows, columns, parse_frames(frames, whole.frames) if frames else None)
+        part = whole.cut(roi, frames)
         if pixel_nm is None:
             part.check_square_pixels()
         size_nm = pixel_nm or part.pixel_nm

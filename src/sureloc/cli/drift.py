@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sureloc.cli import inputs
-from sureloc.cli.inputs import check_inputs, checked, choice, limited, x_y_nm
+from sureloc.cli.inputs import (
+    CameraPixelOption,
+    check_inputs,
+    checked,
+    choice,
+    limited,
+    x_y_nm,
+)
 from sureloc.io.output import check_new_folder, new_folder
 
 if TYPE_CHECKING:
@@ -18,6 +24,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from sureloc.analysis.drift import Drift
+    from sureloc.io.sources import Source
 
 
 def _place(text: str) -> tuple[float, float]:
@@ -63,18 +70,13 @@ def drift(
             **choice("first", "mean"),
         ),
     ] = "first",
-    pixel_nm: Annotated[
-        float | None,
-        typer.Option(
-            help="Pixel size, nm, where the table does not say it.", callback=inputs.pixel_nm
-        ),
-    ] = None,
+    pixel_nm: CameraPixelOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draws' drift, draws.parquet.")] = 0,
 ) -> None:
     """Estimate the drift and take it from the tables, which get its uncertainty.
 
     Writes localizations.parquet and .csv (ThunderSTORM), draws.parquet if the run has it,
-    drift.csv (frame, x_nm, y_nm and their standard deviations) and drift.png.
+    drift.csv (frame, x_nm, y_nm and their standard deviations), drift.png and run.json.
     """
     check_inputs(None, source=run_or_table)
     check_new_folder(out)
@@ -83,7 +85,8 @@ def drift(
     from sureloc import __version__
     from sureloc.analysis.drift import Method, Reference, corrected, drift_table, estimate_drift
     from sureloc.io.exchange.thunderstorm import not_importable
-    from sureloc.io.run_folder import LOCALIZATIONS, THUNDERSTORM
+    from sureloc.io.results import write_run
+    from sureloc.io.run_folder import LOCALIZATIONS, RUN, THUNDERSTORM
     from sureloc.io.sources import read_source, write_step
     from sureloc.report.drift import draw_drift
 
@@ -108,6 +111,7 @@ def drift(
             # What this format has no place for stays in the table beside it: not worth a word.
             write_step(source, table, folder / THUNDERSTORM, step)
             notes += not_importable(replace(source.data, table=table))
+        write_run(folder / RUN, _record(source, step))
         if source.draws is not None:
             _correct_draws(source.draws, found, seed, step, folder)
         drift_table(found.path).round(4).to_csv(folder / "drift.csv", index=False)
@@ -115,6 +119,19 @@ def drift(
     for note in notes:
         typer.echo(note)
     typer.echo(f"{out}: {len(table):,} rows corrected\n{_summary(found)}")
+
+
+def _record(source: Source, step: dict[str, object]) -> dict[str, object]:
+    """Give what tables beside it, such as the CSV, do not say: pixel size, field and steps."""
+    from dataclasses import asdict
+
+    from sureloc.io.sources import with_step
+
+    return {
+        "pixel_nm": source.pixel_nm,
+        "geometry": asdict(source.data.geometry),
+        "steps": with_step(source.data.provenance, step)["steps"],
+    }
 
 
 def _correct_draws(
@@ -147,9 +164,12 @@ def _summary(found: Drift) -> str:
             f"{facts['pairs_left_out']} left out"
         )
     else:
-        how = f"from {facts['fiducials']} fiducials"
+        number = facts["fiducials"]
+        how = f"from {number} fiducial{'' if number == 1 else 's'}"
         if isinstance(wide := facts["widening"], float) and wide > 1:
             how += f", which disagree: precisions widened by {wide:.2f}"
+    if not path.is_beyond_uncertainty:
+        how += "; no drift beyond its uncertainty"
     return (
         f"drift spans {length[0]:.1f} nm along x and {length[1]:.1f} nm along y, known to "
         f"{sd[0]:.1f} and {sd[1]:.1f} nm (one standard deviation, relative to "

@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sureloc.cli import inputs
-from sureloc.cli.inputs import check_inputs, check_new_table
+from sureloc.cli.inputs import CameraPixelOption, check_inputs, check_new_table
 
 
 def filter(
@@ -35,12 +34,7 @@ def filter(
             "(DECODE), _sml.mat (SMAP)."
         ),
     ],
-    pixel_nm: Annotated[
-        float | None,
-        typer.Option(
-            help="Pixel size, nm, where the table does not say it.", callback=inputs.pixel_nm
-        ),
-    ] = None,
+    pixel_nm: CameraPixelOption = None,
 ) -> None:
     """Keep the rows that satisfy an expression on the table's columns.
 
@@ -51,10 +45,11 @@ def filter(
     check_new_table(out)
     from sureloc import __version__
     from sureloc.analysis.filtering import rows_that_satisfy
+    from sureloc.io.exchange.formats import names_elsewhere
     from sureloc.io.sources import read_source, write_step
 
     source = read_source(run_or_table, pixel_nm)
-    kept = rows_that_satisfy(source.table, expression)
+    kept = rows_that_satisfy(source.table, expression, names_elsewhere())
     table = source.table[kept].reset_index(drop=True)
     step = {
         "step": "filter",

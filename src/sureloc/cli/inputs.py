@@ -118,6 +118,15 @@ SigmaOption = Annotated[
 ]
 
 pixel_nm = checked(_pixel_nm)
+CameraPixelOption = Annotated[
+    float | None,
+    typer.Option(
+        "--camera-pixel-nm",
+        "--pixel-nm",
+        help="Camera pixel size in the sample, nm, where the file does not say it.",
+        callback=pixel_nm,
+    ),
+]
 frames = checked(parse_frames)
 region = checked(parse_region)
 rectangle = checked(parse_rectangle)
@@ -130,14 +139,18 @@ RegionOption = Annotated[
     str | None,
     typer.Option(
         metavar="Y0:Y1,X0:X1",
-        help="Part of a movie, px from 0: rows Y0 to before Y1, columns X0 to before X1.",
+        help="Part of a movie, px from 0: rows Y0 to before Y1, columns X0 to before X1; "
+        "10:40,20:60 is 30 rows of 40 columns.",
         callback=region,
     ),
 ]
 FramesOption = Annotated[
     str | None,
     typer.Option(
-        metavar="A:B", help="Frames of a movie, counted from 0: A to before B.", callback=frames
+        metavar="A:B",
+        help="Frames of a movie, counted from 0: A to before B; 100: is all from 100 on, :100 the "
+        "first 100.",
+        callback=frames,
     ),
 ]
 

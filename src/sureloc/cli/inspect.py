@@ -9,6 +9,8 @@ import typer
 
 from sureloc.cli import completion, inputs
 from sureloc.cli.inputs import (
+    FramesOption,
+    RegionOption,
     SigmaOption,
     TrustCameraOption,
     check_inputs,
@@ -61,6 +63,8 @@ def inspect(
             callback=inputs.weights,
         ),
     ] = "fast",
+    roi: RegionOption = None,
+    frames: FramesOption = None,
     picture: Annotated[
         Path | None, typer.Option(help="New PNG: frames, spots, noise and histograms.")
     ] = None,
@@ -79,7 +83,7 @@ def inspect(
         if picture.suffix.lower() != ".png":
             picture = picture.with_name(f"{picture.name}.png")
         check_new_file(picture)
-    check_readable(movie, camera)
+    check_readable(movie, camera, roi=roi, frames=frames)
     from sureloc.networks.weights import load_weights
     from sureloc.report.inspection import draw_inspection
 
@@ -93,6 +97,8 @@ def inspect(
         seed,
         sigma_px=number_or_auto("sigma_px", sigma_px),
         trust_camera=trust_camera,
+        roi=roi,
+        frames=frames,
     )
     if picture is not None:
         with new_file(picture) as partial:
@@ -112,10 +118,15 @@ def inspect_file(
     *,
     sigma_px: float | None,
     trust_camera: bool,
+    roi: str | None = None,
+    frames: str | None = None,
 ) -> Inspection:
-    """Open a movie and its camera, and look at it."""
+    """Open a movie, or a part of it, and its camera, and look at it."""
+    from dataclasses import replace
+
     from sureloc.calibrate.inspection import Stated, inspect_movie
     from sureloc.io.cameras import read_camera
+    from sureloc.io.exchange.localizations import Geometry, contradiction
     from sureloc.io.movies import open_movie
 
     used = None if camera is None else read_camera(camera)
@@ -128,9 +139,14 @@ def inspect_file(
             opened.camera_name,
             "given" if exposure_ms else "the file",
         )
-        return inspect_movie(
-            opened, used, stated, networks, seed, sigma_px=sigma_px, trust_camera=trust_camera
+        part = opened.cut(roi, frames)
+        if used is not None:
+            used = used.of_part(part.shape[1:], opened.full_shape, part.rows, part.columns)
+        found = inspect_movie(
+            part, used, stated, networks, seed, sigma_px=sigma_px, trust_camera=trust_camera
         )
+        said = contradiction(Geometry(pixel_nm), Geometry(opened.pixel_nm))
+        return replace(found, notes=(*said, *found.notes))
 
 
 def show(inspection: Inspection, name: str, *, as_json: bool) -> None:

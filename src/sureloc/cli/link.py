@@ -10,8 +10,13 @@ from typing import Annotated
 
 import typer
 
-from sureloc.cli import inputs
-from sureloc.cli.inputs import check_inputs, check_new_table, limited, limited_or_auto
+from sureloc.cli.inputs import (
+    CameraPixelOption,
+    check_inputs,
+    check_new_table,
+    limited,
+    limited_or_auto,
+)
 from sureloc.limits import number_or_auto
 
 
@@ -46,12 +51,7 @@ def link(
             callback=limited_or_auto("radius_nm"),
         ),
     ] = "auto",
-    pixel_nm: Annotated[
-        float | None,
-        typer.Option(
-            help="Pixel size, nm, where the table does not say it.", callback=inputs.pixel_nm
-        ),
-    ] = None,
+    pixel_nm: CameraPixelOption = None,
 ) -> None:
     """Merge the rows of one molecule in successive frames into one row.
 

@@ -52,7 +52,8 @@ def render(
         str | None,
         typer.Option(
             metavar="Y0:Y1,X0:X1",
-            help="Part to show: camera rows and columns, or nanometres with nm behind them.",
+            help="Part to show: camera rows and columns, such as 10:40,20:60, "
+            "or nanometres, such as 1000:4000,2000:6000nm.",
             callback=inputs.rectangle,
         ),
     ] = None,

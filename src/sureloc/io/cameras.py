@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sureloc.camera import BY_TYPE, ROUNDING_VARIANCE_ADU2, Camera
-from sureloc.errors import CameraError, did_you_mean
+from sureloc.errors import CameraError, decimal_point, did_you_mean
 from sureloc.io.paths import check_camera_exists
 
 _MAPS = ("offset_adu", "gain_adu_per_e", "variance_adu2")
@@ -157,6 +157,11 @@ def _read_yaml(path: Path) -> Camera:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CameraError(f"The camera file {path} is no YAML: {error}") from error
+    if content is None:
+        raise CameraError(
+            f"The camera file {path} is empty; it must hold {', '.join(_MAPS)}, and may hold "
+            f"{', '.join(_SCALARS)}."
+        )
     if not isinstance(content, dict):
         raise CameraError(
             f"The camera file {path} holds a {type(content).__name__}; it must hold keys and "
@@ -167,7 +172,11 @@ def _read_yaml(path: Path) -> Camera:
         parsed = CameraFile.model_validate(content)
     except ValidationError as error:
         names = dict.fromkeys(str(problem["loc"][0]) for problem in error.errors())
-        problems = (f"{name} is {content[name]!r}, {_wanted(name)} is needed" for name in names)
+        problems = (
+            f"{name} is {content[name]!r}{decimal_point(str(content[name]))}, {_wanted(name)} is "
+            "needed"
+            for name in names
+        )
         raise CameraError(f"The camera file {path} cannot be used: {'; '.join(problems)}.") from (
             error
         )
@@ -203,6 +212,8 @@ def _read_map(path: Path, name: str) -> npt.NDArray[np.float64]:
     """Read one map named in a YAML file: `.npy`, `.tif`, or `file#array`."""
     file_name, _, key = path.name.partition("#")
     file = path.with_name(file_name)
+    if point := decimal_point(path.name):
+        raise CameraError(f"{name} is {path.name!r}{point}; a number or a map is needed.")
     if not file.is_file():
         raise CameraError(f"{name} names the map {file}, which does not exist.")
     suffix = file.suffix.lower()

@@ -158,10 +158,26 @@ def parse_roi(text: str | None, found: Found) -> Edges:
         found: where it is cut from.
 
     Raises:
-        InputError: the text is something else, or the camera's pixel size is not known.
+        InputError: the text is something else, the camera's pixel size is not known, or nothing of
+            the part lies in the field.
     """
     if text is None:
         return found.field_nm
+    edges = _edges_of(text, found)
+    if any(
+        low >= end or high <= first
+        for (low, high), (first, end) in zip(edges, found.field_nm, strict=True)
+    ):
+        whole = "which was localized" if found.field_is_stated else "which holds all rows"
+        raise InputError(
+            f"The region {text} lies outside of {found.name}; it must overlap with "
+            f"{as_roi(found)}, {whole} (rows, then columns"
+            f"{', camera pixels' if found.pixel_nm else ''})."
+        )
+    return edges
+
+
+def _edges_of(text: str, found: Found) -> Edges:
     (y0, y1, x0, x1), in_nm = parse_rectangle(text)
     if in_nm:
         return (x0, x1), (y0, y1)

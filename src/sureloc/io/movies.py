@@ -38,7 +38,7 @@ from sureloc.io.frame_source import (
 from sureloc.io.movies_raw import dax_source, picasso_source
 from sureloc.io.movies_vendor import CziSource, LifSource, parsed_xml
 from sureloc.io.paths import check_movie_exists
-from sureloc.io.regions import MIN_SIDE_PX
+from sureloc.io.regions import MIN_SIDE_PX, parse_frames, parse_region
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 NDTIFF_INDEX = "NDTiff.index"
@@ -126,6 +126,18 @@ class Movie:
     def full_shape(self) -> tuple[int, int]:
         """Rows and columns of the file's whole frame, which a camera's maps may describe."""
         return self._source.height, self._source.width
+
+    def cut(self, roi: str | None = None, frames: str | None = None) -> Movie:
+        """Give the part that people ask for; `select` reads nothing either.
+
+        Args:
+            roi, frames: "y0:y1,x0:x1" and "a:b" (`sureloc.io.regions`); None takes all.
+
+        Raises:
+            InputError: a text has another form, or the part is not inside this movie.
+        """
+        rows, columns = parse_region(roi, self.full_shape) if roi else (None, None)
+        return self.select(rows, columns, parse_frames(frames, self.frames) if frames else None)
 
     def select(
         self,

@@ -6,6 +6,8 @@ wrong before, a full disk, an error or Ctrl-C, removes what was written.
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     with _whole_or_nothing(place) as partial:
         partial.mkdir()
         yield partial
+        check_new_folder(place)  # another command may have finished meanwhile
         if place.exists():
             place.rmdir()
         partial.rename(place)
@@ -53,7 +56,10 @@ def new_file(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
         check_new_file(path)
     with _whole_or_nothing(place) as partial:
         yield partial
-        partial.replace(place)
+        if replace:
+            partial.replace(place)
+        else:
+            _take_free_place(partial, place)
 
 
 def check_new_file(path: str | Path) -> None:
@@ -72,6 +78,17 @@ def check_new_folder(path: str | Path) -> None:
             f"The output folder {path} exists and is not empty. Give the name of a new folder, or "
             "empty this one; sureloc overwrites nothing."
         )
+
+
+def advice(error: OSError) -> str:
+    """Give the next step for somebody whose results could not be written, a clause."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some space"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "give a place where you may write"
+    if error.errno in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+        return "see that nothing else writes, moves or removes files there"
+    return "free some space, or give a place where you may write"
 
 
 def partial_folder(out: Path) -> Path:
@@ -94,12 +111,26 @@ def _whole_or_nothing(place: Path) -> Iterator[Path]:
             raise
         reason = error.strerror or str(error)
         raise OutputError(
-            f"The results could not be written to {place}: {reason}. Nothing was left behind. Free "
-            "some space, or give a place where you may write."
+            f"The results could not be written to {place}: {reason}. Nothing was left behind; "
+            f"{advice(error)}."
         ) from error
     except BaseException:
         _remove(partial, created)
         raise
+
+
+def _take_free_place(partial: Path, place: Path) -> None:
+    """Give a file its name, unless another command has written a file of this name meanwhile."""
+    try:
+        os.link(partial, place)  # unlike a rename it never replaces anything
+    except FileExistsError:
+        check_new_file(place)
+        raise
+    except OSError:  # a file system without such links
+        check_new_file(place)
+        partial.rename(place)
+    else:
+        partial.unlink()
 
 
 def _make_parents(place: Path) -> list[Path]:

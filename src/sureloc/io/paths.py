@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sureloc.errors import CameraError, InputError, MovieError
+from sureloc.io.exchange.names import is_table_name
+from sureloc.io.run_folder import LOCALIZATIONS
 
 
 def check_movie_exists(path: Path) -> None:
@@ -13,6 +15,12 @@ def check_movie_exists(path: Path) -> None:
         raise MovieError(
             f"There is no movie at {path} (seen from {Path.cwd()}). Check the spelling of the path."
         )
+    take = "'sureloc render', 'drift', 'link', 'filter', 'resolution' and 'audit' take it"
+    if (path / LOCALIZATIONS).is_file():
+        raise MovieError(f"{path} is the folder of a run, no movie; {take}.")
+    if path.is_file() and is_table_name(path):
+        raise MovieError(f"{path} is a table by its name, no movie; {take}, and 'convert'.")
+    _check_not_empty(path, MovieError, "Copy it again from where it was recorded.")
 
 
 def check_camera_exists(path: Path) -> None:
@@ -22,6 +30,14 @@ def check_camera_exists(path: Path) -> None:
             f"There is no camera file at {path} (seen from {Path.cwd()}). Check the spelling, or "
             "leave the camera out to have it estimated from the movie."
         )
+    _check_not_empty(
+        path, CameraError, "Write offset_adu, gain_adu_per_e and variance_adu2 into it."
+    )
+
+
+def _check_not_empty(path: Path, error: type[InputError], next_step: str) -> None:
+    if path.is_file() and path.stat().st_size == 0:
+        raise error(f"{path} is empty: a file of 0 bytes. {next_step}")
 
 
 def check_source_exists(path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sureloc.errors import InputError
+from sureloc.io.lock import check_unlocked
 from sureloc.io.output import check_new_folder, partial_folder
 
 LOCALIZATIONS = "localizations.parquet"
@@ -31,6 +32,13 @@ def check_place(out: Path, *, resume: bool) -> None:
     folder = partial_folder(place)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file and in the way. Give another name for {out}.")
+    check_unlocked(folder)
+    check_not_stopped(out, resume=resume)
+
+
+def check_not_stopped(out: Path, *, resume: bool) -> None:
+    """Raise `InputError` if a stopped run is in the way and it is not this one's to go on with."""
+    folder = partial_folder(out.resolve())
     if not resume and (folder / IDENTITY).exists():
         raise InputError(
             f"A run that was to write {out} was stopped; what it had done is kept in {folder}. Go "

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sureloc.analysis.drift import Drift, drift_table
+from sureloc.analysis.drift import Drift, Method, drift_table
 
 Array = npt.NDArray[np.float64]
 
@@ -42,6 +42,7 @@ def draw_drift(drift: Drift, path: Path) -> None:
 def _in_time(axes: Axes, drift: Drift, frame: Array) -> None:
     mean, covariance = drift.path.at(frame)
     value, sd, centre = _measured(drift)
+    few = len(value) <= _MOST_BARS
     axes.axhline(0.0, color=_GREY, linewidth=0.8)
     for i, axis in enumerate("xy"):
         colour = _COLOURS[axis]
@@ -50,7 +51,6 @@ def _in_time(axes: Axes, drift: Drift, frame: Array) -> None:
             frame, mean[:, i] - half, mean[:, i] + half, color=colour, alpha=0.22, linewidth=0
         )
         axes.plot(frame, mean[:, i], color=colour, linewidth=1.4, label=f"along {axis}")
-        few = len(value) <= _MOST_BARS
         axes.errorbar(
             centre,
             value[:, i],
@@ -63,8 +63,13 @@ def _in_time(axes: Axes, drift: Drift, frame: Array) -> None:
         )
     first = drift.reference.value == "first"
     zero = "in the first frame, whose uncertainty all others share" if first else "on average"
+    measured = "the structure in stretches of frames"
+    if drift.method is Method.FIDUCIALS:
+        number = drift.facts["fiducials"]
+        measured = "the fiducial" if number == 1 else f"{number} fiducials on average"
+    bars = ", with 95 % bars" if few else ""
     axes.set_title(
-        f"drift, zero {zero}\nbands hold 95 %; dots, with 95 % bars: stretches of frames",
+        f"drift, zero {zero}\nbands hold 95 %; dots{bars}: {measured}",
         fontsize=9,
         color=_INK,
         loc="left",

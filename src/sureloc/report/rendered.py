@@ -31,19 +31,22 @@ from sureloc.io.output import new_file
 from sureloc.io.rendered import write_tiff
 from sureloc.report.pictures import (
     BRIGHTEST_ALIKE,
+    LARGEST_PX,
     PERCENTILE,
     SCREEN_PX,
     Picture,
     averaged_down,
     draw_picture,
+    shrinking_factor,
 )
 from sureloc.report.rendering_options import COLOURS, check_rendering
-from sureloc.table import check_rows
+from sureloc.table import GIVE_PRECISION, check_rows
 
 Array = npt.NDArray[np.float64]
 
 USUAL_ZOOM = 10.0
 BLUE, GREY, ORANGE = "#3d9bff", "#b9b4ad", "#ff8f1f"
+FINEST_SIGMAS = 0.1  # of the median precision; smaller image pixels show nothing more
 _FAINT = 1e-3  # of the brightest pixel; below, a pixel counts as empty
 _GAMMA = 0.7  # of brightness, so that single molecules are seen beside crowds
 
@@ -163,7 +166,13 @@ def render_file(
     found = with_room_to_draw(read_found(source, camera_pixel_nm, say))
     check_rows(found.table, "to draw")
     size = _pixel_size(found, zoom, pixel_nm)
-    canvas = Canvas.between(*parse_roi(roi, found), size)
+    edges = parse_roi(roi, found)
+    _check_kind(found, kind, colour)
+    whole = Canvas.between(*edges, size)
+    _check_pixels(whole, found, say)
+    canvas = whole
+    if out.suffix.lower() == ".png" and max(whole.shape) > LARGEST_PX:
+        canvas = Canvas.between(*edges, size * shrinking_factor(whole.shape, LARGEST_PX))
     if roi is None and not found.field_is_stated:
         say(
             f"Nothing says how large the camera frame of {found.name} is: what holds all rows is "
@@ -187,19 +196,55 @@ def render_file(
             else:
                 write_tiff(partial, one.channels, canvas, bits, about)
     names = ", ".join(str(one.path) for one in renderings)
-    return f"{names}: {_size(renderings[0], canvas)}, {said}"
+    return f"{names}: {_size(canvas, whole)}, {said}"
 
 
-def _size(one: Rendering, canvas: Canvas) -> str:
-    whole = f"{canvas.rows:,} x {canvas.columns:,} px of {canvas.pixel_nm:.3g} nm"
-    picture = one.picture
-    if one.path.suffix.lower() != ".png" or picture.pixel_nm <= canvas.pixel_nm:
-        return whole
-    rows, columns = picture.image.shape[:2]
-    return (
-        f"{rows:,} x {columns:,} px of {picture.pixel_nm:.3g} nm, averaged down from {whole} (a "
-        ".tif has them all)"
+def _size(canvas: Canvas, whole: Canvas) -> str:
+    drawn, asked = (
+        f"{c.rows:,} x {c.columns:,} px of {c.pixel_nm:.3g} nm" for c in (canvas, whole)
     )
+    if canvas == whole:
+        return drawn
+    return f"{drawn} instead of {asked} (a .tif has them all)"
+
+
+def _check_kind(found: Found, kind: str, colour: str) -> None:
+    """Raise `InputError` unless the source holds what is to be drawn."""
+    if kind == "posterior":
+        found.needs_draws()
+        return
+    if kind == "gaussian":
+        _with_precision(found)
+    if colour != "intensity":
+        _check_colour(found.table, colour, found.name)
+
+
+def _check_pixels(canvas: Canvas, found: Found, say: Callable[[str], None]) -> None:
+    """Say if image pixels are too large or too small to be meant.
+
+    Raises:
+        InputError: the image would be a single pixel.
+    """
+    pixel = canvas.pixel_nm
+    if max(canvas.shape) < 2:
+        raise InputError(
+            f"The image would be a single pixel of {pixel:g} nm. Give smaller ones with --pixel-nm "
+            "or --zoom (5 to 20 nm is usual), or a larger --roi."
+        )
+    if found.pixel_nm is not None and pixel > found.pixel_nm:
+        say(
+            f"Warning: image pixels of {pixel:.3g} nm are larger than the camera's of "
+            f"{found.pixel_nm:g} nm. --pixel-nm is the size of an image pixel; 5 to 20 nm is usual."
+        )
+    if not {"sigma_x_nm", "sigma_y_nm"} <= set(found.table.columns):
+        return
+    sigma = found.table[["sigma_x_nm", "sigma_y_nm"]].to_numpy(float)
+    sigma = sigma[np.isfinite(sigma) & (sigma > 0)]
+    if sigma.size and pixel < FINEST_SIGMAS * np.median(sigma):
+        say(
+            f"Warning: image pixels of {pixel:.3g} nm are less than a tenth of the rows' precision "
+            f"of {np.median(sigma):.3g} nm (median): larger ones show as much, sooner."
+        )
 
 
 def _pixel_size(found: Found, zoom: float | None, pixel_nm: float | None) -> float:
@@ -266,7 +311,8 @@ def _with_precision(found: Found) -> pd.DataFrame:
     table = found.table
     if "sigma_x_nm" not in table or "sigma_y_nm" not in table:
         raise InputError(
-            f"{found.name} states no precision (sigma_x_nm, sigma_y_nm); take --kind histogram."
+            f"{found.name} states no precision (sigma_x_nm, sigma_y_nm); take --kind histogram, or "
+            f"give one to all rows: {GIVE_PRECISION}."
         )
     known = np.isfinite(table[["sigma_x_nm", "sigma_y_nm"]].to_numpy(float)).all(1)
     return pd.DataFrame(table[known].reset_index(drop=True))
@@ -282,6 +328,21 @@ def _values(
     table: pd.DataFrame, colour: str, name: str
 ) -> tuple[Array, str, tuple[float, float], Colormap]:
     """Give every row's value, its unit, the values at the ends of the colours, and these."""
+    columns = _check_colour(table, colour, name)
+    value = np.sqrt((table[columns].to_numpy(float) ** 2).mean(1))
+    if colour == "trust":
+        return value, "share of rows to be trusted", (0.0, 1.0), value_map().reversed()
+    if colour == "time":
+        return value, "frame (mean)", _ends(value, (0.0, 100.0)), value_map()
+    return value, "stated precision (nm, mean)", _ends(value, (2.0, 98.0)), value_map()
+
+
+def _check_colour(table: pd.DataFrame, colour: str, name: str) -> list[str]:
+    """Give the columns that a colour shows.
+
+    Raises:
+        InputError: the table lacks one.
+    """
     needed = {"time": ["frame"], "precision": ["sigma_x_nm", "sigma_y_nm"], "trust": ["trusted"]}
     columns = needed[colour]
     lacking = [column for column in columns if column not in table]
@@ -290,12 +351,7 @@ def _values(
             f"{name} lacks {', '.join(lacking)} and cannot be coloured by {colour}; take another "
             f"colour of {', '.join(COLOURS)}."
         )
-    value = np.sqrt((table[columns].to_numpy(float) ** 2).mean(1))
-    if colour == "trust":
-        return value, "share of rows to be trusted", (0.0, 1.0), value_map().reversed()
-    if colour == "time":
-        return value, "frame (mean)", _ends(value, (0.0, 100.0)), value_map()
-    return value, "stated precision (nm, mean)", _ends(value, (2.0, 98.0)), value_map()
+    return columns
 
 
 def _ends(value: Array, percentiles: tuple[float, float]) -> tuple[float, float]:

@@ -28,6 +28,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from sureloc.errors import InputError, OutputError, SurelocError
+from sureloc.io.output import advice
 from sureloc.localize.movie import one_thread_each
 from sureloc.localize.units import Unit
 from sureloc.runs.job import Job, open_job
@@ -221,7 +222,7 @@ def work_on_unit(folder: str, token: str, number: int) -> None:
             raise
         raise OutputError(
             f"A worker could not write {unit.name} to {job.folder}: {error.strerror or error}. "
-            "What was done is kept there: free some space and go on by the same command with "
+            f"What was done is kept there: {advice(error)} and go on by the same command with "
             "--resume."
         ) from error
 

@@ -18,14 +18,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sureloc.camera import Camera
+from sureloc.camera import Camera, same_pixel_nm
 from sureloc.errors import InputError
 from sureloc.evaluate.compare import Comparison, compare
 from sureloc.io.assumptions import read_assumptions
 from sureloc.io.cameras import read_camera
 from sureloc.io.exchange.localizations import Geometry
 from sureloc.io.movies import Movie, open_movie
-from sureloc.io.regions import parse_frames, parse_region
 from sureloc.io.results import Place, TablesWriter, versions, write_run
 from sureloc.io.run_folder import CAMERA_FILE, LOCALIZATIONS, REPORT, RUN, check_place
 from sureloc.io.tables import read_table
@@ -49,8 +48,6 @@ from sureloc.runs.results import gather_sums, write_fine_images, write_tables
 from sureloc.runs.scheduler import THREADS, check_scheduler
 from sureloc.shipped import shipped_weights
 from sureloc.table import LOCALIZATION_COLUMNS
-
-PIXEL_SLACK = 0.02  # pixel sizes that differ by less are one
 
 
 @dataclass(frozen=True)
@@ -172,12 +169,9 @@ def localize_file(
             trust_camera=trust_camera,
             effort=Effort(rounds=rounds),
         )
-        rows, columns = parse_region(roi, whole.full_shape) if roi else (None, None)
-        part = whole.select(rows, columns, parse_frames(frames, whole.frames) if frames else None)
-        # Maps cut to the region already are as good as those of the whole frame.
-        if used is not None and used.shape != part.shape[1:]:
-            used.check_shape(whole.full_shape)
-            used = used.crop(part.rows, part.columns)
+        part = whole.cut(roi, frames)
+        if used is not None:
+            used = used.of_part(part.shape[1:], whole.full_shape, part.rows, part.columns)
         provenance = {
             "command": command,
             "movie": str(movie),
@@ -233,7 +227,7 @@ def _pixel_size(given: float | None, movie: Movie) -> tuple[float, str, list[str
         x_nm, y_nm = movie.oblong_pixel_nm
         note = f"The pixel size was given: {given:g} nm. The file says {x_nm:g} x {y_nm:g} nm."
         return given, note, [Doubt.OBLONG_PIXELS.clause(x=x_nm, y=y_nm)]
-    if stated is not None and abs(stated / given - 1) > PIXEL_SLACK:
+    if stated is not None and not same_pixel_nm(stated, given):
         note = f"The pixel size was given: {given:g} nm. The file says {stated:g} nm."
         return given, note, [Doubt.PIXEL_SIZE.clause(stated=stated, given=given)]
     return given, f"The pixel size was given: {given:g} nm.", []

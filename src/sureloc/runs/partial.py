@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from sureloc.errors import FinishedError, InputError, OutputError
-from sureloc.io.output import partial_folder
-from sureloc.io.run_folder import IDENTITY, RUN, check_place
+from sureloc.io.lock import locked
+from sureloc.io.output import advice, check_new_folder, partial_folder
+from sureloc.io.run_folder import IDENTITY, RUN, check_not_stopped, check_place
 from sureloc.runs.job import ASSUMPTIONS, PARTS, differences
 from sureloc.runs.parts import force, to_disk
 
@@ -52,6 +53,7 @@ class PartialRun:
         """Make the results those of the run; the rest of the folder goes."""
         result = self.folder / RESULT
         to_disk(result)
+        check_new_folder(self.out)  # another command may have written it meanwhile
         if self.out.exists():
             self.out.rmdir()
         result.rename(self.out)
@@ -106,40 +108,55 @@ def open_partial(
         resume: go on with a run that was stopped, if there is one.
 
     Raises:
-        InputError: `out` cannot be written, or a run that was stopped is another one.
+        InputError: `out` cannot be written, another sureloc is working on it, or a run that was
+            stopped is another one.
         OutputError: something could not be written.
     """
     check_place(out, resume=resume)
     place = out.resolve()
     folder = partial_folder(place)
-    created: list[Path] = []
-    begun = (folder / IDENTITY).exists()
+    created = [p for p in (folder, *place.parents) if not p.exists()]
     try:
-        if begun:
-            provenance = _same_run(folder, identity)
-        else:
-            created = [p for p in (folder, *place.parents) if not p.exists()]
-            (folder / PARTS).mkdir(parents=True, exist_ok=True)
-            _write_identity(folder, identity, provenance)
-        yield PartialRun(folder, place, identity, provenance)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        kept = _clean(folder, created, begun, error)
-        if isinstance(error, InputError | OutputError):
+        raise _not_written(error, folder, place, kept=False) from error
+    with locked(folder):
+        check_not_stopped(out, resume=resume)  # another may have begun and stopped meanwhile
+        begun = (folder / IDENTITY).exists()
+        try:
+            if begun:
+                provenance = _same_run(folder, identity)
+            else:
+                (folder / PARTS).mkdir(exist_ok=True)
+                _write_identity(folder, identity, provenance)
+            yield PartialRun(folder, place, identity, provenance)
+        except OSError as error:
+            removed = not folder.exists()
+            kept = _clean(folder, created, begun, error)
+            if isinstance(error, OutputError) and not removed:
+                raise
+            if removed:
+                raise OutputError(
+                    f"{folder} was removed or renamed while a run worked in it, so that nothing of "
+                    "the run is left. Start it again, and leave that folder alone until it is done."
+                ) from error
+            raise _not_written(error, folder, place, kept=kept) from error
+        except BaseException as error:
+            _clean(folder, created, begun, error)
             raise
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"The results could not be written to {place}: {reason}. "
-            + (
-                f"What was done is kept in {folder}: free some space there and go on by the same "
-                "command with --resume."
-                if kept
-                else "Nothing was left behind. Free some space, or give a place where you may "
-                "write."
-            )
-        ) from error
-    except BaseException as error:
-        _clean(folder, created, begun, error)
-        raise
+
+
+def _not_written(error: OSError, folder: Path, place: Path, *, kept: bool) -> OutputError:
+    reason = error.strerror or str(error)
+    return OutputError(
+        f"The results could not be written to {place}: {reason}. "
+        + (
+            f"What was done is kept in {folder}: {advice(error)} and go on by the same command "
+            "with --resume."
+            if kept
+            else f"Nothing was left behind; {advice(error)}."
+        )
+    )
 
 
 def _same_run(folder: Path, identity: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sureloc.io.exchange.localizations import (
     Reading,
     Written,
     check_one_draw,
+    contradiction,
     left_out,
     localizations,
     needed_pixel_nm,
@@ -105,7 +107,8 @@ def _known(values: Array) -> bool:
 def _table(
     path: Path, data: Mapping[str, Any], meta: Mapping[str, Any], reading: Reading
 ) -> Localizations:
-    geometry = reading.geometry.or_else(Geometry(pixel_nm=_pixel_nm(path, meta)))
+    stated = Geometry(pixel_nm=_pixel_nm(path, meta))
+    geometry = reading.geometry.or_else(stated)
     unit = _word(meta.get("xy_unit"))
     if unit not in ("px", "nm"):
         raise InputError(f"{path} gives positions in the unit {unit!r}; it must be 'px' or 'nm'.")
@@ -129,7 +132,8 @@ def _table(
             values = np.asarray(data[name], np.float64)
             columns[column] = np.sqrt(values) if name.endswith("_cr") else values
     unknown = [name for name in data if name not in {*_VECTORS, *_SCALARS, "id"}]
-    return localizations(path, columns, geometry, reading.base(FIRST_FRAME), unknown)
+    found = localizations(path, columns, geometry, reading.base(FIRST_FRAME), unknown)
+    return replace(found, notes=(*found.notes, *contradiction(reading.geometry, stated)))
 
 
 def _word(value: object) -> str:

@@ -124,6 +124,11 @@ def _hdf5(path: Path) -> Format:
     )
 
 
+def names_elsewhere() -> dict[str, str]:
+    """Give sureloc's columns by what Picasso and ThunderSTORM call them, without units."""
+    return {**picasso.NAMES, **thunderstorm.NAMES_WITHOUT_UNITS}
+
+
 def read_localizations(path: Path, reading: Reading, name: str | None = None) -> Localizations:
     """Read a table of any format.
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from sureloc.camera import check_pixel_nm
+from sureloc.camera import check_pixel_nm, same_pixel_nm
 from sureloc.errors import InputError, PixelSizeError
 from sureloc.limits import check_limit
 from sureloc.table import (
@@ -154,6 +154,17 @@ def stated_geometry(record: Mapping[str, Any]) -> Geometry:
     # Tables of earlier versions tell the pixel size only.
     pixel_nm = record.get("pixel_nm")
     return found.or_else(Geometry(pixel_nm if isinstance(pixel_nm, int | float) else None))
+
+
+def contradiction(given: Geometry, stated: Geometry) -> tuple[str, ...]:
+    """Say that a pixel size that was given is not the one that the file states, if it is not."""
+    mine, theirs = given.pixel_nm, stated.pixel_nm
+    if mine is None or theirs is None or same_pixel_nm(mine, theirs):
+        return ()
+    return (
+        f"The camera pixel size was given: {mine:g} nm. The file says {theirs:g} nm; what was "
+        "given is taken.",
+    )
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from sureloc.io.exchange.localizations import (
     Localizations,
     Reading,
     Written,
+    contradiction,
     from_zero,
     ignored_note,
     stated_geometry,
@@ -83,10 +84,11 @@ def read(path: Path, reading: Reading) -> Localizations:
             known[name] = replace(column, dtype="float64")
     columns["frame"] = from_zero(path, columns["frame"], reading.base(FIRST_FRAME))
     provenance = read_provenance(path) if b"sureloc" in (schema.metadata or {}) else {}
+    stated, ignored = stated_geometry(provenance), (f.name for f in fields if f.name not in known)
     return Localizations(
         pd.DataFrame(columns),
-        reading.geometry.or_else(stated_geometry(provenance)),
-        ignored_note(field.name for field in fields if field.name not in known),
+        reading.geometry.or_else(stated),
+        (*ignored_note(ignored), *contradiction(reading.geometry, stated)),
         provenance,
         {name: column for name, column in known.items() if name not in COLUMNS},
     )

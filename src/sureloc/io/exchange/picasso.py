@@ -27,6 +27,7 @@ from sureloc.io.exchange.localizations import (
     Reading,
     Written,
     check_one_draw,
+    contradiction,
     keep_rows,
     lateral,
     left_out,
@@ -59,6 +60,7 @@ _AS_THEY_ARE = {
     "p_exists": "p_exists",
     "trusted": "trusted",
 }
+NAMES = {**_IN_PIXELS, **_AS_THEY_ARE}
 _DERIVED = ("ellipticity",)
 _STEPS = "picasso"  # in a table's provenance: what was done, as Picasso's files say it
 # Of a molecule: frames from its first to its last one, dark ones between them included.
@@ -92,7 +94,8 @@ def read(path: Path, reading: Reading) -> Localizations:
     if names is None or records.ndim != 1:
         raise InputError(f"`locs` in {path} is no table of Picasso's; it has no named columns.")
     steps = _steps(path, embedded)
-    geometry = reading.geometry.or_else(_geometry(path, steps))
+    stated = _geometry(path, steps)
+    geometry = reading.geometry.or_else(stated)
     pixel_nm = needed_pixel_nm(geometry, path, _WHY, reading.pixel_option)
     columns: dict[str, npt.NDArray[np.float64]] = {}
     for name in names:
@@ -107,7 +110,8 @@ def read(path: Path, reading: Reading) -> Localizations:
     known = {*_IN_PIXELS, *_AS_THEY_ARE, *_DERIVED, _LENGTH}
     unknown = [name for name in names if name not in known]
     found = localizations(path, columns, geometry, reading.base(FIRST_FRAME), unknown)
-    return replace(found, provenance={_STEPS: steps} if steps else {})
+    notes = (*found.notes, *contradiction(reading.geometry, stated))
+    return replace(found, notes=notes, provenance={_STEPS: steps} if steps else {})
 
 
 def _steps(path: Path, embedded: object) -> list[dict[str, Any]]:

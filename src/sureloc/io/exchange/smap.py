@@ -11,6 +11,7 @@ of rows that SMAP has grouped and not merged, the number of rows with the same `
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from sureloc.io.exchange.localizations import (
     Reading,
     Written,
     check_one_draw,
+    contradiction,
     left_out,
     localizations,
     not_finite,
@@ -191,7 +193,8 @@ def read_mat(path: Path, reading: Reading) -> Localizations:
     for field, name in _READ.items():
         if field in fields and name not in columns:
             columns[name] = fields[field]
-    return _table(path, columns, reading.geometry.or_else(stated), reading, list(fields))
+    found = _table(path, columns, reading.geometry.or_else(stated), reading, list(fields))
+    return replace(found, notes=(*found.notes, *contradiction(reading.geometry, stated)))
 
 
 def _hdf5_fields(path: Path) -> tuple[dict[str, Array], Geometry]:

@@ -69,6 +69,7 @@ _NAMES = {
     "p_exists": "p_exists",
     "trusted": "trusted",
 }
+NAMES_WITHOUT_UNITS = {name.partition(" [")[0]: ours for name, ours in _NAMES.items()}
 # ThunderSTORM lets people choose the unit of lengths; what a unit is in nm, None for pixels.
 _UNITS_NM = {"nm": 1.0, "um": 1e3, "\u00b5m": 1e3, "\u03bcm": 1e3, "px": None}
 _READ = {
