@@ -15,6 +15,7 @@ from sureloc.simulate.recipe import FrameRecipe
 
 CORNER = (0.15, 0.3)  # of an image's height and width, about what the bar covers
 BAR_SHARE = 0.25  # of an image's width, at most
+THICKNESS = 0.012  # of the bar, of the image's side, or of the mean of two unequal ones
 ABOVE = 4.0  # what else is drawn, in matplotlib's order
 PLATE_OPACITY = 0.65
 Extent = tuple[float, float, float, float]
@@ -100,7 +101,7 @@ def add_scale_bar(
         sep=2,
         label_top=True,
         color=colour,
-        size_vertical=0.012 * (bottom - top),
+        size_vertical=THICKNESS * math.sqrt((bottom - top) * (right - left)),
         fill_bar=True,
         fontproperties=FontProperties(size=size),
     )
