@@ -467,6 +467,13 @@ def test_a_large_histogram_keeps_whole_counts_of_the_pixels_that_are_shown(run, 
     assert picture.whole
 
 
+def test_faint_rows_are_seen_beside_bright_ones():
+    image = np.array([[1.0, 0.01, 0.0]])
+    shown = value_picture("a", "a", "a", image, image, 10.0, (0.0, 1.0), value_map()).image[0]
+    assert shown[1].max() > 0.2
+    assert (shown[2] == 0).all()
+
+
 def test_tables_alone_are_drawn_too(tmp_path, rng):
     table = localizations(rng)
     whole = Localizations(table, Geometry(100.0, psf_sigma_nm=120.0))

@@ -47,7 +47,7 @@ Array = npt.NDArray[np.float64]
 USUAL_ZOOM = 10.0
 BLUE, GREY, ORANGE = "#3d9bff", "#b9b4ad", "#ff8f1f"
 _FAINT = 1e-3  # of the brightest pixel; below, a pixel counts as empty
-_GAMMA = 0.7  # of brightness, so that single molecules are seen beside crowds
+_GAMMA = 0.3  # of brightness, so that faint rows are seen beside bright ones, and their colours
 
 
 def value_map() -> Colormap:
