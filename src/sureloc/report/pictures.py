@@ -24,7 +24,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from sureloc.localize.images import ImageSums
-from sureloc.report.image_axes import add_scale_bar
+from sureloc.report.image_axes import add_scale_bar, darker_corner
 
 Array = npt.NDArray[np.float64]
 
@@ -328,7 +328,7 @@ def _add_image(figure: Figure, picture: Picture, corner: tuple[int, int]) -> Axe
     axes.set_axis_off()
     extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
     size = min(_UNIT_PT, _LABEL_SHARE * dots * columns)
-    add_scale_bar(axes, extent, picture.pixel_nm, size=size, over=picture.image)
+    add_scale_bar(axes, extent, picture.pixel_nm, size=size, corner=darker_corner(picture.image))
     return shown
 
 
