@@ -21,7 +21,7 @@ from conftest import ROOT
 from doc_blocks import Block, PageRun, blocks_of, check_printed
 from sureloc.camera import Camera
 from sureloc.io.convert import Changes, convert_table
-from sureloc.io.exchange.localizations import Reading
+from sureloc.io.exchange.localizations import FOREIGN_COLUMNS, Reading
 from sureloc.localize import verdict
 from sureloc.table import (
     DRAW_COLUMNS,
@@ -256,6 +256,7 @@ def columns_in(section: str) -> list[tuple[str, str]]:
         ("truth.parquet", TRUTH_COLUMNS),
         ("After `sureloc drift`", DRIFT_COLUMNS),
         ("After `sureloc link`", LINK_COLUMNS),
+        ("Tables of other programs", FOREIGN_COLUMNS),
     ],
 )
 def test_every_column_and_unit_is_documented(section, columns):
