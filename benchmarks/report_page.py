@@ -94,7 +94,7 @@ def content_of(table: pd.DataFrame, name: str, side_px: int, frames: int) -> Rep
     images.chi2 += frames * rng.normal(1, 0.1, shape)
     images.frames = frames
     prior = ScenePrior(0.01, PhotonPrior.log_normal(1200.0, 0.8), 20.0, 2.0)
-    camera = Camera(offset_adu=100.0, gain_adu_per_e=2.0, variance_adu2=9.0)
+    camera = Camera(offset_adu=100.0, gain_adu_per_e=2.0, variance_adu2=9.0, saturation_adu=65535)
     learned = LearnedPrior(prior, np.full(shape, 20.0), np.zeros((1, 3)), 100.0)
     assumptions = Assumptions(
         camera, (1.3, 1.3), learned, Crowding.__new__(Crowding), ("The camera was given.",), ()
@@ -110,7 +110,7 @@ def content_of(table: pd.DataFrame, name: str, side_px: int, frames: int) -> Rep
     tally = _tally(table, shape, frames)
     return ReportContent(
         *(name, verdict, tally, images, assumptions, pictures, molecules, 0, 0, 0),
-        *({}, {"command": "made up"}),
+        *({}, {"command": f"sureloc localize {'a folder of many words ' * 9}--out made_up"}),
     )
 
 

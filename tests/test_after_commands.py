@@ -236,8 +236,12 @@ def test_a_csv_of_thunderstorm_goes_in_and_out(sureloc, tmp_path):
     # All columns come back to the file's five decimals, of which the last is rounded twice.
     first, again = (pd.read_csv(tmp_path / name) for name in ("t.csv", "same.csv"))
     pd.testing.assert_frame_equal(first, again, rtol=0, atol=2e-5)
-    code, *_ = sureloc("link", tmp_path / "t.csv", "--out", tmp_path / "l.parquet", *pixel)
+    code, said, _ = sureloc("link", tmp_path / "t.csv", "--out", tmp_path / "l.parquet", *pixel)
     assert code == 0
+    assert "cannot say which part of a precision is drift's" in said
+    code, said, _ = sureloc("link", tmp_path / "still", "--out", tmp_path / "m.parquet")
+    assert code == 0
+    assert "drift's" not in said
     assert read_provenance(tmp_path / "l.parquet")["read_from"] == "t.csv"
 
 

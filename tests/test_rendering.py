@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from unittest.mock import patch
 
 import matplotlib
 import numpy as np
@@ -32,7 +33,7 @@ from sureloc.io.movies import open_movie
 from sureloc.io.rendered import write_tiff
 from sureloc.io.tables import write_table
 from sureloc.report import rendered
-from sureloc.report.pictures import draw_picture
+from sureloc.report.pictures import draw_picture, enlargement
 from sureloc.report.rendered import BLUE, GREY, ORANGE, render_file, value_map, value_picture
 from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS, TRUTH_COLUMNS
 
@@ -376,6 +377,104 @@ def test_a_picture_names_unit_and_numbers_of_its_colours(tmp_path):
     assert "200 nm" in words  # the scale bar
 
 
+def board(rows, columns, title="title"):
+    """A chessboard in red and green, which nothing round a picture has, with blue corners."""
+    image = np.zeros((rows, columns, 3))
+    red = (np.add.outer(np.arange(rows), np.arange(columns)) % 2).astype(bool)
+    image[red, 0], image[~red, 1] = 1.0, 1.0
+    counts = np.ones((rows, columns))
+    unit = "localizations per pixel of 10 nm"
+    shown = value_picture("image", title, unit, counts, counts, 10.0, (0.0, 1.0), value_map())
+    return replace(shown, image=image)
+
+
+@pytest.mark.parametrize("shape", [(112, 16), (16, 112), (60, 60), (350, 550), (3, 250)])
+def test_pixels_are_equal_squares_and_the_bar_is_as_tall_as_they(tmp_path, shape):
+    dots = enlargement(shape)
+    picture = board(*shape, title="a title of many words, longer than a narrow picture is wide")
+    draw_picture(picture, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as png:
+        seen = np.asarray(png.convert("RGB"), float) / 255
+    strong = (seen == [1, 0, 0]).all(2) | (seen == [0, 1, 0]).all(2)
+    rows, columns = np.nonzero(strong)
+    top, left = rows.min(), columns.min()
+    bottom, right = rows.max() + 1, columns.max() + 1
+    assert (bottom - top, right - left) == (dots * shape[0], dots * shape[1])
+    wanted = picture.image.repeat(dots, 0).repeat(dots, 1)
+    bare = strong[top:bottom, left:right]
+    assert (seen[top:bottom, left:right][bare] == wanted[bare]).all()
+    assert bare.mean() > 0.4  # the rest is the scale bar
+    beside = seen[:, right + 8 : right + 100]
+    bar = np.nonzero((np.abs(beside - to_rgb(BLUE)).max(2) < 0.02).any(1))[0].max() + 1
+    least = max(bottom - top, 90)
+    high = np.nonzero((np.abs(beside - to_rgb(ORANGE)).max(2) < 0.02).any(1))[0].min()
+    assert bar - high == pytest.approx(least, abs=5)
+    # Nothing is empty that need not be, and nothing is cut off.
+    assert seen.shape[0] < least + 260
+    assert seen.shape[1] < max(right - left + 280, 410)
+    inked = np.nonzero((seen < 0.9).any(2))
+    assert all(at.min() > 5 for at in inked)
+    assert inked[0].max() < seen.shape[0] - 5
+    assert inked[1].max() < seen.shape[1] - 5
+
+
+def test_a_long_title_is_broken_and_a_long_name_shortened(tmp_path):
+    title = f"{'name' * 60}$x$: localizations, each as wide as it is uncertain"
+    draw_picture(board(112, 16, title), tmp_path / "a.svg")
+    words = re.findall(r">([^<>\n]+)</text>", (tmp_path / "a.svg").read_text(encoding="utf-8"))
+    assert len(words) > 5
+    assert max(map(len, words)) < 60
+    lost, kept = next(word for word in words if "…" in word).split("…")
+    assert title.startswith(lost)
+    assert kept == "name$x$:"[-len(kept) :] or kept.endswith("name$x$:")
+
+
+def test_a_plain_picture_is_nothing_but_pixels_and_a_scale_bar(run, tmp_path):
+    asked = {"pixel_nm": 10.0, "colour": "precision", "plain": True}
+    said = render_file(run, tmp_path / "a.png", **asked)
+    assert re.search(r"; colours from [\d.]+ to [\d.]+ stated precision \(nm, mean\)$", said)
+    with Image.open(tmp_path / "a.png") as png:
+        seen = np.asarray(png.convert("RGB"))
+    dots = enlargement((200, 300))
+    assert seen.shape == (200 * dots, 300 * dots, 3)
+    squares = seen[: 160 * dots].reshape(160, dots, 300, dots, 3)
+    assert (squares == squares[:, :1, :, :1]).all()
+    assert (seen[160 * dots :] == 255).all(2).sum() > 500
+    with pytest.raises(InputError, match="--plain is for"):
+        render_file(run, tmp_path / "a.tif", plain=True)
+
+
+def test_pictures_come_as_drawings_too(run, tmp_path):
+    for name, start in (("a.svg", b"<?xml"), ("a.pdf", b"%PDF")):
+        for plain in (False, True):
+            out = tmp_path / f"{plain}_{name}"
+            render_file(run, out, pixel_nm=10.0, plain=plain)
+            assert out.read_bytes().startswith(start)
+    assert "localizations per pixel of 10 nm" in (tmp_path / "False_a.svg").read_text()
+    assert "localizations per" not in (tmp_path / "True_a.svg").read_text()
+
+
+def test_a_large_histogram_keeps_whole_counts_of_the_pixels_that_are_shown(run, tmp_path):
+    with patch("sureloc.report.rendered.draw_picture") as draw:
+        draw.side_effect = lambda _picture, path, **_: path.touch()
+        said = render_file(run, tmp_path / "a.png", kind="histogram", pixel_nm=1.25)
+    assert "800 x 1,200 px of 2.5 nm" in said
+    picture = draw.call_args.args[0]
+    assert picture.unit == "localizations per pixel of 2.5 nm"
+    assert picture.image.sum() == 400
+    assert (picture.image == np.rint(picture.image)).all()
+    assert picture.high >= 1
+    assert picture.high == round(picture.high)
+    assert picture.whole
+
+
+def test_faint_rows_are_seen_beside_bright_ones():
+    image = np.array([[1.0, 0.01, 0.0]])
+    shown = value_picture("a", "a", "a", image, image, 10.0, (0.0, 1.0), value_map()).image[0]
+    assert shown[1].max() > 0.2
+    assert (shown[2] == 0).all()
+
+
 def test_tables_alone_are_drawn_too(tmp_path, rng):
     table = localizations(rng)
     whole = Localizations(table, Geometry(100.0, psf_sigma_nm=120.0))
@@ -604,7 +703,7 @@ def test_what_was_drawn_is_told_as_it_is(run, tmp_path):
     """A PNG has larger pixels where it would be too large; rows are whole numbers."""
     asked = {"kind": "gaussian", "pixel_nm": 1.25}
     said = render_file(run, tmp_path / "a.png", **asked)
-    assert "800 x 1,200 px of 2.5 nm instead of 1,600 x 2,400 px of 1.25 nm" in said
+    assert "800 x 1,200 px of 2.5 nm, drawn in place of 1,600 x 2,400 px of 1.25 nm" in said
     assert "a .tif has them all" in said
     assert re.search(r" nm \(.*\), \d+ of 400 localizations$", said)
     said = render_file(run, tmp_path / "a.tif", **asked)

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from matplotlib.image import imread
 
 from conftest import ROOT
+from sureloc.analysis.filtering import rows_that_satisfy
 from sureloc.io.exchange.formats import read_localizations
 from sureloc.io.exchange.localizations import Geometry, Reading
 from sureloc.io.exchange.thunderstorm import ThunderstormWriter
@@ -243,7 +245,7 @@ def test_everything_the_report_shows_is_there(page):
         "Look at the molecules",
         "Reconstruction and its uncertainty",
         "How precise, and against what is possible",
-        "Localizations per frame",
+        "Localizations: how many, how bright, how sure",
         "Does the image model fit?",
         "Frames to look at",
         "What was assumed",
@@ -305,6 +307,9 @@ def test_sliders_count_what_pandas_counts(page, table):
     # What the page says about Python is true, too.
     query = re.fullmatch(r'table\.query\("(.*)"\)', page.inner_text("#query"))[1]
     assert table.query(query).index.tolist() == kept.index.tolist()
+    said = shlex.split(page.inner_text("#command"))
+    assert said[:3] == ["sureloc", "filter", "localizations.parquet"]
+    assert np.flatnonzero(rows_that_satisfy(table, said[3])).tolist() == kept.index.tolist()
     page.get_by_role("button", name="all again").click()
     assert shown_rows(page) == len(table)
     assert page.locator("#query-part").is_hidden()
@@ -447,6 +452,28 @@ def test_keys_alone_do_everything(page):
     assert page.inner_text("#place") == middle
 
 
+def test_zooming_keeps_the_molecule_that_was_chosen(page):
+    page.locator("#picture").focus()
+    for _ in range(40):
+        page.keyboard.press("n")
+    row = readout(page)["row of the table"]
+    for _ in range(12):
+        page.keyboard.press("+")
+    settled(page)
+    assert readout(page)["row of the table"] == row
+    here = page.evaluate("rowsInView(viewer.rows, viewer.kept, viewer.view, 1e9)")
+    assert int(row.replace(",", "")) - 1 in here
+
+
+def test_an_empty_view_says_so(page):
+    page.evaluate("viewer.filter({ ...NO_LIMITS, frameFrom: 1e6 })")
+    settled(page)
+    assert page.inner_text("#density-end") == "no localization in view"
+    page.get_by_role("button", name="all again").click()
+    settled(page)
+    assert "localizations per µm² or more" in page.inner_text("#density-end")
+
+
 def test_stepping_visits_every_row_in_view_once_from_the_middle_outwards(page, table):
     page.locator("#picture").focus()
     for _ in range(8):
@@ -468,14 +495,15 @@ def test_stepping_visits_every_row_in_view_once_from_the_middle_outwards(page, t
 def test_focus_goes_through_the_page_in_order_and_is_seen(page):
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     order, ring = [], []
-    for _ in range(17):
+    for _ in range(19):
         page.keyboard.press("Tab")
         order.append(page.evaluate("document.activeElement.id || document.activeElement.type"))
         ring.append(page.evaluate("getComputedStyle(document.activeElement).outlineStyle"))
     assert order == [
         *("zoom-in", "zoom-out", "whole", "brightness", "picture"),
         *("sigma-below", "probability-from", "photons-from", "photons-below"),
-        *("frame-from", "frame-to", "trusted-only", "reset", "save-csv", "save-png"),
+        *("frame-from", "frame-to", "trusted-only", "reset", "previous", "next", "save-csv"),
+        *("save-png",),
         *("range", "radio"),
     ]
     assert set(ring) == {"solid"}
@@ -804,6 +832,27 @@ def test_a_phone_shows_all_without_scrolling_sideways(phone):
         assert box["x"] + box["width"] <= 390
     for button in page.locator("button >> visible=true").all():
         assert button.bounding_box()["height"] >= 36
+
+
+def test_words_are_not_broken_and_all_is_reached_without_keys(phone):
+    page = phone.page
+    page.get_by_role("button", name="next").click()
+    first = readout(page)
+    page.get_by_role("button", name="next").click()
+    assert readout(page) != first != {}
+    page.get_by_role("button", name="previous").click()
+    assert readout(page) == first
+    broken = """() => [...document.querySelectorAll("th")].filter((cell) => {
+        const range = document.createRange();
+        const words = [...cell.firstChild.textContent.matchAll(/\\S+/g)];
+        return words.some(({ 0: word, index }) => {
+            range.setStart(cell.firstChild, index);
+            range.setEnd(cell.firstChild, index + word.length);
+            return range.getClientRects().length > 1;
+        });
+    }).map((cell) => cell.textContent)"""
+    assert page.evaluate(broken) == []
+    page.evaluate("viewer.choose(null)")
 
 
 def test_fingers_move_a_slider_and_save_the_table(phone, table, tmp_path):

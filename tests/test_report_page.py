@@ -254,6 +254,16 @@ def test_frames_are_grey_with_red_crosses_and_large_ones_magnified():
     assert red(magnified) > 1.3 * red(measured)
 
 
+def test_circles_have_a_dark_edge_on_white():
+    white = example(60)
+    white.electrons[:10, :20] = 60.0
+    measured = imread(BytesIO(dict(example_pngs(white, 100.0))["measured"]))[..., :3]
+    lines = np.argwhere(np.abs(measured - to_rgb(TRUSTED)).max(2) < 0.1)
+    near = np.array([measured[y - 4 : y + 5, x - 4 : x + 5].max(2).min() for y, x in lines])
+    assert len(lines) > 20
+    assert (near < 0.3).mean() > 0.9
+
+
 def test_circles_are_explained_once(tmp_path, table):
     write_report(tmp_path / "r.html", made_up().content_of(table, "m.tif", 32, 12))
     page = (tmp_path / "r.html").read_text(encoding="utf-8")

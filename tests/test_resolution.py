@@ -35,9 +35,9 @@ from sureloc.cli import app as cli
 from sureloc.errors import InputError
 from sureloc.io.exchange.formats import write_localizations
 from sureloc.io.exchange.localizations import Geometry, Localizations
-from sureloc.io.tables import write_table
+from sureloc.io.tables import read_table, write_table
 from sureloc.report.resolution import measure_resolution, write_resolution
-from sureloc.table import DRAW_COLUMNS, LOCALIZATION_COLUMNS
+from sureloc.table import DRAW_COLUMNS, DRIFT_COLUMNS, LOCALIZATION_COLUMNS
 
 SIDE_NM = 4000.0
 FIELD = ((0.0, SIDE_NM), (0.0, SIDE_NM))
@@ -408,6 +408,7 @@ def test_the_command_says_draws_and_writes(folder, tmp_path, monkeypatch, capsys
     said = capsys.readouterr().out
     assert code == 0
     assert "FRC of the rows, 1/7: " in said
+    assert "Drift was not taken from" in said
     assert "FRC of the draws, 1/7: " in said
     assert "decorrelation of the picture: " in said
     assert (out / "resolution.png").stat().st_size > 10_000
@@ -423,6 +424,18 @@ def test_the_same_seed_gives_the_same_numbers(folder):
     one, two = (measure_resolution(folder, **options) for _ in range(2))
     assert [r.nm for r in one] == [r.nm for r in two]
     assert one[0].rows < 1500
+
+
+def test_rows_without_drift_are_not_said_to_have_it(folder):
+    said = []
+    table = folder / "localizations.parquet"
+    rows = read_table(table, LOCALIZATION_COLUMNS)
+    columns = (*LOCALIZATION_COLUMNS, *DRIFT_COLUMNS)
+    still = folder / "still.parquet"
+    write_table(rows.assign(**{c.name: 0.0 for c in DRIFT_COLUMNS}), still, columns)
+    measure_resolution(still, splits=1, resamples=10, say=said.append, camera_pixel_nm=100.0)
+    still.unlink()
+    assert not [one for one in said if "Drift" in one]
 
 
 def test_noise_is_said_to_be_noise(tmp_path, monkeypatch, capsys):

@@ -718,11 +718,18 @@ def test_a_scale_bar_goes_to_the_darker_corner():
     image[55:, :10] = 1.0
     assert darker_corner(image) == "lower right"
     assert darker_corner(np.stack([image, image, image], axis=2)) == "lower right"
+    # Panels of one picture agree, whatever their units.
+    other = 1e4 * image[:, ::-1].copy()
+    other[:, 5] += 1e3
+    assert darker_corner(image) == "lower right"
+    assert darker_corner(other) == "lower left"
+    assert darker_corner(image, other, other) == darker_corner(other, image, other) == "lower left"
+    assert darker_corner(image, image, other) == "lower right"
     figure = Figure()
     axes = figure.subplots()
     image[55:, -10:] = 2.0
     axes.imshow(image)
-    add_scale_bar(axes, (-0.5, 79.5, 59.5, -0.5), over=image)
+    add_scale_bar(axes, (-0.5, 79.5, 59.5, -0.5), corner=darker_corner(image))
     FigureCanvasAgg(figure).draw()
     (artist,) = axes.artists
     (bar,) = artist.size_bar.get_children()

@@ -64,7 +64,7 @@ def link(
     from sureloc.analysis.audit import repeat_ratio
     from sureloc.analysis.linking import GATE_QUANTILE, link_rows, merged
     from sureloc.io.sources import read_source, write_step
-    from sureloc.table import check_rows
+    from sureloc.table import DRIFT_COLUMNS, check_rows
 
     radius = number_or_auto("radius_nm", radius_nm)
     source = read_source(run_or_table, pixel_nm)
@@ -85,6 +85,12 @@ def link(
     }
     for note in write_step(source, table, out, step):
         typer.echo(note)
+    lacks = "p_exists" in source.table and DRIFT_COLUMNS[0].name not in source.table
+    if lacks and run_or_table.is_file() and run_or_table.suffix.lower() != ".parquet":
+        typer.echo(
+            f"{run_or_table} cannot say which part of a precision is drift's: if 'sureloc drift' "
+            "made it, that part was averaged away. Link the Parquet table beside it instead."
+        )
     mean = len(source.table) / max(links.molecules, 1)
     typer.echo(
         f"{out}: {len(source.table):,} rows of {links.molecules:,} molecules, {mean:.2f} rows each"

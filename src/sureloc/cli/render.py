@@ -18,7 +18,12 @@ def render(
         Path,
         typer.Argument(help="Folder of a run, or a table that 'sureloc convert' reads."),
     ],
-    out: Annotated[Path, typer.Option(help="New .png (for people) or .tif (for further work).")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="New .png, .pdf or .svg (for people), or .tif (for further work).",
+        ),
+    ],
     kind: Annotated[
         str,
         typer.Option(
@@ -63,6 +68,10 @@ def render(
             help="Camera pixel size, nm, where the table does not say it.", callback=inputs.pixel_nm
         ),
     ] = None,
+    plain: Annotated[
+        bool,
+        typer.Option("--plain", help="Only the picture and its scale bar, as for a paper."),
+    ] = False,
     bits: Annotated[
         int,
         typer.Option(
@@ -73,10 +82,10 @@ def render(
 ) -> None:
     """Draw a run or a table as a super-resolution image, with any pixel size.
 
-    A PNG has scale bar, colour bar and title; a TIFF holds true values and the pixel size.
+    A PNG, PDF or SVG has scale bar, colour bar and title; a TIFF true values and the pixel size.
     """
     check_inputs(None, source=run_or_table)
-    check_rendering(out, kind, colour, zoom, pixel_nm)
+    check_rendering(out, kind, colour, zoom, pixel_nm, plain)
     check_new_file(out)
     from sureloc.report.rendered import render_file
 
@@ -90,6 +99,7 @@ def render(
             colour=colour,
             roi=roi,
             camera_pixel_nm=camera_pixel_nm,
+            plain=plain,
             bits=bits,
             say=typer.echo,
         )

@@ -21,6 +21,7 @@ Array = npt.NDArray[np.float64]
 INK, MUTED = "#202124", "#5f6368"
 BLUE, ORANGE, GREY = "#1f6f9f", "#d9730d", "#9aa0a6"
 CHI2_SHOWN = (0.5, 1.5)
+_CHI2_BINS = 50
 _MOST_POINTS = 500
 _WIDE_IN, _NARROW_IN = 9.0, 4.4  # a chart over the page, and half of it or a phone's screen
 
@@ -143,7 +144,7 @@ def prior_chart(prior: PhotonPrior, quantum_efficiency: float) -> str:
 
 
 def chi2_chart(chi2: Array, first_row: int, first_column: int) -> str:
-    """Draw the map of the local chi2 averaged over the movie; give SVG.
+    """Draw map and histogram of the local chi2 averaged over the movie; give HTML.
 
     Args:
         chi2: 1 where the image model fits, (rows, columns).
@@ -172,7 +173,21 @@ def chi2_chart(chi2: Array, first_row: int, first_column: int) -> str:
     bar = figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, extend="both")
     bar.set_label("local chi2 (1: fits)", color=INK, fontsize=8)
     bar.ax.tick_params(colors=MUTED, labelsize=8)
-    return _svg(figure, "Map of the local chi2; 1 where the image model fits")
+    second, right = _figure(height=height)
+    low, high = CHI2_SHOWN
+    edges = np.linspace(low, high, _CHI2_BINS + 1)
+    # What lies beyond goes to the outermost bins, as in the map's colours.
+    counts, _ = np.histogram(np.clip(chi2[np.isfinite(chi2)], low, high), edges)
+    right.stairs(counts, edges, fill=True, color=BLUE, alpha=0.75)
+    right.axvline(1.0, color=INK, linewidth=1.0)
+    right.set_xlim(low, high)
+    _whole_counts(right)
+    right.set_xlabel("local chi2 (1: fits; the outermost bars hold what lies beyond)")
+    right.set_ylabel("camera pixels")
+    return _side_by_side(
+        _svg(figure, "Map of the local chi2; 1 where the image model fits"),
+        _svg(second, "Histogram of the local chi2"),
+    )
 
 
 def _figure(width: float = _NARROW_IN, height: float = 3.0) -> tuple[Figure, Axes]:

@@ -96,6 +96,8 @@ function listenToButtons(viewer) {
   at("zoom-in").addEventListener("click", () => viewer.zoom(2));
   at("zoom-out").addEventListener("click", () => viewer.zoom(0.5));
   at("whole").addEventListener("click", () => showWhole(viewer));
+  at("next").addEventListener("click", () => viewer.step(1));
+  at("previous").addEventListener("click", () => viewer.step(-1));
   at("brightness").addEventListener("input", (event) => {
     viewer.brightness = 10 ** (Number(event.target.value) / 20);
     viewer.draw();

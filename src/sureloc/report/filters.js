@@ -106,3 +106,8 @@ function queryOf(rows, limits) {
   if (limits.trustedOnly) parts.push("trusted");
   return parts.join(" and ");
 }
+
+// The same as a command.
+function commandOf(query) {
+  return `sureloc filter localizations.parquet "${query}" --out shown.parquet`;
+}

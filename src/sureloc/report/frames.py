@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from sureloc.localize.tally import ExampleFrame, busiest_window
@@ -23,8 +24,9 @@ PERCENTILES = (1.0, 99.7)
 FRAMED = "#ffd166"
 GREYS = 128  # of a panel's 256 colours
 LARGE_PX, MAGNIFIED_PX = 100, 48  # in a frame larger than the one, a part of the other is magnified
-CIRCLE_POINTS = 1.4
-LEAST_RADIUS_PX = 0.35  # a precise emitter's circle would not be seen otherwise
+CIRCLE_POINTS, HALO_POINTS = 1.4, 3.4
+HALO = "#202020"  # round circles and crosses, which lie on spots that are all but white
+LEAST_RADIUS_PX = 0.5  # a precise emitter's circle would not be seen otherwise
 
 
 def example_pngs(example: ExampleFrame, pixel_nm: float) -> Iterator[tuple[str, bytes]]:
@@ -120,21 +122,31 @@ def _add_circles(axes: Axes, table: pd.DataFrame, pixel_nm: float) -> None:
         enlarged = size.min(1) < 2 * LEAST_RADIUS_PX if len(rows) else np.zeros(0, bool)
         for which, style in ((~enlarged, "solid"), (enlarged, "dotted")):
             drawn = np.maximum(size[which], 2 * LEAST_RADIUS_PX)
-            axes.add_collection(
-                EllipseCollection(
-                    drawn[:, 0],
-                    drawn[:, 1],
-                    np.zeros(len(drawn)),
-                    units="xy",
-                    offsets=place[which],
-                    offset_transform=axes.transData,
-                    facecolors="none",
-                    edgecolors=colour,
-                    linestyles=style,
-                    linewidths=CIRCLE_POINTS,
+            for edge, line, points in (
+                (HALO, "solid", HALO_POINTS),
+                (colour, style, CIRCLE_POINTS),
+            ):
+                axes.add_collection(
+                    EllipseCollection(
+                        drawn[:, 0],
+                        drawn[:, 1],
+                        np.zeros(len(drawn)),
+                        units="xy",
+                        offsets=place[which],
+                        offset_transform=axes.transData,
+                        facecolors="none",
+                        edgecolors=edge,
+                        linestyles=line,
+                        linewidths=points,
+                    )
                 )
-            )
         if not trusted:
             axes.scatter(
-                place[:, 0], place[:, 1], s=22, marker="x", color=colour, linewidths=CIRCLE_POINTS
+                place[:, 0],
+                place[:, 1],
+                s=22,
+                marker="x",
+                color=colour,
+                linewidths=CIRCLE_POINTS,
+                path_effects=[withStroke(linewidth=HALO_POINTS, foreground=HALO)],
             )

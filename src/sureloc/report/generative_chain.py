@@ -8,7 +8,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sureloc.report.image_axes import add_colour_bar, add_scale_bar, draw_image, image_extent_nm
+from sureloc.report.image_axes import (
+    add_colour_bar,
+    add_scale_bar,
+    darker_corner,
+    draw_image,
+    image_extent_nm,
+)
 from sureloc.simulate.generative_chain import GenerativeChain
 
 MARKER_AREA = 60.0
@@ -22,12 +28,14 @@ def draw_generative_chain(chain: GenerativeChain, path: Path) -> None:
     """
     figure = Figure(figsize=(13.6, 3.1), dpi=150, layout="constrained")
     truth, expected, camera, density = figure.subplots(1, 4)
-    _draw_truth(chain, truth)
-    draw_image(
-        expected, chain.expected_e, chain.frame, "photo-electrons / px", cmap="viridis", low=0.0
-    )
-    draw_image(camera, chain.adu, chain.frame, "ADU", cmap="gray")
-    draw_image(density, chain.kde, chain.frame, "emitters / fine px", cmap="inferno", low=0.0)
+    corner = darker_corner(chain.expected_e, chain.adu, chain.kde)
+    _draw_truth(chain, truth, corner)
+    for axes, image, unit, colours, low in (
+        (expected, chain.expected_e, "photo-electrons / px", "viridis", 0.0),
+        (camera, chain.adu, "ADU", "gray", None),
+        (density, chain.kde, "emitters / fine px", "inferno", 0.0),
+    ):
+        draw_image(axes, image, chain.frame, unit, cmap=colours, low=low, corner=corner)
     for axes, title in (
         (truth, f"truth θ: {len(chain.truth)} emitters"),
         (expected, "expected image ω"),
@@ -38,7 +46,7 @@ def draw_generative_chain(chain: GenerativeChain, path: Path) -> None:
     figure.savefig(path)
 
 
-def _draw_truth(chain: GenerativeChain, axes: Axes) -> None:
+def _draw_truth(chain: GenerativeChain, axes: Axes, corner: str) -> None:
     photons = chain.truth["photons"].to_numpy()
     colours = axes.scatter(
         chain.truth["x_nm"],
@@ -57,5 +65,5 @@ def _draw_truth(chain: GenerativeChain, axes: Axes) -> None:
     axes.set_aspect("equal")
     axes.set_xticks([])
     axes.set_yticks([])
-    add_scale_bar(axes, extent, colour="black")
+    add_scale_bar(axes, extent, colour="black", corner=corner)
     add_colour_bar(axes, colours, "photons / frame")

@@ -15,6 +15,7 @@ from sureloc.simulate.recipe import FrameRecipe
 
 CORNER = (0.15, 0.3)  # of an image's height and width, about what the bar covers
 BAR_SHARE = 0.25  # of an image's width, at most
+THICKNESS = 0.012  # of the bar, of the image's side, or of the mean of two unequal ones
 ABOVE = 4.0  # what else is drawn, in matplotlib's order
 PLATE_OPACITY = 0.65
 Extent = tuple[float, float, float, float]
@@ -35,6 +36,7 @@ def draw_image(
     cmap: str = "gray",
     low: float | None = None,
     high: float | None = None,
+    corner: str | None = None,
 ) -> None:
     """Draw an image that covers a frame, with colour bar and scale bar.
 
@@ -45,6 +47,7 @@ def draw_image(
         unit: of the image's values, for the colour bar.
         cmap: colour map.
         low, high: the values at the ends of the colour map; None takes the image's.
+        corner: of the scale bar, from `darker_corner`; None takes this image's.
     """
     shown = axes.imshow(
         image,
@@ -56,7 +59,7 @@ def draw_image(
     )
     axes.set_xticks([])
     axes.set_yticks([])
-    add_scale_bar(axes, image_extent_nm(frame), over=image)
+    add_scale_bar(axes, image_extent_nm(frame), corner=corner or darker_corner(image))
     add_colour_bar(axes, shown, unit)
 
 
@@ -73,9 +76,9 @@ def add_scale_bar(
     nm_per_unit: float = 1.0,
     colour: str = "white",
     size: float = 7.0,
-    over: npt.NDArray[np.generic] | None = None,
+    corner: str = "lower right",
 ) -> None:
-    """Add a bar of a round length to the lower right corner of an image, or to the left one.
+    """Add a bar of a round length to a corner of an image.
 
     Bar and label stand on a plate that lets shine through what it lies on, above all else: they are
     seen on pixels of every lightness.
@@ -86,7 +89,7 @@ def add_scale_bar(
         nm_per_unit: length of one unit of the axes, nm.
         colour: of bar and label, "white" or "black"; the plate has the other one.
         size: of the label, points.
-        over: the image, of which the darker one of the two corners is taken.
+        corner: where it stands, "lower left" or "lower right" (`darker_corner`).
     """
     left, right, bottom, top = extent
     length_nm, label = scale_bar((right - left) * nm_per_unit)
@@ -94,13 +97,13 @@ def add_scale_bar(
         axes.transData,
         length_nm / nm_per_unit,
         label,
-        "lower right" if over is None else darker_corner(over),
+        corner,
         pad=0.4,
         borderpad=0.8,
         sep=2,
         label_top=True,
         color=colour,
-        size_vertical=0.012 * (bottom - top),
+        size_vertical=THICKNESS * math.sqrt((bottom - top) * (right - left)),
         fill_bar=True,
         fontproperties=FontProperties(size=size),
     )
@@ -111,13 +114,22 @@ def add_scale_bar(
     axes.add_artist(bar)
 
 
-def darker_corner(image: npt.NDArray[np.generic]) -> str:
-    """Give the lower corner with less light, else the right one, of (rows, columns[, colours])."""
-    size = image.shape[:2]
-    rows, columns = (max(1, round(share * n)) for share, n in zip(CORNER, size, strict=True))
-    low = np.asarray(image[-rows:], dtype=np.float64)
-    left, right = (float(np.nanmean(part)) for part in (low[:, :columns], low[:, -columns:]))
-    return "lower left" if left < right else "lower right"
+def darker_corner(*images: npt.NDArray[np.generic]) -> str:
+    """Give the lower corner with less light, else the right one.
+
+    Args:
+        images: panels of one picture, whose bars stand in the same corner; each (rows, columns) or
+            (rows, columns, colours). Each counts as much as the others.
+    """
+    excess = 0.0  # of the left corner's light
+    for image in images:
+        size = image.shape[:2]
+        rows, columns = (max(1, round(share * n)) for share, n in zip(CORNER, size, strict=True))
+        low = np.asarray(image[-rows:], dtype=np.float64)
+        left, right = (float(np.nanmean(part)) for part in (low[:, :columns], low[:, -columns:]))
+        span = float(np.nanmax(image)) - float(np.nanmin(image))
+        excess += (left - right) / (span or 1.0)
+    return "lower left" if excess < 0 else "lower right"
 
 
 def scale_bar(width_nm: float) -> tuple[float, str]:

@@ -17,7 +17,12 @@ from scipy import stats
 
 from sureloc.calibrate.inspection import Inspection, Quantity
 from sureloc.report.charts import BLUE, GREY, INK, ORANGE
-from sureloc.report.image_axes import add_colour_bar, add_scale_bar, image_extent_nm
+from sureloc.report.image_axes import (
+    add_colour_bar,
+    add_scale_bar,
+    darker_corner,
+    image_extent_nm,
+)
 from sureloc.report.log_ticks import plain_log_ticks
 from sureloc.report.records import plain
 from sureloc.simulate.recipe import FrameRecipe
@@ -171,7 +176,7 @@ def _frame(axes: Axes, image: Array, title: str, inspection: Inspection) -> None
         rows, columns = image.shape
         extent = image_extent_nm(FrameRecipe(height=rows, width=columns, pixel_nm=pixel_nm))
         shown.set_extent(extent)
-        add_scale_bar(axes, extent, over=image)
+        add_scale_bar(axes, extent, corner=darker_corner(inspection.mean_adu, inspection.sd_adu))
     add_colour_bar(axes, shown, "ADU")
     axes.set_title(title, fontsize=10)
 

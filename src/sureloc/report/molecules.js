@@ -75,8 +75,19 @@ class MoleculeViewer {
     this.draw();
   }
 
-  zoom(factor, px = this.view.width / 2, py = this.view.height / 2) {
+  // About a place; without one about the molecule that is chosen, if it is in view, or the middle.
+  zoom(factor, px = null, py = null) {
+    if (px === null) [px, py] = this.heldPlace();
     this.move(zoomed(this.view, this.about.field, factor, px, py));
+  }
+
+  heldPlace() {
+    const { rows, view, chosen } = this;
+    if (chosen !== null) {
+      const [x, y] = [xOnScreen(view, rows.x[chosen]), yOnScreen(view, rows.y[chosen])];
+      if (x >= 0 && y >= 0 && x <= view.width && y <= view.height) return [x, y];
+    }
+    return [view.width / 2, view.height / 2];
   }
 
   // --- Drawing ---
@@ -98,12 +109,15 @@ class MoleculeViewer {
     const begin = performance.now();
     const density = densityOf(this.rows, this.kept, this.view, this.ratio);
     if (this.bright === null) this.bright = brightDensity(density);
-    const high = this.bright / this.brightness;
+    const high = (this.bright || 1) / this.brightness;
     this.picture.getContext("2d").putImageData(colouredPicture(density, high, this.colours), 0, 0);
     this.copy = null;
     this.drawn = this.view;
     this.cost = performance.now() - begin;
-    at("density-end").textContent = `${plain(high, 3)} localizations per µm² or more`;
+    const end = plain(high, 3);
+    at("density-end").textContent = this.bright === 0
+      ? "no localization in view"
+      : `${end} localization${end === "1" ? "" : "s"} per µm² or more`;
   }
 
   drawStretched() {
@@ -166,6 +180,7 @@ class MoleculeViewer {
     if (found.trusted === found.kept) at("doubts").replaceChildren(textElement("li", "none"));
     const query = queryOf(rows, this.limits);
     at("query").textContent = query && `table.query("${query}")`;
+    at("command").textContent = query && commandOf(query);
     at("query-part").hidden = !query;
     at("save-csv").disabled = found.kept === 0;
   }

@@ -107,8 +107,8 @@ def _sections(content: ReportContent) -> Iterable[str]:
         "stated precision also rests on what the movie taught about molecules: brightness, number, "
         "place. It lies below the bound where they are faint or overlap.</p></section>"
     )
-    yield f"<section><h2>Localizations per frame</h2>{counts_chart(tally, content.first_frame)}"
-    yield f"{rows_chart(tally)}</section>"
+    yield "<section><h2>Localizations: how many, how bright, how sure</h2>"
+    yield f"{counts_chart(tally, content.first_frame)}{rows_chart(tally)}</section>"
     mean_chi2 = content.images.chi2 / max(content.images.frames, 1)
     yield (
         "<section><h2>Does the image model fit?</h2>"

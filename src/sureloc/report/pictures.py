@@ -1,4 +1,4 @@
-"""The images of a run for people: PNGs with scale and colour bar, and plain ones for the report.
+"""The images of a run for people: with title, scale and colour bar, and plain ones.
 
 Colour maps are perceptually uniform; where a few bright pixels would drown the rest, the colours
 end at a percentile of the pixels that are not empty, and the picture says so.
@@ -10,20 +10,25 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.image import AxesImage
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from sureloc.localize.images import ImageSums
-from sureloc.report.image_axes import add_scale_bar
+from sureloc.report.image_axes import add_scale_bar, darker_corner
 
 Array = npt.NDArray[np.float64]
 
-DARK, INK = "#101318", "#e8eaed"
+PAPER, INK = "white", "#202124"
 PERCENTILE = 99.5
 BRIGHTEST_ALIKE = (
     f"the brightest {100 - PERCENTILE:g} % of the pixels that are not empty all look alike"
@@ -32,7 +37,13 @@ EMPTY = 1e-3  # emitters per pixel below this are background
 LARGEST_PX = 1600  # a picture's side; larger images are averaged down
 SCREEN_PX = 800  # a side as people see it whole; single molecules must be bright there
 TRUST_COLOURS = ("#f4a582", "#27506b")  # as far apart in lightness as in colour
-_HEIGHT_IN = 8.0
+_DRAWN_PX = 1200  # a side that small images are enlarged to at most, by a whole number
+_DOTS_PER_INCH = 150
+_MARGIN_PX, _GAP_PX, _BAR_PX, _TICKS_PX = 24, 26, 24, 96  # round and beside the image
+_LEAST_WIDTH_PX, _LEAST_BAR_PX = 400, 90  # of the whole, and of the colour bar's height
+_TITLE_PT, _UNIT_PT, _NOTE_PT = 12.0, 9.0, 7.5
+_LINE = 1.3  # height of a line in sizes of its letters
+_LABEL_SHARE = 0.06  # points of the scale bar's label for each dot of the image's width, at most
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,7 @@ class Picture:
         colours: a colour map or its name, or "trust" for yes and no.
         low, high: values at the ends of the colour map.
         contrast: how these were chosen, for people.
+        whole: whether the values are counts, for which the colour bar has no fractions.
     """
 
     name: str
@@ -60,6 +72,7 @@ class Picture:
     low: float
     high: float
     contrast: str
+    whole: bool = False
 
     @property
     def colour_map(self) -> matplotlib.colors.Colormap:
@@ -221,38 +234,129 @@ def block_means(image: Array, side: int) -> Array:
     return np.asarray(blocks.mean((1, 3)))
 
 
-def draw_picture(picture: Picture, path: Path) -> None:
-    """Save a picture as PNG on dark ground, with title, scale bar, colour bar and contrast.
+def enlargement(shape: tuple[int, int]) -> int:
+    """Give how many dots along each axis a pixel of an image (rows, columns) becomes."""
+    return max(1, _DRAWN_PX // max(shape))
+
+
+def draw_picture(picture: Picture, path: Path, *, plain: bool = False) -> None:
+    """Save a picture with title, scale bar, colour bar and contrast, or with its scale bar alone.
+
+    Every pixel becomes a square of the same whole number of dots (`enlargement`).
+
+    Args:
+        picture: the picture.
+        path: the new file, .png, .pdf or .svg; words in the last two remain words.
+        plain: leave all but picture and scale bar away.
 
     Raises:
         OSError: the file cannot be written.
     """
-    rows, columns = picture.image.shape[:2]
-    width = min(max(_HEIGHT_IN * columns / rows, 4.0), 16.0)
-    figure = Figure(
-        figsize=(width + 1.6, _HEIGHT_IN), dpi=150, layout="constrained", facecolor=DARK
+    rows, columns = (enlargement(picture.image.shape[:2]) * n for n in picture.image.shape[:2])
+    with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):
+        if plain:
+            figure = _sheet(columns, rows)
+            _add_image(figure, picture, (0, 0))
+        else:
+            figure = _labelled(picture, rows, columns)
+        figure.savefig(path, facecolor=PAPER)
+
+
+def _labelled(picture: Picture, rows: int, columns: int) -> Figure:
+    """Give a figure that is as wide and as high as an image of so many dots, and its words, need.
+
+    The colour bar is as high as the image, unless that would be too low to be read.
+    """
+    bar_rows = max(rows, _LEAST_BAR_PX)
+    unit = _lines(picture.unit, _UNIT_PT, bar_rows + _GAP_PX)
+    beside = _GAP_PX + _BAR_PX + _TICKS_PX + _line_px(_UNIT_PT) * len(unit)
+    width = max(columns + beside + 2 * _MARGIN_PX, _LEAST_WIDTH_PX)
+    title, note = (
+        _lines(text, size, width - 2 * _MARGIN_PX)
+        for text, size in (
+            (picture.title, _TITLE_PT),
+            (f"Colours: {picture.contrast}.", _NOTE_PT),
+        )
     )
-    axes = figure.subplots()
+    above = _MARGIN_PX + _line_px(_TITLE_PT) * len(title) + _GAP_PX
+    below = _MARGIN_PX + _line_px(_NOTE_PT) * len(note) + _GAP_PX
+    height = above + bar_rows + below
+    figure = _sheet(width, height)
+    shown = _add_image(figure, picture, (_MARGIN_PX, below + (bar_rows - rows) // 2))
+    left = _MARGIN_PX + columns + _GAP_PX
+    place = (left / width, below / height, _BAR_PX / width, bar_rows / height)
+    bar = figure.colorbar(shown, cax=figure.add_axes(place))
+    bar.set_label("\n".join(unit), color=INK, fontsize=_UNIT_PT)
+    bar.outline.set_edgecolor(INK)
+    bar.ax.tick_params(colors=INK, labelsize=8)
+    if picture.colours == "trust":
+        bar.set_ticks([])
+    elif picture.whole:
+        bar.locator = MaxNLocator("auto", integer=True)
+    edge = _MARGIN_PX / width
+    words: dict[str, Any] = {"x": edge, "color": INK, "linespacing": _LINE, "parse_math": False}
+    high, low = 1 - _MARGIN_PX / height, _MARGIN_PX / height
+    figure.text(y=high, s="\n".join(title), fontsize=_TITLE_PT, va="top", **words)
+    figure.text(y=low, s="\n".join(note), fontsize=_NOTE_PT, va="bottom", **words)
+    return figure
+
+
+def _sheet(width: int, height: int) -> Figure:
+    """Give an empty figure of so many dots."""
+    size = (width / _DOTS_PER_INCH, height / _DOTS_PER_INCH)
+    return Figure(figsize=size, dpi=_DOTS_PER_INCH, facecolor=PAPER)
+
+
+def _add_image(figure: Figure, picture: Picture, corner: tuple[int, int]) -> AxesImage:
+    """Draw image and scale bar, the lower left corner at so many dots from that of the figure."""
+    rows, columns = picture.image.shape[:2]
+    dots = enlargement((rows, columns))
+    width, height = (round(_DOTS_PER_INCH * inches) for inches in figure.get_size_inches())
+    place = (
+        *(corner[0] / width, corner[1] / height),
+        *(dots * columns / width, dots * rows / height),
+    )
+    axes = figure.add_axes(place)
     shown = axes.imshow(
         picture.image,
         cmap=picture.colour_map,
         vmin=picture.low,
         vmax=picture.high,
-        interpolation="nearest" if max(rows, columns) < 600 else "antialiased",
+        interpolation="nearest",
+        aspect="auto",  # the axes are as long and as high as the image
     )
     axes.set_axis_off()
-    axes.set_title(picture.title, color=INK, fontsize=12, loc="left")
-    bar = figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.02)
-    bar.set_label(picture.unit, color=INK, fontsize=9)
-    bar.outline.set_edgecolor(INK)
-    bar.ax.tick_params(colors=INK, labelsize=8)
-    if picture.colours == "trust":
-        bar.set_ticks([])
-    figure.text(0.01, 0.005, f"Colours: {picture.contrast}.", color="#9aa0a6", fontsize=7)
-    figure.get_layout_engine().set(rect=(0, 0.02, 1, 0.98))  # type: ignore[call-arg,union-attr]
     extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
-    add_scale_bar(axes, extent, picture.pixel_nm, size=9, over=picture.image)
-    figure.savefig(path, facecolor=DARK)
+    size = min(_UNIT_PT, _LABEL_SHARE * dots * columns)
+    add_scale_bar(axes, extent, picture.pixel_nm, size=size, corner=darker_corner(picture.image))
+    return shown
+
+
+def _line_px(size_pt: float) -> int:
+    """Give the height of a line of letters of a size, dots."""
+    return round(_LINE * size_pt * _DOTS_PER_INCH / 72)
+
+
+def _lines(text: str, size_pt: float, width_px: int) -> list[str]:
+    """Break a text into lines of a width, dots; a word that is too long loses its middle."""
+
+    def fits(line: str) -> bool:
+        font = FontProperties(size=size_pt)
+        points = text_to_path.get_text_width_height_descent(line, font, ismath=False)[0]
+        return points * _DOTS_PER_INCH / 72 <= width_px
+
+    lines = [""]
+    for word in text.split():
+        short, kept = word, len(word)
+        while not fits(short) and kept > 2:
+            kept -= 1
+            short = f"{word[: kept // 2]}…{word[-(kept - kept // 2) :]}"
+        longer = f"{lines[-1]} {short}".strip()
+        if fits(longer):
+            lines[-1] = longer
+        else:
+            lines.append(short)
+    return [line for line in lines if line]
 
 
 def indexed_png(picture: Picture, largest_px: int) -> bytes:

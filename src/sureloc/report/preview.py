@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from sureloc.report.image_axes import draw_image
+from sureloc.report.image_axes import darker_corner, draw_image
 from sureloc.simulate.summary import MovieSummary
 
 
@@ -21,15 +21,18 @@ def draw_preview(summary: MovieSummary, path: Path) -> None:
     top, below = figure.subplots(2, 3)
     # One hot pixel must not set the scale of everything else.
     low, high = np.percentile(summary.first_frames, (0.1, 99.9))
+    shown = (*summary.first_frames[: len(top)], summary.mean_adu, summary.truth_density)
+    corner = darker_corner(*shown)
     for index, axes in enumerate(top):
         if index < len(summary.first_frames):
             image = summary.first_frames[index]
-            draw_image(axes, image, summary.frame, "ADU", low=low, high=high)
+            draw_image(axes, image, summary.frame, "ADU", low=low, high=high, corner=corner)
             axes.set_title(f"frame {index}", fontsize=10)
         else:
             axes.set_axis_off()
     overlay, mean, truth = below
-    draw_image(overlay, summary.first_frames[0], summary.frame, "ADU", low=low, high=high)
+    measured = {"low": low, "high": high, "corner": corner}
+    draw_image(overlay, summary.first_frames[0], summary.frame, "ADU", **measured)
     first = summary.first_truth[summary.first_truth["frame"] == 0]
     overlay.autoscale(False)
     overlay.scatter(
@@ -37,7 +40,8 @@ def draw_preview(summary: MovieSummary, path: Path) -> None:
     )
     overlay.set_title(f"frame 0 and its {len(first)} emitters", fontsize=10)
     mean_low, mean_high = np.percentile(summary.mean_adu, (0.1, 99.8))
-    draw_image(mean, summary.mean_adu, summary.frame, "ADU", low=mean_low, high=mean_high)
+    averaged = {"low": mean_low, "high": mean_high, "corner": corner}
+    draw_image(mean, summary.mean_adu, summary.frame, "ADU", **averaged)
     mean.set_title(f"mean of {summary.frames:,} frames", fontsize=10)
     seen = summary.truth_density[summary.truth_density > 0]
     draw_image(
@@ -48,6 +52,7 @@ def draw_preview(summary: MovieSummary, path: Path) -> None:
         cmap="inferno",
         low=0.0,
         high=float(np.percentile(seen, 98)) if seen.size else 1.0,
+        corner=corner,
     )
     truth.set_title(f"truth of all frames: {summary.emitters:,} emitters", fontsize=10)
     figure.savefig(path)

@@ -79,12 +79,12 @@ function addGaussian({ width, height, values }, x, y, sx, sy, mass) {
   }
 }
 
-// The density at which colours end: most lit pixels are below.
+// The density at which colours end: most lit pixels are below; 0 where none is lit.
 function brightDensity({ values }) {
   const stride = Math.max(1, Math.floor(values.length / (8 * MOST_SAMPLES)));
   const lit = [];
   for (let i = 0; i < values.length; i += stride) if (values[i] > 0) lit.push(values[i]);
-  if (!lit.length) return 1;
+  if (!lit.length) return 0;
   const sorted = Float32Array.from(lit).sort();
   return sorted[Math.floor(BRIGHT * (sorted.length - 1))];
 }

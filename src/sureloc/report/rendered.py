@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from sureloc.report.pictures import (
     draw_picture,
     shrinking_factor,
 )
-from sureloc.report.rendering_options import COLOURS, check_rendering
+from sureloc.report.rendering_options import COLOURS, PICTURE_SUFFIXES, check_rendering
 from sureloc.table import GIVE_PRECISION, check_rows
 
 Array = npt.NDArray[np.float64]
@@ -48,7 +48,7 @@ USUAL_ZOOM = 10.0
 BLUE, GREY, ORANGE = "#3d9bff", "#b9b4ad", "#ff8f1f"
 FINEST_SIGMAS = 0.1  # of the median precision; smaller image pixels show nothing more
 _FAINT = 1e-3  # of the brightest pixel; below, a pixel counts as empty
-_GAMMA = 0.7  # of brightness, so that single molecules are seen beside crowds
+_GAMMA = 0.3  # of brightness, so that faint rows are seen beside bright ones, and their colours
 
 
 def value_map() -> Colormap:
@@ -60,9 +60,9 @@ def intensity_picture(
     name: str, title: str, unit: str, image: Array, pixel_nm: float, colours: str = "inferno"
 ) -> Picture:
     """Give a picture of an image that is mostly empty, such as molecules per pixel."""
-    small, small_nm = averaged_down(image, pixel_nm)
-    high, contrast = _brightest(small, small_nm, pixel_nm)
-    return Picture(name, title, unit, small, small_nm, colours, 0.0, high, contrast)
+    high, contrast = _brightest(image)
+    whole = _is_whole(image)
+    return Picture(name, title, unit, image, pixel_nm, colours, 0.0, high, contrast, whole)
 
 
 def value_picture(
@@ -86,26 +86,32 @@ def value_picture(
         limits: values at the ends of the colours.
         colours: the map of the values.
     """
-    small, small_nm = averaged_down(image, pixel_nm)
-    mean = averaged_down(weighted, pixel_nm)[0] / np.maximum(small, 1e-300)
+    mean = weighted / np.maximum(image, 1e-300)
     low, high = limits[0], max(limits[1], limits[0] + 1e-9)
-    brightest, contrast = _brightest(small, small_nm, pixel_nm)
-    light = np.clip(small / brightest, 0.0, 1.0) ** _GAMMA
+    brightest, contrast = _brightest(image)
+    light = np.clip(image / brightest, 0.0, 1.0) ** _GAMMA
     colour = colours(np.clip((mean - low) / (high - low), 0.0, 1.0))[..., :3]
     rgb = np.asarray(colour * light[..., None], np.float64)
     contrast = f"brightness to the power {_GAMMA:g}; {contrast}"
-    return Picture(name, title, unit, rgb, small_nm, colours, low, high, contrast)
+    return Picture(name, title, unit, rgb, pixel_nm, colours, low, high, contrast)
 
 
-def _brightest(small: Array, small_nm: float, pixel_nm: float) -> tuple[float, str]:
-    """Give the value of the brightest colour, and how it was chosen."""
-    on_screen, _ = averaged_down(small, small_nm, SCREEN_PX)
+def _brightest(image: Array) -> tuple[float, str]:
+    """Give the value of the brightest colour, and how it was chosen.
+
+    Single molecules must be seen where the whole picture lies on a screen, which averages pixels.
+    """
+    on_screen, _ = averaged_down(image, 1.0, SCREEN_PX)
     seen = on_screen[on_screen > _FAINT * max(float(on_screen.max()), 1e-300)]
     high = float(np.percentile(seen, PERCENTILE)) if seen.size else 1.0
-    contrast = BRIGHTEST_ALIKE
-    if small_nm > pixel_nm:
-        contrast += f"; averaged down to {small_nm:.3g} nm"
-    return high, contrast
+    if _is_whole(image):
+        high = float(np.ceil(high))
+        return high, f"pixels of {high:g} and more all look alike"
+    return high, BRIGHTEST_ALIKE
+
+
+def _is_whole(image: Array) -> bool:
+    return bool((image == np.rint(image)).all())
 
 
 # --- From a run or table to files ---------------------------------------------------------------
@@ -136,6 +142,7 @@ def render_file(
     colour: str = "intensity",
     roi: str | None = None,
     camera_pixel_nm: float | None = None,
+    plain: bool = False,
     bits: int = 32,
     say: Callable[[str], None] = lambda _text: None,
 ) -> str:
@@ -143,13 +150,14 @@ def render_file(
 
     Args:
         source: folder of a run, or table of any format.
-        out: new .png or .tif; posterior images also write a second file, `..._sd`.
+        out: new .png, .pdf, .svg or .tif; posterior images also write a second one, `..._sd`.
         kind: "histogram", "gaussian" or "posterior".
         zoom: image pixels for each camera pixel; `USUAL_ZOOM` without it and `pixel_nm`.
         pixel_nm: size of an image pixel, nm.
         colour: "intensity", "time", "precision" or "trust".
         roi: what to show (`sureloc.io.found.parse_roi`).
         camera_pixel_nm: camera pixel size, nm, where the source does not say it.
+        plain: leave away what stands round a picture; its colours are then told in the sentence.
         bits: of a TIFF, 16 or 32.
         say: tells people what was not read, and which part is drawn where nothing says how large
             the camera frame is.
@@ -162,17 +170,16 @@ def render_file(
         OutputError: a file could not be written; nothing is left.
     """
     out = Path(out)
-    check_rendering(out, kind, colour, zoom, pixel_nm)
+    check_rendering(out, kind, colour, zoom, pixel_nm, plain)
     found = with_room_to_draw(read_found(source, camera_pixel_nm, say))
     check_rows(found.table, "to draw")
     size = _pixel_size(found, zoom, pixel_nm)
     edges = parse_roi(roi, found)
     _check_kind(found, kind, colour)
-    whole = Canvas.between(*edges, size)
-    _check_pixels(whole, found, say)
-    canvas = whole
-    if out.suffix.lower() == ".png" and max(whole.shape) > LARGEST_PX:
-        canvas = Canvas.between(*edges, size * shrinking_factor(whole.shape, LARGEST_PX))
+    asked = Canvas.between(*edges, size)
+    _check_pixels(asked, found, say)
+    for_people = out.suffix.lower() in PICTURE_SUFFIXES
+    canvas = _as_shown(asked) if for_people else asked
     if roi is None and not found.field_is_stated:
         say(
             f"Nothing says how large the camera frame of {found.name} is: what holds all rows is "
@@ -191,21 +198,32 @@ def render_file(
     with ExitStack() as stack:
         for one in renderings:
             partial = stack.enter_context(new_file(one.path))
-            if one.path.suffix.lower() == ".png":
-                draw_picture(one.picture, partial)
+            if for_people:
+                draw_picture(one.picture, partial, plain=plain)
             else:
                 write_tiff(partial, one.channels, canvas, bits, about)
     names = ", ".join(str(one.path) for one in renderings)
-    return f"{names}: {_size(canvas, whole)}, {said}"
+    told = "".join(f"; {_colours(one.picture)}" for one in renderings) if plain else ""
+    return f"{names}: {_size(canvas, asked)}, {said}{told}"
 
 
-def _size(canvas: Canvas, whole: Canvas) -> str:
-    drawn, asked = (
-        f"{c.rows:,} x {c.columns:,} px of {c.pixel_nm:.3g} nm" for c in (canvas, whole)
-    )
-    if canvas == whole:
-        return drawn
-    return f"{drawn} instead of {asked} (a .tif has them all)"
+def _as_shown(canvas: Canvas) -> Canvas:
+    """Give a canvas of as many pixels as people can see, each a square of whole pixels."""
+    side = shrinking_factor(canvas.shape, LARGEST_PX)
+    rows, columns = (-(-n // side) for n in canvas.shape)
+    return replace(canvas, pixel_nm=side * canvas.pixel_nm, rows=rows, columns=columns)
+
+
+def _size(drawn: Canvas, asked: Canvas) -> str:
+    words = [f"{c.rows:,} x {c.columns:,} px of {c.pixel_nm:.3g} nm" for c in (drawn, asked)]
+    if drawn == asked:
+        return words[0]
+    return f"{words[0]}, drawn in place of {words[1]} (a .tif has them all)"
+
+
+def _colours(picture: Picture) -> str:
+    """Say what the colours of a picture without a colour bar mean."""
+    return f"colours from {picture.low:.3g} to {picture.high:.3g} {picture.unit}"
 
 
 def _check_kind(found: Found, kind: str, colour: str) -> None:

@@ -34,6 +34,7 @@ from sureloc.io.found import inside, parse_roi, read_found
 from sureloc.io.output import check_new_folder, new_folder
 from sureloc.report.records import plain
 from sureloc.seeds import numpy_generator
+from sureloc.table import DRIFT_COLUMNS
 
 INK, MUTED, BLUE, ORANGE, GREY = "#202124", "#5f6368", "#1f6f9f", "#d9730d", "#9aa0a6"
 LARGEST_SIDE_PX = 6000  # of the picture that decorrelation analysis looks at
@@ -63,7 +64,7 @@ def measure_resolution(
         resamples: of tiles, for the error bars.
         trusted_only: leave out the rows that are not trusted.
         seed: the same seed gives the same numbers.
-        say: tells people what was not read.
+        say: tells people what was not read, and where drift was not taken away.
 
     Returns:
         FRC of the rows, FRC of the draws where there are some, and decorrelation of the picture.
@@ -72,6 +73,11 @@ def measure_resolution(
         InputError: the source or an option cannot be used.
     """
     found = read_found(source, camera_pixel_nm, say)
+    if "p_exists" in found.table and DRIFT_COLUMNS[0].name not in found.table:
+        say(
+            f"Drift was not taken from {found.name}, as far as it says: if the sample moved, the "
+            "resolution is that of the blurred picture. 'sureloc drift' takes it away."
+        )
     edges = parse_roi(roi, found)
     table = inside(found.table, edges)
     if trusted_only:
