@@ -99,6 +99,10 @@ class Doubt(Enum):
         "left as it is (--trust-camera)"
     )
     SATURATED_FRAMES = "{saturated:,} of {frames:,} frames hold saturated pixels"
+    PIXEL_ASSUMED = (
+        "the pixel size was not given, and {taken:g} nm were taken: all lengths scale with it "
+        "(--pixel-nm)"
+    )
     PIXEL_SIZE = "the file says that pixels are {stated:g} nm, not {given:g} nm"
     OBLONG_PIXELS = "the file says that pixels are {x:g} nm wide and {y:g} nm high, not square"
     GIVEN_WIDTH = "lone spots are {seen:.2f} px wide, not {given:g} px as given"

@@ -25,6 +25,7 @@ from sureloc.io.assumptions import read_assumptions
 from sureloc.io.cameras import read_camera
 from sureloc.io.exchange.localizations import Geometry
 from sureloc.io.movies import Movie, open_movie
+from sureloc.io.pixel_size import ASSUMED, PIXEL_SIZE_FROM
 from sureloc.io.regions import parse_frames, parse_region
 from sureloc.io.results import Place, TablesWriter, versions, write_run
 from sureloc.io.run_folder import CAMERA_FILE, LOCALIZATIONS, REPORT, RUN, check_place
@@ -51,6 +52,7 @@ from sureloc.shipped import shipped_weights
 from sureloc.table import LOCALIZATION_COLUMNS
 
 PIXEL_SLACK = 0.02  # pixel sizes that differ by less are one
+USUAL_PIXEL_NM = 100.0  # taken where nothing says it
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ def localize_file(
         provenance = {
             "command": command,
             "movie": str(movie),
+            PIXEL_SIZE_FROM: _pixel_size_from(pixel_nm, whole),
             "camera": "given" if isinstance(camera, Camera) else camera and str(camera),
             CAMERA_FILE: _camera_file(camera),
             "weights_from": _weights_from(weights),
@@ -227,7 +230,10 @@ def _pixel_size(given: float | None, movie: Movie) -> tuple[float, str, list[str
     if given is None:
         movie.check_square_pixels()
         if stated is None:
-            return 100.0, "Nothing says how large pixels are; 100 nm were taken (--pixel-nm).", []
+            note = (
+                f"Nothing says how large pixels are; {USUAL_PIXEL_NM:g} nm were taken (--pixel-nm)."
+            )
+            return USUAL_PIXEL_NM, note, [Doubt.PIXEL_ASSUMED.clause(taken=USUAL_PIXEL_NM)]
         return stated, f"The pixel size is {stated:g} nm, as the file says.", []
     if movie.oblong_pixel_nm is not None:
         x_nm, y_nm = movie.oblong_pixel_nm
@@ -237,6 +243,13 @@ def _pixel_size(given: float | None, movie: Movie) -> tuple[float, str, list[str
         note = f"The pixel size was given: {given:g} nm. The file says {stated:g} nm."
         return given, note, [Doubt.PIXEL_SIZE.clause(stated=stated, given=given)]
     return given, f"The pixel size was given: {given:g} nm.", []
+
+
+def _pixel_size_from(given: float | None, movie: Movie) -> str:
+    """Say in a word where the pixel size is from, for the record of the run and its tables."""
+    if given is not None:
+        return "given"
+    return ASSUMED if movie.pixel_nm is None else "file"
 
 
 def _device(name: str) -> str:
