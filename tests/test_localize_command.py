@@ -160,6 +160,14 @@ def test_the_report_stands_alone_and_escapes_names(result):
     assert "The camera was given" in text
     assert "offset 100.0 ADU, gain 2 ADU per electron, read noise 1.5" in text
     assert "Pixels are 100 nm" in text
+    rows = len(read_table(result / "localizations.parquet", LOCALIZATION_COLUMNS))
+    assert f"<dt>localizations, in rows kept</dt><dd>{rows}</dd>" in text
+    draws = read_table(result / "draws.parquet", DRAW_COLUMNS)
+    number = draws.groupby("draw").size()
+    assert len(number) == 16
+    mean = f"{number.mean():,.0f} ± {number.std():,.0f}"
+    assert f"also those too unsure for a row</dt><dd>{mean}</dd>" in text
+    assert re.search(r"trusted: \d+\.\d % of the field, \d+\.\d % of the rows\. A camera", text)
 
 
 def test_the_record_tells_how_it_came_about(result):
@@ -173,6 +181,9 @@ def test_the_record_tells_how_it_came_about(result):
     assert _weights_from("mine/w.safetensors") == str(Path.cwd() / "mine" / "w.safetensors")
     assert record["comparison"] is None
     assert record["pixel_size_from"] == "given"
+    draws = read_table(result / "draws.parquet", DRAW_COLUMNS)
+    assert record["molecules_per_draw"] == draws.groupby("draw").size().to_list()
+    assert record["faint"] == 0
 
 
 def test_the_record_leads_back_to_the_camera_and_no_table_does(folder, tmp_path, monkeypatch):

@@ -221,6 +221,18 @@ def mark_regions(
     return marked, pd.Series(newly, table.index)
 
 
+def rows_within(
+    table: pd.DataFrame, doubts: Mapping[str, npt.NDArray[np.bool_]], pixel_nm: float
+) -> int:
+    """Count the rows that lie where any of the maps says not to trust, whatever their reason.
+
+    Args and units as in `mark_regions`.
+    """
+    bad = np.logical_or.reduce(list(doubts.values()))
+    x_nm, y_nm = (table[name].to_numpy(float) for name in ("x_nm", "y_nm"))
+    return int(bad[_pixels(x_nm, y_nm, pixel_nm, bad.shape)].sum())
+
+
 def region_doubts(
     mean_chi2: Array, doubt: Array, frames: int, sigma_px: tuple[float, float]
 ) -> dict[str, npt.NDArray[np.bool_]]:
@@ -259,9 +271,18 @@ def trust_mask(
         frames: number of frames averaged.
         sigma_px: PSF widths, px.
     """
+    low, high = map_bounds(frames, sigma_px)
+    return np.asarray((mean_chi2 < high) & (mean_chi2 > low))
+
+
+def map_bounds(frames: int, sigma_px: tuple[float, float]) -> tuple[float, float]:
+    """Give the least and the largest chi2 that a place may have, averaged over some frames.
+
+    `MAP_LOW` and `MAP_HIGH`, and four standard deviations more that noise makes of it.
+    """
     n = max(frames, 1) * math.prod(5 * s for s in sigma_px)
     slack = 4.0 * math.sqrt(2.0 / n)
-    return np.asarray((mean_chi2 < MAP_HIGH + slack) & (mean_chi2 > MAP_LOW - slack))
+    return MAP_LOW - slack, MAP_HIGH + slack
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from sureloc.io.results import Place, TablesWriter, versions, write_run
 from sureloc.io.run_folder import CAMERA_FILE, LOCALIZATIONS, REPORT, RUN, check_place
 from sureloc.io.tables import read_table
 from sureloc.localize.doubles import Doubles
+from sureloc.localize.faintness import Faint
 from sureloc.localize.frames import Effort, go_on
 from sureloc.localize.images import ImageSums
 from sureloc.localize.movie import Assumptions, Options, prepare
@@ -387,8 +388,14 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
     provenance = {**run.provenance, "geometry": asdict(geometry)}
     # For `sureloc audit`; tables and images are the same wherever the command was called.
     camera_file = provenance.pop(CAMERA_FILE, None)
+    faint = Faint(
+        job.assumptions.sigma_px,
+        camera.excess_noise,
+        float(np.median(read_variance)),
+        camera.quantum_efficiency,
+    )
     tally = Tally(
-        options.pixel_nm, movie.frames, read_variance, camera.excess_noise, Doubles(psf_nm)
+        options.pixel_nm, movie.frames, read_variance, camera.excess_noise, Doubles(psf_nm), faint
     )
     sums = gather_sums(job)
     images = sums.images
@@ -397,6 +404,7 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
     with TablesWriter(folder, place, geometry, provenance) as writer:
         write_tables(job, writer, doubts, sums, tally, place)
     assumptions = _with_saturation(job.assumptions, tally)
+    assumptions = replace(assumptions, notes=(*assumptions.notes, *tally.faint.notes))
     verdict = judge(
         tally.rows,
         tally.reasons,
@@ -528,6 +536,8 @@ def _record(
         },
         "localizations": tally.rows,
         "trusted": tally.trusted,
+        "faint": tally.faint.faint,
+        "molecules_per_draw": tally.per_draw.tolist(),
         "doubts": dict(tally.reasons),
         "mean_chi2": verdict.mean_chi2,
         "comparison": None if comparison is None else comparison.as_dict(),
