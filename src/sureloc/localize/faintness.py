@@ -87,7 +87,8 @@ class Faint:
         least = self.photons / self.rows
         return (
             f"{100 * self.faint / self.rows:.0f} % of the rows are fainter than {least:.0f} "
-            f"photons or so, the least that stands out of the noise under it by {SURE_DEVIATIONS:g} "
-            "deviations. Each says how likely it exists; for fewer and surer rows give "
-            f"--min-probability 0.9, or keep those of 'photons > {least:.0f}' (sureloc filter).",
+            "photons or so, the least that stands out of the noise under it by "
+            f"{SURE_DEVIATIONS:g} deviations. Each says how likely it exists; for fewer and surer "
+            f"rows give --min-probability 0.9, or keep those of 'photons > {least:.0f}' "
+            "(sureloc filter).",
         )

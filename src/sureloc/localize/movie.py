@@ -283,7 +283,7 @@ def _settled_camera(
         guess = estimate_camera(
             piece, numpy_generator(options.seed, "camera"), saturation_adu=top_adu
         )
-        warnings = [Doubt.CAMERA_ESTIMATED.clause()]
+        warnings = [Doubt.CAMERA_ESTIMATED.clause(percent=100 * guess.relative_gain_error)]
         if guess.correlated_excess > 1:
             warnings.append(Doubt.CORRELATED_NOISE.clause())
         return guess.camera, [guess.sentence], warnings

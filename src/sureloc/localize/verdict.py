@@ -87,7 +87,10 @@ class Doubt(Enum):
         "{density:.3f} emitters per square pixel are more than can be told apart: uneven "
         "background or light from out of focus may have been taken for molecules"
     )
-    CAMERA_ESTIMATED = "the camera was not given but estimated from the movie"
+    CAMERA_ESTIMATED = (
+        "the camera was not given but estimated from the movie: photons may be off by "
+        "{percent:.0f} % (one standard error)"
+    )
     CORRELATED_NOISE = "the noise of neighbouring pixels goes together"
     GAIN = (
         "the movie's noise is that of a gain of {seen:.3g} ADU per electron, the camera file says "
