@@ -421,6 +421,8 @@ def test_an_offset_that_the_user_trusts_is_kept_and_the_contradiction_said():
         assert "electrons above what the camera file's offset says" in one.sentence
         assert len(one.warnings) == 1
     assert "The offset was left as it is (--trust-camera)" in kept.sentence
+    assert "corrected (--trust-camera keeps the file's)" in moved.sentence
+    assert "(corrected; --trust-camera keeps the file's)" in moved.warnings[0]
     assert "(--trust-camera)" in kept.warnings[0]
     # With the offset as it is, the light seems brighter than its noise.
     assert moved.noise.agrees.all()

@@ -340,7 +340,7 @@ class CheckedCamera:
         """Say it to people."""
         if not self.contradicted:
             return f"The camera was given, and {self.noise.clause('it')}."
-        done, camera = "moved by as much", "the camera so corrected"
+        done, camera = "corrected (--trust-camera keeps the file's)", "the camera so corrected"
         if self.trusted:
             done, camera = "left as it is (--trust-camera)", "the camera as it is"
         return (

@@ -96,7 +96,10 @@ class Doubt(Enum):
         "the movie's noise is that of a gain of {seen:.3g} ADU per electron, the camera file says "
         "{given:.3g} (electrons per ADU would be {inverse:.3g})"
     )
-    OFFSET = "the camera file's offset is {shift:+.1f} electrons off"
+    OFFSET = (
+        "the camera file's offset is {shift:+.1f} electrons off (corrected; --trust-camera keeps "
+        "the file's)"
+    )
     OFFSET_KEPT = (
         "by the movie's noise, the camera file's offset is {shift:+.1f} electrons off, which was "
         "left as it is (--trust-camera)"
