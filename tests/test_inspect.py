@@ -207,7 +207,7 @@ def test_known_values_lie_within_the_stated_errors(simulated, tmp_path):
         "read_noise_e": 0.6,  # under 10 electrons of background it hardly shows
         "density_per_px2": 0.2,
         "photons": 0.2,
-        "background_e": 0.3,
+        "background_e": 0.4,
         "on_frames": 0.3,
     }
     for key, share in shares.items():
