@@ -19,6 +19,7 @@ import pandas as pd
 from sureloc.camera import Camera
 from sureloc.localize.crowding import Crowding
 from sureloc.localize.doubles import Doubles
+from sureloc.localize.faintness import Faint
 from sureloc.localize.images import ImageSums
 from sureloc.localize.learning import LearnedPrior
 from sureloc.localize.movie import Assumptions
@@ -115,7 +116,8 @@ def content_of(table: pd.DataFrame, name: str, side_px: int, frames: int) -> Rep
 
 
 def _tally(table: pd.DataFrame, shape: tuple[int, int], frames: int) -> Tally:
-    tally = Tally(100.0, frames, np.full(shape, 2.25), 1.0, Doubles(120.0))
+    faint = Faint((1.2, 1.2), 1.0, 2.25, 1.0)
+    tally = Tally(100.0, frames, np.full(shape, 2.25), 1.0, Doubles(120.0), faint)
     tally.add(table, 0, np.zeros(frames, int))
     image = np.random.default_rng(2).poisson(20.0, (WINDOW_PX, WINDOW_PX))[: shape[0], : shape[1]]
     for frame in sorted({0, frames // 2, frames - 1}):

@@ -165,6 +165,27 @@ def test_pictures_after_any_step_lie_on_that_of_the_run(run, sureloc, tmp_path, 
         assert drawn(name).shape == whole.shape
 
 
+def test_every_step_says_once_that_the_pixel_size_was_assumed(run, sureloc, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assumed = {**PROVENANCE, "pixel_size_from": "assumed"}
+    shutil.copytree(run, "run")
+    for name, columns in (("localizations", LOCALIZATION_COLUMNS), ("draws", DRAW_COLUMNS)):
+        table = read_table(run / f"{name}.parquet", columns)
+        Path("run", f"{name}.parquet").unlink()
+        write_table(table, Path("run", f"{name}.parquet"), columns, assumed)
+    for words in (
+        ("drift", "run", "--out", "still", "--segments", 5),
+        ("link", Path("still", "localizations.parquet"), "--out", "linked.parquet"),
+        ("filter", "linked.parquet", "photons > 0", "--out", "few.parquet"),
+        ("render", "few.parquet", "--out", "few.tif", "--kind", "histogram"),
+        ("resolution", "still", "--resamples", 20),
+        ("audit", "run", "--out", "audited"),
+    ):
+        code, said, _ = sureloc(*words)
+        assert code in (0, 3), words
+        assert said.count("100 nm were taken, and all lengths scale with it") == 1, words
+
+
 def test_draws_are_moved_each_by_its_own_drift_and_again_by_the_same(run, sureloc, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         sureloc("drift", run, "--out", tmp_path / name, "--segments", 5, "--seed", seed)

@@ -197,7 +197,13 @@ def test_dense_tables_with_many_chance_pairs_are_judged_right():
 def test_wide_intervals_pass_and_are_called_wide():
     item = verdict(honest(1, molecules=800, narrow=0.6))
     assert item.outcome is Outcome.PASS
-    assert "wider than they need be" in item.sentence
+    wide = round(100 * (1 / item.value - 1))
+    assert f"error bars are about {wide} % too wide here" in item.sentence
+    assert 50 < wide < 80
+    # So it is where the whole interval lies below 1, however near.
+    near = verdict(honest(1, molecules=800, narrow=0.85))
+    assert 1 / 1.15 < near.high < 1
+    assert "% too wide here" in near.sentence
 
 
 def test_few_pairs_cannot_tell():
@@ -305,7 +311,8 @@ def test_an_honest_run_passes_on_one_page(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert code == 0
     assert "pass: bright molecules" in said
-    assert "3 of 4 items pass, none fails; 1 cannot tell." in said
+    assert "Pass: all 3 items; 1 was not asked." in said
+    assert "not asked: two halves of the light. The movie was not given (--movie)." in said
     page = (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     assert "<b>" not in page
     assert "&lt;b&gt;run &amp; co" in page
@@ -313,8 +320,21 @@ def test_an_honest_run_passes_on_one_page(tmp_path, monkeypatch, capsys):
     record = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert record["outcome"] == "pass"
     assert record["false_alarms_per_item"] == 0.01
-    assert [item["outcome"] for item in record["items"]] == ["pass", "pass", "cannot tell", "pass"]
+    assert [item["outcome"] for item in record["items"]] == ["pass", "pass", "not asked", "pass"]
     assert record["items"][2]["value"] is None
+
+
+def test_a_table_of_a_later_step_is_asked_about_the_same_molecules(tmp_path):
+    """Its folder holds no record of the PSF width, but the table does."""
+    table = honest(1, molecules=700, frames=900, side=4000.0)
+    assumed = {"assumed": {"sigma_px": [1.9, 1.9]}}
+    run = written(tmp_path / "run", table, **assumed)
+    still = tmp_path / "still"
+    still.mkdir()
+    origin = {"geometry": {"pixel_nm": 100.0, "psf_sigma_nm": 190.0}}
+    write_table(table, still / "localizations.parquet", LOCALIZATION_COLUMNS, origin)
+    of_run, of_step = (audit_run(folder).items[0].number for folder in (run, still))
+    assert of_run == of_step > 0
 
 
 def test_a_run_whose_sigmas_were_shrunk_fails_with_exit_code_3(tmp_path, monkeypatch, capsys):
@@ -345,7 +365,7 @@ def test_electron_multiplication_is_not_split(tmp_path):
     )
     run = written(tmp_path / "run", honest(1, molecules=40), movie={"shape": [3, 16, 16]})
     audit = audit_run(run, movie=tmp_path / "m.tif", camera=tmp_path / "c.yaml")
-    assert audit.items[2].outcome is Outcome.OPEN
+    assert audit.items[2].outcome is Outcome.UNASKED
     assert "multiplication" in page_of(audit)
 
 
@@ -373,7 +393,7 @@ def sparse(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("frames", "said"),
-    [(11, "the movie has 11 frames, at least 20 are needed"), (30, "12 frames were to be halved")],
+    [(11, "The movie has 11 frames, at least 20 are needed"), (30, "12 frames were to be halved")],
 )
 def test_too_few_frames_are_said_before_anything_is_localized(
     frames, said, sparse, tmp_path, monkeypatch
@@ -388,7 +408,7 @@ def test_too_few_frames_are_said_before_anything_is_localized(
 
     monkeypatch.setattr("sureloc.report.audit.split_movie", localized)
     split = audit_run(run, movie=tmp_path / "m.tif", frames=12).items[2]
-    assert split.outcome is Outcome.OPEN
+    assert split.outcome is Outcome.UNASKED
     assert said in split.sentence
     one, two = (honest(seed, molecules=10).assign(frame=7) for seed in (1, 2))
     pairs = split_pairs(one, pd.concat([one, two]))
@@ -457,7 +477,7 @@ def test_the_camera_of_the_run_is_found_from_any_folder_and_said(
     assert command("audit", made, *out, monkeypatch=monkeypatch) == 0
     said = capsys.readouterr().out
     assert f"camera: {file}, as the run" in said
-    assert "after electron multiplication" in said
+    assert "After electron multiplication" in said
     assert f"{file}, as the run" in (tmp_path / "out" / "audit.html").read_text(encoding="utf-8")
     # An older record, with the path as typed, is understood where the path still leads there.
     older = run(EMCCD, "older", camera="../c.yaml")

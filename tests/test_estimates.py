@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chi2
 
 from sureloc.camera import ROUNDING_VARIANCE_ADU2, Camera
+from sureloc.config.recipes import load_recipe
 from sureloc.errors import CameraError, InputError
 from sureloc.io.cameras import read_camera
 from sureloc.io.movies import open_movie
@@ -17,6 +19,8 @@ from sureloc.localize.psf_estimate import estimate_psf
 from sureloc.physics.image import render_frames
 from sureloc.physics.noise import sample_electrons
 from sureloc.physics.psf import GaussianPSF
+from sureloc.simulate.cameras import make_camera
+from sureloc.simulate.movie import simulate_movie
 
 SHARED = Path(
     os.environ.get("SURELOC_SHARED_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")
@@ -192,7 +196,7 @@ def test_camera_lies_within_its_stated_errors(density, frames, options):
     camera = estimate.camera
     # Three standard errors each, and errors small enough to be of use.
     assert abs(camera.gain_adu_per_e - GAIN) < 3 * estimate.gain_error
-    assert estimate.gain_error < 0.15 * GAIN
+    assert estimate.gain_error < 0.2 * GAIN
     assert abs(camera.offset_adu - OFFSET) < 3 * estimate.offset_error_adu
     dark = OFFSET - variance[0, 0] * GAIN
     assert abs(estimate.dark_level_adu - dark) < 3 * estimate.dark_level_error_adu
@@ -216,6 +220,23 @@ def test_stated_errors_of_the_camera_are_its_scatter():
         z.append((estimate.dark_level_adu - dark) / estimate.dark_level_error_adu)
     # 16 values, correlated in pairs: their rms scatters by 25 %.
     assert 0.4 < np.sqrt(np.mean(np.square(z))) < 1.6
+
+
+def test_bright_neighbours_do_not_make_the_gain_too_large():
+    """Spots 80 nm apart, of which some shine together, are fitted as one: that is not noise."""
+    settings = ("frame.width=28", "frame.height=28", "frame.margin_px=0", "scene.rulers=10")
+    recipe = load_recipe("nanoruler", (*settings, "kinetics.off_frames=30"))
+    camera = make_camera(recipe.camera, recipe.frame)
+    true = float(np.median(camera.gain_adu_per_e))
+    ratios, errors = [], []
+    for seed in range(8):
+        movie = simulate_movie(recipe, 60, seed, camera=camera, chunk_frames=60)
+        estimate = estimate_camera(next(movie).adu[-40:], np.random.default_rng(seed))
+        ratios.append(float(estimate.camera.gain_adu_per_e) / true)
+        errors.append(estimate.relative_gain_error)
+    off = (np.array(ratios) - 1) / (np.array(errors) * ratios)
+    assert abs(np.mean(ratios) - 1) < 0.07, ratios
+    assert np.mean(off**2) < chi2.isf(1e-3, 8) / 8, off
 
 
 def test_hot_pixels_do_not_spoil_the_camera():
@@ -400,6 +421,8 @@ def test_an_offset_that_the_user_trusts_is_kept_and_the_contradiction_said():
         assert "electrons above what the camera file's offset says" in one.sentence
         assert len(one.warnings) == 1
     assert "The offset was left as it is (--trust-camera)" in kept.sentence
+    assert "corrected (--trust-camera keeps the file's)" in moved.sentence
+    assert "(corrected; --trust-camera keeps the file's)" in moved.warnings[0]
     assert "(--trust-camera)" in kept.warnings[0]
     # With the offset as it is, the light seems brighter than its noise.
     assert moved.noise.agrees.all()

@@ -195,3 +195,12 @@ def test_the_width_is_found_where_emitters_crowd(rng):
         assert error < 0.02
         # Four of its standard errors; both widths began 12 % off.
         assert math.log(sigma / 1.3) == pytest.approx(0.0, abs=4 * error)
+
+
+def test_all_light_that_contradicts_lone_spots_says_so():
+    lone = Width((1.182, 1.182), (0.038, 0.038))
+    said = Width((1.289, 1.289), (0.0077, 0.0077)).disagreement(lone)
+    assert said.startswith("That is 9 % wider than lone spots are, 3.3 standard errors apart")
+    assert "--sigma-px 1.18 " in said
+    assert Width((1.24, 1.24), (0.0077, 0.0077)).disagreement(lone) == ""
+    assert " 9 % narrower " in Width((1.075, 1.075), (0.005, 0.005)).disagreement(lone)

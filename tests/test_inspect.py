@@ -202,12 +202,12 @@ def test_known_values_lie_within_the_stated_errors(simulated, tmp_path):
     # And the errors are small enough to be of use.
     shares = {
         "sigma_px": 0.03,
-        "gain_adu_per_e": 0.1,
+        "gain_adu_per_e": 0.12,  # 0.1 of it is what no simulation shows
         "offset_adu": 0.1,
         "read_noise_e": 0.6,  # under 10 electrons of background it hardly shows
         "density_per_px2": 0.2,
         "photons": 0.2,
-        "background_e": 0.3,
+        "background_e": 0.4,
         "on_frames": 0.3,
     }
     for key, share in shares.items():
@@ -564,6 +564,16 @@ def test_a_width_that_is_given_is_taken_where_too_few_spots_show_it(tmp_path):
         inspected(adu, camera, sigma_px=20.0)
 
 
+def test_what_is_not_known_is_named_and_keeps_weights_from_being_called_right():
+    """Gain and width are given here, and noise tells neither brightness nor density."""
+    rng = np.random.default_rng(3)
+    adu = rng.poisson(60.0, (5, 48, 48)).astype(np.uint16)
+    found = inspected(adu, Camera(0.0, 1.0, 0.0), sigma_px=1.3)
+    names = {found.quantities[key].name for key in ("density_per_px2", "photons")}
+    assert names <= set(found.unknown)
+    assert found.covered is None
+
+
 def test_lone_spots_that_contradict_a_given_width_are_heard(simulated):
     with tifffile.TiffFile(simulated[0]) as tif:
         adu = tif.asarray()
@@ -580,7 +590,8 @@ def test_the_command_reports_what_it_can(tmp_path):
     assert done.exit_code == 0, said
     assert "pixel size │ 100" in said
     assert "The gain cannot be measured" in said
-    assert "too little is known" in said
+    assert "trained for such movies cannot be said: gain, " in said
+    assert "background are not known. More frames tell more." in said
     # Nothing at all is known.
     tifffile.imwrite(tmp_path / "half.tif", half_saturated(), photometric="minisblack")
     done = CliRunner().invoke(cli.app, ["inspect", str(tmp_path / "half.tif")])

@@ -16,6 +16,7 @@ from sureloc.compiled.fisher import joint_fisher
 from sureloc.errors import InputError
 from sureloc.localize.columns import columns_of, length, taken
 from sureloc.localize.doubles import Doubles, Excess
+from sureloc.localize.faintness import Faint, deviations
 from sureloc.localize.frames import Effort, Proposals, frame_posterior
 from sureloc.localize.images import FineBand, ImageSums
 from sureloc.localize.learning import ROUNDS, broad_photons, learned_photons
@@ -38,6 +39,7 @@ from sureloc.localize.verdict import (
     mark_regions,
     mark_rows,
     region_doubts,
+    rows_within,
     trust_mask,
 )
 from sureloc.physics.priors import PhotonPrior, ScenePrior, hat_functions
@@ -707,7 +709,8 @@ def test_rows_in_regions_that_do_not_fit_are_marked_and_keep_older_reasons():
 def test_frames_to_look_at_show_regions_that_are_not_trusted(run):
     _, movie, _, results = run
     variance = CAMERA.read_variance_e2((26, 30))
-    tally = Tally(100.0, len(results), variance, 1.0, Doubles(SIGMA * 100.0))
+    faint = Faint((SIGMA, SIGMA), 1.0, float(np.median(variance)), 1.0)
+    tally = Tally(100.0, len(results), variance, 1.0, Doubles(SIGMA * 100.0), faint)
     bad = np.zeros((26, 30), bool)
     bad[:, 15:] = True
     for rows in results:
@@ -725,6 +728,32 @@ def test_frames_to_look_at_show_regions_that_are_not_trusted(run):
         right = example.table["x_nm"] > 1450.0
         assert right.any()
         assert (example.table["trusted"] == ~right).all()
+
+
+def test_faint_rows_are_those_of_less_than_five_deviations_of_the_noise_under_them(rng):
+    """The ratio is that of a least-squares fit of photons to pixels; so many rows lie below 5."""
+    rows, columns = np.mgrid[-8:9, -8:9]
+    spot = np.exp(-0.5 * ((rows / 1.3) ** 2 + (columns / 1.1) ** 2)) / (2 * np.pi * 1.3 * 1.1)
+    noise = rng.normal(0, np.sqrt(2 * 10 + 3), (4000, 17, 17))
+    photons = (noise * spot).sum((1, 2)) / (spot**2).sum()
+    stated = deviations(np.array([100.0]), np.array([10.0]), (1.1, 1.3), 2.0, 3.0)
+    assert stated[0] == pytest.approx(100 / photons.std(), rel=0.04)
+
+    faint = Faint((1.1, 1.3), 2.0, 3.0, 0.5)
+    least = 100 / 0.5 * 5 / stated[0]
+    light = np.r_[np.full(6, 0.98 * least), np.full(4, 1.02 * least)]
+    faint.add(pd.DataFrame({"photons": light, "background_photons": 20.0}))
+    (note,) = faint.notes
+    assert note.startswith(f"60 % of the rows are fainter than {least:.0f} photons")
+    faint.add(pd.DataFrame({"photons": np.full(30, 2 * least), "background_photons": 20.0}))
+    assert faint.notes == ()  # 15 %
+
+
+def test_rows_in_places_not_to_be_trusted_are_counted_whatever_their_reason():
+    bad = np.zeros((10, 10), bool)
+    bad[2, 3] = True
+    table = pd.DataFrame({"x_nm": [300.0, 340.0, 360.0], "y_nm": 200.0})
+    assert rows_within(table, {REGION: bad, UNSURE: np.zeros_like(bad)}, 100.0) == 2
 
 
 def test_noise_alone_seldom_exceeds_the_limit(rng):

@@ -69,6 +69,7 @@ def result(folder):
     code = run(
         *("localize", folder / NAME, "--out", out, "--camera", folder / "camera.yaml"),
         *("--sigma-px", "1.2", "--roi", "2:26,1:24", "--frames", "1:6", "--quiet"),
+        *("--pixel-nm", "100"),
     )
     assert code == 0
     return out
@@ -159,6 +160,14 @@ def test_the_report_stands_alone_and_escapes_names(result):
     assert "The camera was given" in text
     assert "offset 100.0 ADU, gain 2 ADU per electron, read noise 1.5" in text
     assert "Pixels are 100 nm" in text
+    rows = len(read_table(result / "localizations.parquet", LOCALIZATION_COLUMNS))
+    assert f"<dt>localizations, in rows kept</dt><dd>{rows}</dd>" in text
+    draws = read_table(result / "draws.parquet", DRAW_COLUMNS)
+    number = draws.groupby("draw").size()
+    assert len(number) == 16
+    mean = f"{number.mean():,.0f} ± {number.std():,.0f}"
+    assert f"also those too unsure for a row</dt><dd>{mean}</dd>" in text
+    assert re.search(r"trusted: \d+\.\d % of the field, \d+\.\d % of the rows\. A camera", text)
 
 
 def test_the_record_tells_how_it_came_about(result):
@@ -171,6 +180,10 @@ def test_the_record_tells_how_it_came_about(result):
     assert record["weights"]["name"] == record["weights_from"] == "fast"
     assert _weights_from("mine/w.safetensors") == str(Path.cwd() / "mine" / "w.safetensors")
     assert record["comparison"] is None
+    assert record["pixel_size_from"] == "given"
+    draws = read_table(result / "draws.parquet", DRAW_COLUMNS)
+    assert record["molecules_per_draw"] == draws.groupby("draw").size().to_list()
+    assert record["faint"] == 0
 
 
 def test_the_record_leads_back_to_the_camera_and_no_table_does(folder, tmp_path, monkeypatch):
@@ -188,8 +201,13 @@ def test_the_record_leads_back_to_the_camera_and_no_table_does(folder, tmp_path,
     assumed = record["assumed"]
     assert (assumed["camera_has_maps"], assumed["quantum_efficiency"]) == (False, 0.9)
     assert (assumed["em_gain"], assumed["saturation_adu"]) == (1.0, 65535)
+    assert record["pixel_size_from"] == "assumed"
+    assert record["verdict"]["trust"] == "trust with care"
+    assert "the pixel size was not given, and 100 nm were taken" in record["verdict"]["sentence"]
     for table in ("localizations.parquet", "draws.parquet"):
-        assert "camera_file" not in read_provenance(tmp_path / "out" / table)
+        origin = read_provenance(tmp_path / "out" / table)
+        assert "camera_file" not in origin
+        assert origin["pixel_size_from"] == "assumed"
     for file in (tmp_path / "out" / "images.ome.zarr").rglob("*.json"):
         assert "camera_file" not in file.read_text(encoding="utf-8")
 
@@ -298,6 +316,7 @@ def test_what_the_user_or_the_file_knows_is_taken_and_said(folder, tmp_path, cap
     assert assumed["mean_photo_electrons"] == pytest.approx(650)
     assert assumed["mean_background_e"] == pytest.approx(3.5)
     assert record["options"]["pixel_nm"] == pytest.approx(160)
+    assert record["pixel_size_from"] == "file"
     assert run(*common, "--out", tmp_path / "b", "--pixel-nm", "100") == 0
     assert "the file says that pixels are 160 nm, not 100 nm" in capsys.readouterr().out
     assert run(*common, "--out", tmp_path / "c", "--photons", "-3") == 2

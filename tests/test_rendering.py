@@ -547,13 +547,13 @@ def test_what_is_at_the_corners_of_an_unknown_field_is_drawn_whole(tmp_path, pix
     fields = {None: ("-80:101,-36:149nm", "37 x 37"), 80.0: ("-1:2,0:3", "48 x 48")}
     roi, size = fields[pixel_nm]
     assert f"drawn, --roi {roi}. " in said[0]
-    assert f"{size} px of 5 nm, 2 of 2 localizations; 1 without a precision" in words
+    assert f"{size} px of 5 nm, 2 of 2 localizations in rows kept; 1 without a precision" in words
     assert tifffile.imread(tmp_path / "t.tif").sum() == pytest.approx(2, abs=2e-4)
     # A part that is asked for shows the rows that lie in it, whatever their Gaussians lose.
     part = render_file(
         tmp_path / "t.parquet", tmp_path / "p.tif", pixel_nm=5, roi="-50:50,50:150nm"
     )
-    assert "20 x 20 px of 5 nm, 1 of 2 localizations" in part
+    assert "20 x 20 px of 5 nm, 1 of 2 localizations in rows kept" in part
     assert tifffile.imread(tmp_path / "p.tif").sum() < 0.995
     assert read_found(tmp_path / "t.parquet").field_nm[0][1] < 130  # without room to draw
 
@@ -705,6 +705,8 @@ def test_what_was_drawn_is_told_as_it_is(run, tmp_path):
     said = render_file(run, tmp_path / "a.png", **asked)
     assert "800 x 1,200 px of 2.5 nm, drawn in place of 1,600 x 2,400 px of 1.25 nm" in said
     assert "a .tif has them all" in said
-    assert re.search(r" nm \(.*\), \d+ of 400 localizations$", said)
+    assert re.search(r" nm \(.*\), \d+ of 400 localizations in rows kept$", said)
+    said = render_file(run, tmp_path / "b.tif", kind="posterior", pixel_nm=5)
+    assert said.endswith(" molecules in each draw, also those too unsure for a row")
     said = render_file(run, tmp_path / "a.tif", **asked)
     assert ": 1,600 x 2,400 px of 1.25 nm, " in said

@@ -129,14 +129,21 @@ class Inspection:
 
     @property
     def covered(self) -> bool | None:
-        """Whether the weights have seen all of it; None where the camera or the PSF is unknown."""
+        """Whether the weights have seen all of it; None where that cannot be told."""
         covered = [quantity.covered for quantity in self.quantities.values()]
         if False in covered:
             return False
-        unknown = any(
-            self.quantities[key].value is None for key in NEEDED if key in self.quantities
+        silent = all(quantity.trained is None for quantity in self.quantities.values())
+        return None if silent or self.unknown else True
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Names of the quantities that decide whether the weights suit, and are not known."""
+        return tuple(
+            quantity.name
+            for key, quantity in self.quantities.items()
+            if quantity.value is None and (key in NEEDED or quantity.trained is not None)
         )
-        return None if unknown else True
 
     @property
     def says_something(self) -> bool:

@@ -175,8 +175,12 @@ def show(inspection: Inspection, name: str, *, as_json: bool) -> None:
     if inspection.gain_contradicted:
         said = "Whether the weights were trained for such movies cannot be said until it is mended."
     elif inspection.covered is None:
+        why = "they do not say what they were trained on."
+        if inspection.unknown:
+            why = f"{_listed(inspection.unknown)} not known. More frames tell more."
         said = (
-            "Whether the weights were trained for such movies cannot be said: too little is known."
+            f"Whether the weights {inspection.weights} were trained for such movies cannot be "
+            f"said: {why}"
         )
     elif inspection.covered:
         said = f"The weights {inspection.weights} were trained for such movies."
@@ -186,3 +190,10 @@ def show(inspection: Inspection, name: str, *, as_json: bool) -> None:
             "`sureloc adapt MOVIE --out FOLDER` trains them on."
         )
     console.print(Text(said))
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    """Write names one after the other, with the verb that fits their number."""
+    if len(names) == 1:
+        return f"{names[0]} is"
+    return f"{', '.join(names[:-1])} and {names[-1]} are"

@@ -32,6 +32,7 @@ class Found:
         draws: posterior draws (`sureloc.table.DRAW_COLUMNS`), or None.
         number: how many draws there are, 0 without.
         pixel_nm: camera pixel size, nm, or None where nothing says it.
+        psf_sigma_nm: standard deviation of the PSF, nm, or None where nothing says it.
         field_nm: x and y of the outer edges of what was localized, nm; of what holds all rows,
             where nothing says it.
         field_is_stated: whether table or run says it.
@@ -43,6 +44,7 @@ class Found:
     draws: pd.DataFrame | None
     number: int
     pixel_nm: float | None
+    psf_sigma_nm: float | None
     field_nm: Edges
     field_is_stated: bool
     record: Mapping[str, Any]
@@ -115,6 +117,7 @@ def read_found(
         draws,
         number,
         pixel,
+        source.data.geometry.psf_sigma_nm,
         stated or _bounds(table, pixel),
         stated is not None,
         source.record,

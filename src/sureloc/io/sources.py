@@ -25,6 +25,7 @@ from sureloc.io.exchange.localizations import (
     stated_geometry,
 )
 from sureloc.io.paths import check_source_exists
+from sureloc.io.pixel_size import said_of_pixel_size
 from sureloc.io.run_folder import DRAWS, LOCALIZATIONS, RUN
 
 
@@ -74,7 +75,7 @@ def read_source(
     check_source_exists(path)
     reading = Reading(Geometry(pixel_nm), pixel_option=pixel_option)
     if path.is_dir():
-        return read_run(path, reading)
+        return _with_doubt_of_pixels(read_run(path, reading))
     try:
         data = read_localizations(path, reading)
     except PixelSizeError:
@@ -82,7 +83,13 @@ def read_source(
         if beside.pixel_nm is None:
             raise
         data = read_localizations(path, replace(reading, geometry=beside))
-    return Source(path.name, data, None, data.provenance)
+    return _with_doubt_of_pixels(Source(path.name, data, None, data.provenance))
+
+
+def _with_doubt_of_pixels(source: Source) -> Source:
+    said = said_of_pixel_size(source.name, source.record, source.pixel_nm)
+    notes = (*source.data.notes, *said)
+    return replace(source, data=replace(source.data, notes=notes))
 
 
 def read_run(folder: Path, reading: Reading) -> Source:

@@ -28,6 +28,7 @@ Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 DRAWS = 10  # of each chain that are looked at
+NOTICED_ERRORS = 2.5  # by which all light and lone spots differ, to be worth a word
 LEAST_KNOWN = 0.2  # share of the information that is left where emitters are unknown, at least
 LARGEST_STEP = np.array([0.1, 0.1, 0.3, 0.3])  # in one round: widths, density, photons
 _WIDTHS = slice(0, 2)
@@ -61,6 +62,28 @@ class Width:
         return (
             f"All light together says {x} along columns and {y} along rows, which is used: it also "
             "counts the many spots that are too dim or too near to others to be fitted alone."
+        )
+
+    def disagreement(self, lone: Width) -> str:
+        """Say that all light contradicts the lone spots that it began with; empty if it does not.
+
+        All light holds lone spots too, so that their difference has the variance of the lone ones'
+        less that of all.
+
+        Args:
+            lone: widths that lone spots have.
+        """
+        off = float(np.mean(np.log(self.sigma_px) - np.log(lone.sigma_px)))
+        gained = np.square(lone.log_error) - np.square(self.log_error)
+        errors = abs(off) / max(0.5 * math.sqrt(max(float(gained.sum()), 0.0)), 1e-6)
+        if errors < NOTICED_ERRORS:
+            return ""
+        lone_px = math.sqrt(lone.sigma_px[0] * lone.sigma_px[1])
+        return (
+            f"That is {100 * abs(math.expm1(off)):.0f} % {'wider' if off > 0 else 'narrower'} than "
+            f"lone spots are, {errors:.1f} standard errors apart: others may be out of focus, or "
+            "uneven background is taken for light of spots. Look at the frames in the report; "
+            f"--sigma-px {lone_px:.3g} takes the width of lone spots."
         )
 
 

@@ -204,7 +204,7 @@ def prepare(
     # A camera's numbers were corrected; a PSF that is not one PSF is graver.
     warnings = [*warned, *warnings]
     pause()
-    sigma = psf.sigma_px
+    lone, sigma = psf, psf.sigma_px
     bands = bands_of(regions_of((height, width), sigma))
     spots = spots_of_frames(electrons, variance, sigma, camera.excess_noise, bands)
     with one_thread_each(), ThreadPoolExecutor(options.workers) as pool:
@@ -228,7 +228,7 @@ def prepare(
         )
     sigma = psf.sigma_px
     if not psf.known:
-        notes.append(psf.sentence)
+        notes.append(" ".join(filter(None, (psf.sentence, psf.disagreement(lone)))))
     learned, given = _with_given(learned, camera, options)
     notes.extend(given)
     if networks is not None:
@@ -283,7 +283,7 @@ def _settled_camera(
         guess = estimate_camera(
             piece, numpy_generator(options.seed, "camera"), saturation_adu=top_adu
         )
-        warnings = [Doubt.CAMERA_ESTIMATED.clause()]
+        warnings = [Doubt.CAMERA_ESTIMATED.clause(percent=100 * guess.relative_gain_error)]
         if guess.correlated_excess > 1:
             warnings.append(Doubt.CORRELATED_NOISE.clause())
         return guess.camera, [guess.sentence], warnings

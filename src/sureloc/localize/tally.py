@@ -15,6 +15,7 @@ import pandas as pd
 
 from sureloc.localize.columns import Columns
 from sureloc.localize.doubles import Doubles
+from sureloc.localize.faintness import Faint
 
 Array = npt.NDArray[np.float64]
 
@@ -186,6 +187,9 @@ class Tally:
         read_variance_e2: of the camera, electrons^2, (rows, columns).
         excess_noise: F^2 of the camera.
         doubles: rows that stand beside one another.
+        faint: rows that hardly stand out of the noise.
+        per_draw: molecules in each posterior draw, all frames together, (draws,).
+        in_doubt: rows that lie where the map of trust is red.
         rows_per_frame, trusted_per_frame: one number for each frame so far.
         precision, bound: stated standard deviation and Cramer-Rao bound of x and y, nm.
         ratio: the one over the other.
@@ -200,6 +204,9 @@ class Tally:
     read_variance_e2: Array
     excess_noise: float
     doubles: Doubles
+    faint: Faint
+    per_draw: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    in_doubt: int = 0
     rows_per_frame: list[int] = field(default_factory=list)
     trusted_per_frame: list[int] = field(default_factory=list)
     precision: Histogram = field(default_factory=lambda: Histogram.empty(PRECISION_EDGES_NM))
@@ -245,6 +252,7 @@ class Tally:
             (self.trusted_per_frame, index[trusted]),
         ):
             counts.extend(np.bincount(chosen, minlength=len(saturated_pixels)).tolist())
+        self.faint.add(table)
         self.doubles.add_frames(table, range(first, first + len(saturated_pixels)))
         for axis in "xy":
             sigma = table[f"sigma_{axis}_nm"].to_numpy(float)
@@ -257,6 +265,11 @@ class Tally:
         self.reasons.update(table["reason"][~trusted])
         self.saturated_frames += int((saturated_pixels > 0).sum())
         self.saturated_pixels += int(saturated_pixels.sum())
+
+    def add_draws(self, draws: pd.DataFrame, number: int) -> None:
+        """Count the molecules of the next frames in each of `number` draws."""
+        counts = np.bincount(draws["draw"].to_numpy(np.int64), minlength=number)
+        self.per_draw = counts if not self.per_draw.size else self.per_draw + counts
 
     def show(self, view: View, table: pd.DataFrame, frame_number: int) -> None:
         """Add a frame to look at.

@@ -87,18 +87,28 @@ class Doubt(Enum):
         "{density:.3f} emitters per square pixel are more than can be told apart: uneven "
         "background or light from out of focus may have been taken for molecules"
     )
-    CAMERA_ESTIMATED = "the camera was not given but estimated from the movie"
+    CAMERA_ESTIMATED = (
+        "the camera was not given but estimated from the movie: photons may be off by "
+        "{percent:.0f} % (one standard error)"
+    )
     CORRELATED_NOISE = "the noise of neighbouring pixels goes together"
     GAIN = (
         "the movie's noise is that of a gain of {seen:.3g} ADU per electron, the camera file says "
         "{given:.3g} (electrons per ADU would be {inverse:.3g})"
     )
-    OFFSET = "the camera file's offset is {shift:+.1f} electrons off"
+    OFFSET = (
+        "the camera file's offset is {shift:+.1f} electrons off (corrected; --trust-camera keeps "
+        "the file's)"
+    )
     OFFSET_KEPT = (
         "by the movie's noise, the camera file's offset is {shift:+.1f} electrons off, which was "
         "left as it is (--trust-camera)"
     )
     SATURATED_FRAMES = "{saturated:,} of {frames:,} frames hold saturated pixels"
+    PIXEL_ASSUMED = (
+        "the pixel size was not given, and {taken:g} nm were taken: all lengths scale with it "
+        "(--pixel-nm)"
+    )
     PIXEL_SIZE = "the file says that pixels are {stated:g} nm, not {given:g} nm"
     OBLONG_PIXELS = "the file says that pixels are {x:g} nm wide and {y:g} nm high, not square"
     GIVEN_WIDTH = "lone spots are {seen:.2f} px wide, not {given:g} px as given"
@@ -217,6 +227,18 @@ def mark_regions(
     return marked, pd.Series(newly, table.index)
 
 
+def rows_within(
+    table: pd.DataFrame, doubts: Mapping[str, npt.NDArray[np.bool_]], pixel_nm: float
+) -> int:
+    """Count the rows that lie where any of the maps says not to trust, whatever their reason.
+
+    Args and units as in `mark_regions`.
+    """
+    bad = np.logical_or.reduce(list(doubts.values()))
+    x_nm, y_nm = (table[name].to_numpy(float) for name in ("x_nm", "y_nm"))
+    return int(bad[_pixels(x_nm, y_nm, pixel_nm, bad.shape)].sum())
+
+
 def region_doubts(
     mean_chi2: Array, doubt: Array, frames: int, sigma_px: tuple[float, float]
 ) -> dict[str, npt.NDArray[np.bool_]]:
@@ -255,9 +277,18 @@ def trust_mask(
         frames: number of frames averaged.
         sigma_px: PSF widths, px.
     """
+    low, high = map_bounds(frames, sigma_px)
+    return np.asarray((mean_chi2 < high) & (mean_chi2 > low))
+
+
+def map_bounds(frames: int, sigma_px: tuple[float, float]) -> tuple[float, float]:
+    """Give the least and the largest chi2 that a place may have, averaged over some frames.
+
+    `MAP_LOW` and `MAP_HIGH`, and four standard deviations more that noise makes of it.
+    """
     n = max(frames, 1) * math.prod(5 * s for s in sigma_px)
     slack = 4.0 * math.sqrt(2.0 / n)
-    return np.asarray((mean_chi2 < MAP_HIGH + slack) & (mean_chi2 > MAP_LOW - slack))
+    return MAP_LOW - slack, MAP_HIGH + slack
 
 
 @dataclass(frozen=True)

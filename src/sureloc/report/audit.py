@@ -52,6 +52,7 @@ SPARE_WEIGHTS = "fast"  # where those of the run cannot be had
 APART_SIGMAS = 5.0  # images further apart than this many PSF widths do not overlap
 USUAL_PSF_NM = 130.0
 _CLASS_OF = {Outcome.PASS: "trust", Outcome.OPEN: "care", Outcome.FAIL: "refuse"}
+_CLASS_OF[Outcome.UNASKED] = "unasked"
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,14 @@ class Audit:
         failed = ", ".join(item.name for item in self.items if item.outcome is Outcome.FAIL)
         if failed:
             return f"Fail: {failed}."
+        unasked, asked = number[Outcome.UNASKED], len(self.items) - number[Outcome.UNASKED]
+        left = f"; {unasked} {'was' if unasked == 1 else 'were'} not asked" if unasked else ""
         if number[Outcome.OPEN]:
             return (
-                f"{number[Outcome.PASS]} of {len(self.items)} items pass, none fails; "
-                f"{number[Outcome.OPEN]} cannot tell."
+                f"{number[Outcome.PASS]} of {asked} items pass, none fails; "
+                f"{number[Outcome.OPEN]} cannot tell{left}."
             )
-        return f"Pass: all {len(self.items)} items."
+        return f"Pass: all {asked} items{left}."
 
 
 def audit_run(
@@ -153,6 +156,9 @@ def audit_run(
 
 
 def _psf_nm(found: Found) -> float:
+    """Give the PSF width, which tables of later steps know, whose folders hold no record."""
+    if found.psf_sigma_nm:
+        return found.psf_sigma_nm
     widths = found.record.get("assumed", {}).get("sigma_px")
     if widths and found.pixel_nm:
         return float(np.mean(widths)) * found.pixel_nm
@@ -193,19 +199,17 @@ def _split_item(
         "molecules as near to each other as they state?"
     )
     if movie is None or networks is None:
-        sentence = "Not asked: the movie was not given (--movie)."
-        return Item(name, question, Outcome.OPEN, sentence), "none"
+        sentence = "The movie was not given (--movie)."
+        return Item(name, question, Outcome.UNASKED, sentence), "none"
     with open_movie(Path(movie)) as whole:
         part = _part(whole, found)
         used, told = _camera(found, camera, part, whole.full_shape)
         if used.em_gain > 1:
-            sentence = (
-                "Not asked: after electron multiplication, electrons cannot be told one by one."
-            )
-            return Item(name, question, Outcome.OPEN, sentence), told
+            sentence = "After electron multiplication, electrons cannot be told one by one."
+            return Item(name, question, Outcome.UNASKED, sentence), told
         numbers = spread_frames(part.frames, frames)
         if len(numbers) < LEAST_PAIRS:
-            return Item(name, question, Outcome.OPEN, _too_short(part.frames, frames)), told
+            return Item(name, question, Outcome.UNASKED, _too_short(part.frames, frames)), told
         adu = np.concatenate([part.read(k, k + 1) for k in numbers])
     used = replace(
         used, saturation_adu=used.saturation_in(adu.dtype), rounding_adu2=rounding_of(adu)
@@ -223,11 +227,11 @@ def _split_item(
 def _too_short(movie_frames: int, frames: int) -> str:
     if movie_frames < LEAST_PAIRS:
         return (
-            f"Not asked: the movie has {movie_frames} frames, at least {LEAST_PAIRS} are needed, "
+            f"The movie has {movie_frames} frames, at least {LEAST_PAIRS} are needed, "
             "since pairs of one frame count as one. Nothing was halved."
         )
     return (
-        f"Not asked: {frames} frames were to be halved, at least {LEAST_PAIRS} are needed; ask for "
+        f"{frames} frames were to be halved, at least {LEAST_PAIRS} are needed; ask for "
         "more (--frames)."
     )
 

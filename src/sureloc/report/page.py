@@ -18,7 +18,14 @@ import numpy as np
 from sureloc.localize.images import ImageSums
 from sureloc.localize.movie import Assumptions
 from sureloc.localize.tally import ExampleFrame, Tally
-from sureloc.localize.verdict import Trust, Verdict
+from sureloc.localize.verdict import (
+    REGION,
+    UNSURE,
+    Trust,
+    Verdict,
+    map_bounds,
+    region_doubts,
+)
 from sureloc.report.charts import (
     chi2_chart,
     counts_chart,
@@ -154,7 +161,8 @@ def _facts(content: ReportContent) -> str:
     tally, verdict = content.tally, content.verdict
     median = median_sigma_nm(content.molecules.table)
     facts = {
-        "localizations": f"{tally.rows:,}",
+        "localizations, in rows kept": f"{tally.rows:,}",
+        **_molecules_in_draws(tally),
         "trusted": f"{100 * verdict.trusted_rows:.1f} %",
         "frames": f"{content.images.frames:,}",
         "median precision": "none" if median is None else f"{median:.1f} nm",
@@ -172,6 +180,34 @@ def _facts(content: ReportContent) -> str:
         for name, value in facts.items()
     )
     return f'<dl class="facts">{items}</dl>'
+
+
+def _molecules_in_draws(tally: Tally) -> dict[str, str]:
+    """Give how many molecules draws hold, and their spread, which is the error bar of a count."""
+    counts = tally.per_draw
+    if not counts.size:
+        return {}
+    spread = f" ± {counts.std(ddof=1):,.0f}" if counts.size > 1 else ""
+    name = "molecules in each draw, also those too unsure for a row"
+    return {name: f"{counts.mean():,.0f}{spread}"}
+
+
+def _rule_of_trust(content: ReportContent) -> str:
+    """Say by what rule a place is red in the map of trust, and how much of field and rows is."""
+    verdict, tally, images = content.verdict, content.tally, content.images
+    sigma_px = content.assumptions.sigma_px
+    mean_chi2 = images.chi2 / max(images.frames, 1)
+    doubts = region_doubts(mean_chi2, images.doubt, images.frames, sigma_px)
+    low, high = map_bounds(images.frames, sigma_px)
+    rows = 100 * tally.in_doubt / max(tally.rows, 1)
+    return (
+        f"Not to be trusted: {100 * (1 - verdict.trusted_area):.1f} % of the field, {rows:.1f} % "
+        "of the rows. A camera pixel is red where chi2 round it, averaged over all frames, is not "
+        f"between {low:.2f} and {high:.2f} ({100 * doubts[REGION].mean():.1f} % of the field), or "
+        "where the number of molecules round it varies among draws by more than its mean "
+        f"({100 * doubts[UNSURE].mean():.1f} %). The latter are places of molecules that few draws "
+        "have: most make no row."
+    )
 
 
 def _slider(content: ReportContent) -> str:
@@ -204,6 +240,7 @@ def _slider(content: ReportContent) -> str:
         '<label class="grow">left | right <input type="range" min="0" max="100" value="50" '
         'aria-label="where the two images meet"></label>'
         f"{choices}</div>"
+        f'<p class="muted">{escape(_rule_of_trust(content))}</p>'
         f'<div class="keys"><div class="key">{escape(first.title)}: 0 to {first.high:.3g} '
         f'{escape(first.unit)} <span class="muted">({escape(first.contrast)})</span></div>{keys}'
         "</div></div>"

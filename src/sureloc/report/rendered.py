@@ -291,7 +291,10 @@ def _posterior(found: Found, canvas: Canvas, out: Path) -> tuple[list[Rendering]
         canvas.pixel_nm,
         "viridis",
     )
-    said = f"{mean.sum():,.1f} of {len(draws) / number:,.1f} molecules a draw"
+    said = (
+        f"{mean.sum():,.1f} of {len(draws) / number:,.1f} molecules in each draw, also those too "
+        "unsure for a row"
+    )
     return [
         Rendering(out, first, {"mean": mean}),
         Rendering(out.with_name(f"{out.stem}_sd{out.suffix}"), second, {"sd": sd}),
@@ -321,7 +324,7 @@ def _rows(
         )
         channels[unit] = mean_value(image, weighted)
     shown = canvas.holds(table["x_nm"].to_numpy(float), table["y_nm"].to_numpy(float))
-    said = f"{int(shown.sum()):,} of {len(table):,} localizations{left_out}"
+    said = f"{int(shown.sum()):,} of {len(table):,} localizations in rows kept{left_out}"
     return [Rendering(out, picture, channels)], said
 
 

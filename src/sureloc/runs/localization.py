@@ -25,10 +25,12 @@ from sureloc.io.assumptions import read_assumptions
 from sureloc.io.cameras import read_camera
 from sureloc.io.exchange.localizations import Geometry
 from sureloc.io.movies import Movie, open_movie
+from sureloc.io.pixel_size import ASSUMED, PIXEL_SIZE_FROM
 from sureloc.io.results import Place, TablesWriter, versions, write_run
 from sureloc.io.run_folder import CAMERA_FILE, LOCALIZATIONS, REPORT, RUN, check_place
 from sureloc.io.tables import read_table
 from sureloc.localize.doubles import Doubles
+from sureloc.localize.faintness import Faint
 from sureloc.localize.frames import Effort, go_on
 from sureloc.localize.images import ImageSums
 from sureloc.localize.movie import Assumptions, Options, prepare
@@ -48,6 +50,8 @@ from sureloc.runs.results import gather_sums, write_fine_images, write_tables
 from sureloc.runs.scheduler import THREADS, check_scheduler
 from sureloc.shipped import shipped_weights
 from sureloc.table import LOCALIZATION_COLUMNS
+
+USUAL_PIXEL_NM = 100.0  # taken where nothing says it
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,7 @@ def localize_file(
         provenance = {
             "command": command,
             "movie": str(movie),
+            PIXEL_SIZE_FROM: _pixel_size_from(pixel_nm, whole),
             "camera": "given" if isinstance(camera, Camera) else camera and str(camera),
             CAMERA_FILE: _camera_file(camera),
             "weights_from": _weights_from(weights),
@@ -221,7 +226,10 @@ def _pixel_size(given: float | None, movie: Movie) -> tuple[float, str, list[str
     if given is None:
         movie.check_square_pixels()
         if stated is None:
-            return 100.0, "Nothing says how large pixels are; 100 nm were taken (--pixel-nm).", []
+            note = (
+                f"Nothing says how large pixels are; {USUAL_PIXEL_NM:g} nm were taken (--pixel-nm)."
+            )
+            return USUAL_PIXEL_NM, note, [Doubt.PIXEL_ASSUMED.clause(taken=USUAL_PIXEL_NM)]
         return stated, f"The pixel size is {stated:g} nm, as the file says.", []
     if movie.oblong_pixel_nm is not None:
         x_nm, y_nm = movie.oblong_pixel_nm
@@ -231,6 +239,13 @@ def _pixel_size(given: float | None, movie: Movie) -> tuple[float, str, list[str
         note = f"The pixel size was given: {given:g} nm. The file says {stated:g} nm."
         return given, note, [Doubt.PIXEL_SIZE.clause(stated=stated, given=given)]
     return given, f"The pixel size was given: {given:g} nm.", []
+
+
+def _pixel_size_from(given: float | None, movie: Movie) -> str:
+    """Say in a word where the pixel size is from, for the record of the run and its tables."""
+    if given is not None:
+        return "given"
+    return ASSUMED if movie.pixel_nm is None else "file"
 
 
 def _device(name: str) -> str:
@@ -368,8 +383,14 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
     provenance = {**run.provenance, "geometry": asdict(geometry)}
     # For `sureloc audit`; tables and images are the same wherever the command was called.
     camera_file = provenance.pop(CAMERA_FILE, None)
+    faint = Faint(
+        job.assumptions.sigma_px,
+        camera.excess_noise,
+        float(np.median(read_variance)),
+        camera.quantum_efficiency,
+    )
     tally = Tally(
-        options.pixel_nm, movie.frames, read_variance, camera.excess_noise, Doubles(psf_nm)
+        options.pixel_nm, movie.frames, read_variance, camera.excess_noise, Doubles(psf_nm), faint
     )
     sums = gather_sums(job)
     images = sums.images
@@ -378,6 +399,7 @@ def _write_results(job: Job, run: PartialRun, truth: pd.DataFrame | None, clock:
     with TablesWriter(folder, place, geometry, provenance) as writer:
         write_tables(job, writer, doubts, sums, tally, place)
     assumptions = _with_saturation(job.assumptions, tally)
+    assumptions = replace(assumptions, notes=(*assumptions.notes, *tally.faint.notes))
     verdict = judge(
         tally.rows,
         tally.reasons,
@@ -509,6 +531,8 @@ def _record(
         },
         "localizations": tally.rows,
         "trusted": tally.trusted,
+        "faint": tally.faint.faint,
+        "molecules_per_draw": tally.per_draw.tolist(),
         "doubts": dict(tally.reasons),
         "mean_chi2": verdict.mean_chi2,
         "comparison": None if comparison is None else comparison.as_dict(),

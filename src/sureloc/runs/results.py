@@ -29,7 +29,7 @@ from sureloc.localize.images import FineBand, ImageSums, fine_bands
 from sureloc.localize.regions import regions_of
 from sureloc.localize.tally import Tally, View, candidates, chosen_views
 from sureloc.localize.units import Unit, frame_draws, frame_tables
-from sureloc.localize.verdict import mark_regions
+from sureloc.localize.verdict import mark_regions, rows_within
 from sureloc.report.pictures import Overview, Shrinking
 from sureloc.runs.job import Job
 from sureloc.runs.parts import read_draws, read_rows, read_sums
@@ -98,6 +98,8 @@ def write_tables(
     for units in of_same_frames(job):
         table, draws = _tables(job, units)
         table, _ = mark_regions(table, doubts, place.pixel_nm)
+        tally.in_doubt += rows_within(table, doubts, place.pixel_nm)
+        tally.add_draws(draws, job.options.draws)
         first, last = units[0].frames
         tally.add(table, first, sums.saturated_pixels[first:last])
         for frame in range(first, last):
