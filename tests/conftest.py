@@ -50,6 +50,22 @@ def torch_rng():
     return torch.Generator().manual_seed(20_240_607)
 
 
+@pytest.fixture
+def sureloc(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run the command in this process; give its exit code, and what it printed and complained."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        from sureloc.cli.app import main
+
+        monkeypatch.setattr(sys, "argv", ["sureloc", *map(str, words)])
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        printed = capsys.readouterr()
+        return leaving.value.code or 0, printed.out, printed.err
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run a Python process with the given arguments and extra environment; it must succeed.

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 import tifffile
 from matplotlib.axes import Axes
 
-from sureloc.cli import app as cli
 from sureloc.io.exchange.formats import FORMATS, write_localizations
 from sureloc.io.exchange.localizations import Geometry, Localizations
 from sureloc.io.sources import read_source
@@ -27,18 +25,6 @@ from sureloc.table import DRAW_COLUMNS, DRIFT_COLUMNS, LINK_COLUMNS, LOCALIZATIO
 from test_drift import blinking, rows_at, walked
 
 Z = {"68": 0.994458, "95": 1.959964}
-
-
-@pytest.fixture
-def sureloc(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["sureloc", *map(str, words)])
-        with pytest.raises(SystemExit) as leaving:
-            cli.main()
-        printed = capsys.readouterr()
-        return leaving.value.code or 0, printed.out, printed.err
-
-    return run
 
 
 def localizations(seed=0):

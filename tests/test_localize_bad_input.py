@@ -80,7 +80,7 @@ CAMERA = ("--camera", "@/c.npz")
         (lambda d: cut(d, 0.4), (), ("m.tif is truncated", "copy or export")),
         (lambda d: cut(d, 0.6, compression="zlib"), (), ("m.tif is truncated", "copy or export")),
         (lambda d: raw(d, b"II*\0\x08"), (), ("cannot be read as TIFF", "copy or export")),
-        (lambda d: raw(d, b""), (), ("not a TIFF file", "copy or export")),
+        (lambda d: raw(d, b""), (), ("empty: a file of 0 bytes", "copy it again")),
         (lambda d: raw(d, b"II*\0\0\0\0\0"), (), ("no frames", "1 or more")),
         (without_frames, (), ("no frames", "1 or more")),
         (lambda d: d, (), ("holds no TIFF files", "OME-Zarr")),

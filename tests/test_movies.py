@@ -162,7 +162,7 @@ def test_paths_that_are_no_movie_are_refused(tmp_path):
     with pytest.raises(MovieError, match="cannot be read as TIFF"):
         open_movie(tmp_path / "text.tif")
     (tmp_path / "empty.tif").write_bytes(b"")
-    with pytest.raises(MovieError, match="cannot be read as TIFF"):
+    with pytest.raises(MovieError, match="is empty: a file of 0 bytes"):
         open_movie(tmp_path / "empty.tif")
     # The header of a TIFF whose chain of pages is empty.
     (tmp_path / "none.tif").write_bytes(b"II*\0\0\0\0\0")

@@ -107,7 +107,7 @@ CALLS = [
     (("filter", "none", "trusted", "--out", "o.csv"), "no run or table at none"),
     (("link", "t.csv", "--out", "o.csv", "--gap", "-1"), "gap is -1 frames; it must be 0 frames"),
     (("link", "t.csv", "--out", "o.csv", "--radius-nm", "wide"), "radius_nm is 'wide'"),
-    (("render", "t.csv", "--out", "o.jpg"), "must end in .png, .tif, .tiff"),
+    (("render", "t.csv", "--out", "o.jpg"), "must end in .png, .pdf, .svg, .tif, .tiff"),
     ((*PICTURE, "--kind", "gausian"), "(did you mean gaussian?); it must be one of histogram"),
     ((*PICTURE, "--colour", "tme"), "did you mean time"),
     ((*PICTURE, "--kind", "posterior", "--colour", "time"), "draws have neither precision nor"),

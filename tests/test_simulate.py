@@ -539,12 +539,10 @@ def test_unknown_recipe_or_key_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("frames", ["0", "-3", "many"])
-def test_a_wrong_number_of_frames_is_refused_by_the_parser(frames, tmp_path):
-    result = CliRunner().invoke(
-        app, ["simulate", "paper", "--frames", frames, "--out", str(tmp_path / "out")]
-    )
-    assert result.exit_code == 2
-    assert "frames" in result.output
+def test_a_wrong_number_of_frames_is_refused(frames, sureloc, tmp_path):
+    code, _, error = sureloc("simulate", "paper", "--frames", frames, "--out", tmp_path / "out")
+    assert code == 2
+    assert f"--frames is '{frames}'" in error
 
 
 # --- All or nothing -------------------------------------------------------------------------------

@@ -361,7 +361,8 @@ def test_psi_trains_on_the_shipped_phi_and_is_exported_with_it(tmp_path):
     shipped, mine = load_weights("default"), load_weights(out)
     for name, value in shipped.phi.state_dict().items():
         assert torch.equal(value, mine.phi.state_dict()[name])
-    assert mine.card.training["phi"] == shipped.card.training["phi"]
+    apart = [{**card.training["phi"], "recipe": None} for card in (mine.card, shipped.card)]
+    assert apart[0] == apart[1]
     assert mine.card.metrics["phi"] == shipped.card.metrics["phi"]
     again = read_phi(out)
     assert again.recipe == read_phi("default").recipe

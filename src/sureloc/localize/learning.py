@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from sureloc.localize.detect import Spots
 from sureloc.localize.evidence import Evidence, Width, frame_evidence, newton_step
-from sureloc.localize.frames import Effort, FramePosterior, Proposals, frame_posterior
+from sureloc.localize.frames import Effort, FramePosterior, Proposals, frame_posterior, go_on
 from sureloc.physics.priors import PhotonPrior, ScenePrior
 from sureloc.physics.referee import FrameData, PosteriorDraws
 
@@ -230,6 +230,7 @@ def learn_prior(
     run: Map,
     ignore: npt.NDArray[np.bool_],
     relative_density: DensityMap,
+    pause: Callable[[], None] = go_on,
 ) -> tuple[LearnedPrior, Width]:
     """Learn photons, density, background and PSF width from pieces of some frames of a movie.
 
@@ -246,6 +247,7 @@ def learn_prior(
         ignore: pixels that tell nothing, (frames, rows, columns).
         relative_density: gives the density over its mean in a piece of one of the frames, a whole
             number of cells a px.
+        pause: called before every stretch of a chain; what it raises ends the work.
 
     Returns:
         The prior after the last round and how it came about, and the width.
@@ -276,7 +278,7 @@ def learn_prior(
     starts = [_start(spots, crop) for crop in crops]
     history: list[tuple[float, float, float]] = []
     while not _settled(history):
-        look = _Round(pieces, beliefs, starts, effort, seed, len(history))
+        look = _Round(pieces, beliefs, starts, effort, seed, len(history), pause)
         found, evidence = zip(*run(look, range(len(pieces))), strict=True)
         starts = [posterior.draws.last for posterior in found]
         refitted, emitters = _refit(found, beliefs, pieces, clear, dim_spots)
@@ -336,6 +338,7 @@ class _Round:
     effort: Effort
     seed: int
     turn: int
+    pause: Callable[[], None]
 
     def __call__(self, number: int) -> Found:
         piece = self.pieces[number]
@@ -350,7 +353,7 @@ class _Round:
         sigma_px = self.beliefs.width.sigma_px
         start = Proposals([self.starts[number]])
         posterior = frame_posterior(
-            piece.data, prior, sigma_px, start, self.effort, self.seed, stream, 0.5
+            piece.data, prior, sigma_px, start, self.effort, self.seed, stream, 0.5, self.pause
         )
         return posterior, _evidence(piece, posterior, self.beliefs)
 

@@ -225,6 +225,7 @@ def prepare(
             run,
             saturated(adu, camera),
             lambda f, rows, columns: crowding.around(int(numbers[f]), rows, columns),
+            pause,
         )
     sigma = psf.sigma_px
     if not psf.known:
