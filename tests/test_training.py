@@ -22,8 +22,10 @@ from sureloc.config.training import (
     shipped_training_recipes,
     training_recipe_yaml,
 )
+from sureloc.diffusion.objectives import Sums
 from sureloc.errors import InputError, OutputError, RecipeError, WeightsError
 from sureloc.io.weights import read_phi
+from sureloc.networks.blocks import fold
 from sureloc.networks.phi import PaperPhi
 from sureloc.networks.weights import load_weights, save_weights
 from sureloc.train.engine import (
@@ -153,6 +155,19 @@ def test_sums_enter_the_loss_where_the_recipe_weighs_them():
     one, other = (float(loss.detach()) for loss in losses)
     assert other > one
     assert plain.recipe.fingerprint() == PsiTrainingRecipe(**PSI).fingerprint()
+    assert summed.recipe.fingerprint() != plain.recipe.fingerprint()
+
+
+def test_sums_enter_the_loss_of_phi_too():
+    """One emitter's image missed: 100 times its sum of squares and square of sums, by footprint."""
+    plain, summed = (phi_training(sums=sums) for sums in (0.0, 0.25))
+    one, other = (float(t.loss(t.generator("train", 0)).detach()) for t in (plain, summed))
+    tiles = plain.tiles_of_step(plain.generator("train", 0))
+    error = fold((plain._target(tiles.kde))[:, None])  # an untrained phi gives nothing
+    assert one == pytest.approx(100 * float(error.square().mean()), rel=1e-4)
+    added = Sums(0.25, 4 * math.pi).loss(error)
+    assert other - one == pytest.approx(100 * float(added), rel=1e-4)
+    assert plain.recipe.fingerprint() == PhiTrainingRecipe(**PHI).fingerprint()
     assert summed.recipe.fingerprint() != plain.recipe.fingerprint()
 
 

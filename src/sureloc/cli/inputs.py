@@ -192,10 +192,7 @@ def check_readable(
         from sureloc.io.movies import open_movie
 
         with open_movie(movie) as whole:
-            if roi is not None:
-                parse_region(roi, whole.full_shape)
-            if frames is not None:
-                parse_frames(frames, whole.frames)
+            whole.cut(roi, frames)
             if square:
                 whole.check_square_pixels()
     if camera is not None:

@@ -38,7 +38,6 @@ from sureloc.io.cameras import read_camera
 from sureloc.io.found import Found, movie_shape, read_found
 from sureloc.io.movies import Movie, open_movie
 from sureloc.io.output import check_new_folder, new_folder
-from sureloc.io.regions import parse_frames, parse_region
 from sureloc.io.run_folder import CAMERA_FILE
 from sureloc.localize.frames import Effort
 from sureloc.localize.movie import Options, localize, prepare, spread_frames
@@ -273,8 +272,7 @@ def camera_of_half(camera: Camera) -> Camera:
 def _part(whole: Movie, found: Found) -> Movie:
     """Select what the run had localized."""
     roi, frames = found.record.get("roi"), found.record.get("frames")
-    rows, columns = parse_region(str(roi), whole.full_shape) if roi else (None, None)
-    part = whole.select(rows, columns, parse_frames(str(frames), whole.frames) if frames else None)
+    part = whole.cut(*(str(text) if text else None for text in (roi, frames)))
     stated = movie_shape(found.record)
     if stated is not None and part.shape != stated:
         raise InputError(

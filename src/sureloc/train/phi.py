@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sureloc.diffusion.objectives import Sums
+from sureloc.networks.blocks import fold
 from sureloc.networks.dropout import DropoutPhi
 from sureloc.physics.kde import display_range, peak_of_one
 from sureloc.simulate.tiles import simulate_tiles, tile_input
@@ -32,11 +34,15 @@ class PhiTraining(Training):
         return kde / peak_of_one(sigma)
 
     def loss(self, generator: torch.Generator) -> Tensor:
-        """Give the mean-squared error on fresh tiles."""
+        """Give the mean-squared error on fresh tiles, of sums too where the recipe says so."""
         tiles = self.tiles_of_step(generator)
         with self.autocast():
-            estimate = self._estimate(tile_input(tiles), generator)[:, 0]
-        loss: Tensor = _LOSS_SCALE * (estimate.float() - self._target(tiles.kde)).square().mean()
+            estimate = self._estimate(tile_input(tiles), generator)
+        error = estimate.float() - self._target(tiles.kde)[:, None]
+        loss: Tensor = _LOSS_SCALE * error.square().mean()
+        if self.recipe.sums > 0:
+            sums = Sums(self.recipe.sums, self.recipe.footprint_px)
+            loss = loss + _LOSS_SCALE * sums.loss(fold(error))
         return loss
 
     def _estimate(self, frames: Tensor, generator: torch.Generator) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -103,7 +102,6 @@ class PsiTraining(Training):
         many = clean.repeat(repeats, 1, 1, 1)
         if objective.kind == "denoising":
             gamma = self.recipe.noise.gammas(len(many), generator)
-            footprint = 4 * math.pi * self.recipe.kernel_sigma_fine_px**2
             return denoising_loss(
                 raw,
                 objective.target,
@@ -111,7 +109,7 @@ class PsiTraining(Training):
                 gamma,
                 generator,
                 objective.norm,
-                Sums(objective.sums, footprint),
+                Sums(objective.sums, self.recipe.footprint_px),
             )
         level = log_snr_of_gamma(self.recipe.noise.card().levels(1)).to(many)
         drawn = unfold(raw(white_noise(many, generator), level))[:, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -188,6 +189,11 @@ class TrainingRecipe(_Strict):
             )
         return self
 
+    @property
+    def footprint_px(self) -> float:
+        """Fine pixels that one emitter's image covers: its mass squared over its sum of squares."""
+        return 4 * math.pi * self.kernel_sigma_fine_px**2
+
     def fingerprint(self) -> str:
         """Give a short name of the whole recipe, its description left out."""
         values = self.model_dump(mode="json", exclude={"description"})
@@ -200,14 +206,22 @@ class TrainingRecipe(_Strict):
         for part, name, value in unused:
             if values.get(part, {}).get(name) == value:
                 del values[part][name]
+        if values.get("sums") == 0:
+            del values["sums"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class PhiTrainingRecipe(TrainingRecipe):
-    """How a phi is trained."""
+    """How a phi is trained.
+
+    Attributes:
+        sums: weight of the errors of sums over squares and over the whole tile beside those of
+            pixels (`sureloc.diffusion.objectives.Sums`).
+    """
 
     kind: Literal["phi"]
     network: PhiNetworkRecipe = FastPhiRecipe(kind="fast")
+    sums: Annotated[float, Field(ge=0)] = 0.0
 
 
 class MixtureTrainingRecipe(TrainingRecipe):
