@@ -345,7 +345,9 @@ print(sureloc.__file__)
 from sureloc.cli import main
 main()
 """
-    done = run_python("-c", program, "--version", PYTHONPATH=str(unpacked))
+    # Not measured: it is a second copy of every file.
+    unmeasured = {"COVERAGE_PROCESS_START": "", "COVERAGE_PROCESS_CONFIG": ""}
+    done = run_python("-c", program, "--version", PYTHONPATH=str(unpacked), **unmeasured)
     first, version, *cards = done.stdout.splitlines()
     assert Path(first).parent == unpacked / "sureloc"
     assert version == f"sureloc {PROJECT['project']['version']}"
