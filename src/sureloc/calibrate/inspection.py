@@ -434,7 +434,7 @@ def _camera_of(
         checked.shift.error_e,
         0.0,
         _FROM_FILE,
-        _MOVED if checked.moved else _FROM_FILE,
+        _MOVED if checked.moved else f"{_FROM_FILE}, its error from the movie",
         bool(checked.wrong_gain),
         checked.noise,
     )

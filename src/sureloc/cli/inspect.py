@@ -164,7 +164,8 @@ def show(inspection: Inspection, name: str, *, as_json: bool) -> None:
         return
     table = Table(title=Text(name), title_justify="left")
     for column in COLUMNS:
-        table.add_column(column, justify="right" if column == "value" else "left")
+        value = column == "value"
+        table.add_column(column, justify="right" if value else "left", no_wrap=value)
     for row in table_rows(inspection):
         style = "bold red" if row[-1].startswith("NOT") else ""
         table.add_row(*(Text(cell, style=style) for cell in row))

@@ -152,9 +152,10 @@ def draw_inspection(inspection: Inspection, name: str, path: Path) -> None:
     _survival(panels[1, 2], inspection)
     _numbers(panels[1, 3], inspection)
     rows, columns = inspection.looked_at[1:]
+    where = "" if (rows, columns) == inspection.shape[1:] else " in the middle"
     figure.suptitle(
         f"{name}: {inspection.looked_at[0]} of {inspection.shape[0]:,} frames, "
-        f"{rows} x {columns} px in the middle",
+        f"{rows} x {columns} px{where}",
         fontsize=11,
     )
     figure.savefig(path)
