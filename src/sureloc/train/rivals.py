@@ -73,7 +73,7 @@ class RivalRecipes:
         """
         steps, kind = phi.optimizer.steps, {"width", "dilations"}
         size = phi.network.model_dump(include=kind)
-        shared = phi.model_dump(exclude={"kind", "network"})
+        shared = phi.model_dump(exclude={"kind", "network", "sums"})  # a likelihood has no sums
         return cls(
             phi,
             tuple(_changed(phi, k, steps // MEMBERS) for k in range(1, MEMBERS + 1)),
