@@ -155,7 +155,7 @@ def audit_run(
 
 
 def _psf_nm(found: Found) -> float:
-    """Give the PSF width, which tables of later steps know, whose folders hold no record."""
+    """Give the PSF width, which tables of later steps know, beside which no record does."""
     if found.psf_sigma_nm:
         return found.psf_sigma_nm
     widths = found.record.get("assumed", {}).get("sigma_px")
@@ -338,11 +338,7 @@ def _is_unsaid(found: Found) -> bool:
 
 def _camera_of_part(path: Path, part: Movie, full: tuple[int, int]) -> Camera:
     """Read a camera's file, maps cut to the part of the movie if they are those of all of it."""
-    used = read_camera(path)
-    if used.shape is not None and used.shape != part.shape[1:]:
-        used.check_shape(full)
-        used = used.crop(part.rows, part.columns)
-    return used
+    return read_camera(path).of_part(part.shape[1:], full, part.rows, part.columns)
 
 
 def _recorded(assumed: Mapping[str, Any]) -> Camera:
