@@ -13,6 +13,7 @@ from sureloc.config.recipes import load_recipe
 from sureloc.errors import CameraError, InputError
 from sureloc.io.cameras import read_camera
 from sureloc.io.movies import open_movie
+from sureloc.localize import camera_estimate
 from sureloc.localize.camera_estimate import check_camera, estimate_camera
 from sureloc.localize.noise_levels import NoiseLevels, noise_levels
 from sureloc.localize.psf_estimate import estimate_psf
@@ -190,13 +191,16 @@ def as_adu(electrons):
         (0.0071, 30, {"background": 50.0, "photons": (3000, 4000), "read_variance_e2": 0.0}),
     ],
 )
-def test_camera_lies_within_its_stated_errors(density, frames, options):
+def test_camera_lies_within_its_stated_errors(density, frames, options, monkeypatch):
+    # What no simulation shows comes on top of the errors that have to hold here.
+    monkeypatch.setattr(camera_estimate, "_MODEL_ERROR", 0.04)
     electrons, variance = simulate(density, frames, 7, **options)
     estimate = estimate_camera(as_adu(electrons), np.random.default_rng(0))
     camera = estimate.camera
     # Three standard errors each, and errors small enough to be of use.
     assert abs(camera.gain_adu_per_e - GAIN) < 3 * estimate.gain_error
-    assert estimate.gain_error < 0.2 * GAIN
+    # Five frames hardly tell the misfit of spots from the gain.
+    assert estimate.gain_error < (0.2 if frames == 5 else 0.15) * GAIN
     assert abs(camera.offset_adu - OFFSET) < 3 * estimate.offset_error_adu
     dark = OFFSET - variance[0, 0] * GAIN
     assert abs(estimate.dark_level_adu - dark) < 3 * estimate.dark_level_error_adu
