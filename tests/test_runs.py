@@ -328,6 +328,10 @@ def test_the_command_explains_itself_and_goes_on(tmp_path, monkeypatch, capsys):
     record["verdict"]["trust"] = "do not trust"
     (tmp_path / "out" / "run.json").write_text(json.dumps(record))
     assert command(*call, "--resume") == 3
+    for left, said in (("{}", "results of another step than localize"), ("{", "cannot be read")):
+        (tmp_path / "out" / "run.json").write_text(left)  # as drift leaves one, without a run
+        assert command(*call, "--resume") == 2
+        assert said in capsys.readouterr().err
     assert command(*call, "--scheduler", "tomorrow") == 2
 
 

@@ -76,12 +76,18 @@ def check_finished(out: Path, identity: Mapping[str, Any]) -> None:
     if not (out / RUN).is_file():
         return
     try:
-        before = dict(json.loads((out / RUN).read_text(encoding="utf-8"))["identity"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = dict(json.loads((out / RUN).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"{out / RUN} does not say which run was finished there ({error!r}). Give another "
-            "folder."
+            f"{out / RUN} cannot be read, so that nobody knows which run was finished there "
+            f"({error}). Give another folder."
         ) from error
+    before = record.get("identity")
+    if not isinstance(before, dict):
+        raise InputError(
+            f"{out} holds the results of another step than localize, which --resume cannot go on "
+            "with. Give another folder."
+        )
     now = json.loads(json.dumps(identity))
     before["versions"] = now["versions"]
     different = differences(now, before)
