@@ -19,7 +19,8 @@ from sureloc.calibrate.adaptation import (
     conditions_like,
     plan_adaptation,
 )
-from sureloc.calibrate.inspection import Inspection, Quantity
+from sureloc.calibrate.inspection import Inspection
+from sureloc.calibrate.quantities import Quantity
 from sureloc.camera import Camera
 from sureloc.cli import app as cli
 from sureloc.errors import InputError, WeightsError

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from scipy.stats import chi2
 from typer.testing import CliRunner
 
-from sureloc.calibrate.inspection import Inspection, Quantity, Stated, inspect_movie
+from sureloc.calibrate.inspection import Inspection, inspect_movie
 from sureloc.calibrate.on_time import LINK_SIGMAS, FrameSpots, estimate_on_time, on_time_of_rows
+from sureloc.calibrate.quantities import Quantity, Stated
 from sureloc.camera import Camera
 from sureloc.cli import app as cli
 from sureloc.errors import InputError, WeightsError

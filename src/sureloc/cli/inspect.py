@@ -124,7 +124,8 @@ def inspect_file(
     """Open a movie, or a part of it, and its camera, and look at it."""
     from dataclasses import replace
 
-    from sureloc.calibrate.inspection import Stated, inspect_movie
+    from sureloc.calibrate.inspection import inspect_movie
+    from sureloc.calibrate.quantities import Stated
     from sureloc.io.cameras import read_camera
     from sureloc.io.exchange.localizations import Geometry, contradiction
     from sureloc.io.movies import open_movie

@@ -15,7 +15,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from sureloc.calibrate.inspection import Inspection, Quantity
+from sureloc.calibrate.inspection import Inspection
+from sureloc.calibrate.quantities import Quantity
 from sureloc.report.charts import BLUE, GREY, INK, ORANGE
 from sureloc.report.image_axes import (
     add_colour_bar,
