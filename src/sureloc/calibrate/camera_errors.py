@@ -61,7 +61,19 @@ def camera_of_part(
 ) -> tuple[Camera | None, CameraErrors, list[str]]:
     """Give the camera of the part that is looked at, how sure it is, and what to say of it.
 
-    The camera is None where it is to be estimated and cannot be.
+    Args:
+        adu: frames of the part, (frames, rows, columns), as the camera wrote them.
+        movie: the whole movie, whose frames the maps of `camera` must fit.
+        camera: of the whole frame, or None to estimate it.
+        rows, columns: where the part lies.
+        seed: the same seed gives the same estimate.
+        trusted: keep the camera's offset also where the movie's noise contradicts it.
+
+    Returns:
+        The part's camera, None where it is to be estimated and cannot be; its errors; sentences.
+
+    Raises:
+        CameraError: the maps of `camera` do not fit.
     """
     top, _ = largest_adu(adu, camera)
     saturated = not telling_frames(adu, top).any()
