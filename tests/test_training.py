@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 
 import lightning.pytorch as pl
 import pytest
@@ -280,13 +281,33 @@ def test_a_checkpoint_on_another_phi_is_refused(trained):
         resumable(training, trained / "psi")
 
 
+def whole_checkpoint(**changes):
+    return {"recipe_fingerprint": "a", "state_dict": {}, "history": "[]"} | changes
+
+
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "nonsense": lambda path: path.write_bytes(b"nonsense"),
+    "list": lambda path: torch.save([1, 2], path),
+    "no state": lambda path: torch.save({"recipe_fingerprint": "a", "history": "[]"}, path),
+    "state": lambda path: torch.save(whole_checkpoint(state_dict=[1]), path),
+    "history": lambda path: torch.save(whole_checkpoint(history="["), path),
+}
+
+
 def test_missing_and_broken_checkpoints_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"no last\.ckpt .*without --resume"):
         resumable(phi_training(), tmp_path)
-    for content in (b"", b"nonsense"):
-        (tmp_path / "last.ckpt").write_bytes(content)
-        with pytest.raises(InputError, match="cannot be read"):
+    for damage in DAMAGES.values():
+        damage(tmp_path / "last.ckpt")
+        with pytest.raises(InputError, match=r"checkpoint .* cannot be read .*another folder"):
             resumable(phi_training(), tmp_path)
+
+
+def test_a_checkpoint_of_other_devices_is_refused(trained):
+    """Every device draws tiles of its own: on another number of them the weights are other ones."""
+    with pytest.raises(InputError, match=r"with --devices 1, not 2.*Resume with --dev"):
+        fit(phi_training(), trained / "phi", resume=True, device="cpu", devices=2)
 
 
 def test_a_checkpoint_never_runs_code(tmp_path):
@@ -345,6 +366,32 @@ def test_what_is_missing_is_named(trained, tmp_path):
     save_average(psi_training(), tmp_path / "best.safetensors")
     with pytest.raises(InputError, match=r"no last\.ckpt"):
         assemble(phi, (psi[0], tmp_path), "mine")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_not_exported(damage, trained, tmp_path):
+    phi, (recipe, folder) = phi_and_psi(trained)
+    shutil.copytree(folder, tmp_path / "psi")
+    DAMAGES[damage](tmp_path / "psi" / "last.ckpt")
+    with pytest.raises(InputError, match=r"checkpoint .*last\.ckpt cannot be read"):
+        assemble(phi, (recipe, tmp_path / "psi"), "mine")
+
+
+def test_a_checkpoint_without_the_phi_is_not_exported(trained, tmp_path):
+    phi, (recipe, folder) = phi_and_psi(trained)
+    shutil.copytree(folder, tmp_path / "psi")
+    torch.save(whole_checkpoint(), tmp_path / "psi" / "last.ckpt")
+    with pytest.raises(RecipeError, match=r"was trained on another phi: .* differs"):
+        assemble(phi, (recipe, tmp_path / "psi"), "mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"), [("step,rmse\n3,1\n", "score"), ("score\n1\n", "step")]
+)
+def test_a_log_without_its_columns_is_told(text, missing, tmp_path):
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(InputError, match=rf"log\.csv has no column {missing}"):
+        read_log(tmp_path / "log.csv")
 
 
 def test_psi_builds_on_no_paper_phi_and_on_no_other_kernel(tmp_path):

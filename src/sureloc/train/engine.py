@@ -21,7 +21,6 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import lightning.pytorch as pl
@@ -35,7 +34,7 @@ from sureloc.errors import InputError, RecipeError
 from sureloc.networks.posterior import Precision, autocast_for
 from sureloc.seeds import torch_generator
 from sureloc.simulate.tiles import TileBatch, simulate_tiles
-from sureloc.train.folder import BEST, CHECKPOINT, LAST, LOG, write_log
+from sureloc.train.folder import BEST, CHECKPOINT, LAST, LOG, read_checkpoint, write_log
 from sureloc.train.recipe import OptimizerRecipe, TrainingRecipe
 
 _REMARKS = (
@@ -179,9 +178,10 @@ class Training(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the recipe's fingerprint and the history, as plain text."""
+        """Add the recipe's fingerprint, the number of devices, and the history as plain text."""
         checkpoint["recipe_fingerprint"] = self.recipe.fingerprint()
         checkpoint["history"] = json.dumps(self.history)
+        checkpoint["devices"] = self.devices
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the history back."""
@@ -235,7 +235,8 @@ def resumable(training: Training, out: Path) -> Path:
     """Give the checkpoint in `out` that continues this training.
 
     Raises:
-        InputError: there is no checkpoint, or it cannot be read.
+        InputError: there is no checkpoint, it cannot be read, or it was made on another number of
+            devices, which would go on with other tiles.
         RecipeError: it belongs to another recipe, or builds on other frozen weights.
     """
     path = out / CHECKPOINT
@@ -243,26 +244,25 @@ def resumable(training: Training, out: Path) -> Path:
         raise InputError(
             f"There is no {CHECKPOINT} in {out} to resume from. Start without --resume."
         )
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        fingerprint, state = found["recipe_fingerprint"], found["state_dict"]
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError) as error:
-        raise InputError(
-            f"The checkpoint {path} cannot be read ({type(error).__name__}). Train into another "
-            "folder."
-        ) from error
-    own = training.recipe.fingerprint()
-    if fingerprint != own:
+    found, own = read_checkpoint(path), training.recipe.fingerprint()
+    if found.fingerprint != own:
         raise RecipeError(
-            f"The checkpoint {path} was made by another recipe (fingerprint {fingerprint}, this "
-            f"one is {own}). Resume with the recipe.yaml beside it, or train into another folder."
+            f"The checkpoint {path} was made by another recipe (fingerprint {found.fingerprint}, "
+            f"this one is {own}). Resume with the recipe.yaml beside it, or train into another "
+            "folder."
         )
-    for name, value in training.frozen().items():
-        if not torch.equal(state[name].cpu(), value.cpu()):
-            raise RecipeError(
-                f"The checkpoint {path} builds on other weights than those given: {name} differs. "
-                "Resume with the weights it was started with, or train into another folder."
-            )
+    name = found.differing(training.frozen())
+    if name is not None:
+        raise RecipeError(
+            f"The checkpoint {path} builds on other weights than those given: {name} differs. "
+            "Resume with the weights it was started with, or train into another folder."
+        )
+    if found.devices not in (None, training.devices):
+        raise InputError(
+            f"The checkpoint {path} was made with --devices {found.devices}, not "
+            f"{training.devices}; on another number of devices, steps see other tiles. Resume with "
+            f"--devices {found.devices}, or train into another folder."
+        )
     return path
 
 

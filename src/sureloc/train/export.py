@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from sureloc.errors import InputError, RecipeError, WeightsError
 from sureloc.networks.phi import Phi
@@ -20,7 +19,7 @@ from sureloc.networks.weights import (
     PhiCard,
     build_networks,
 )
-from sureloc.train.folder import BEST, CHECKPOINT, LOG, History, read_log
+from sureloc.train.folder import BEST, CHECKPOINT, LOG, History, read_checkpoint, read_log
 from sureloc.train.recipe import (
     FastPhiRecipe,
     PhiTrainingRecipe,
@@ -149,7 +148,7 @@ def assemble(
     Raises:
         RecipeError: the recipes do not go together, or Psi was trained on another phi.
         WeightsError: weights are missing, broken, or of another recipe.
-        InputError: a log is missing.
+        InputError: a log or the checkpoint of Psi is missing or cannot be read.
     """
     logs = {"phi": phi.log, "psi": read_log(psi[1] / LOG)}
     card = make_card(phi.recipe, psi[0], name, description)
@@ -224,10 +223,10 @@ def _check_same_phi(phi: nn.Module, folder: Path) -> None:
     path = folder / CHECKPOINT
     if not path.is_file():
         raise InputError(f"There is no {CHECKPOINT} in {folder}, which tells its phi.")
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    for name, value in phi.state_dict().items():
-        if not torch.equal(state[f"phi.{name}"], value):
-            raise RecipeError(
-                f"The Psi in {folder} was trained on another phi: {name} differs. Give the folder "
-                "of the phi it was trained on."
-            )
+    arrays = {f"phi.{name}": value for name, value in phi.state_dict().items()}
+    name = read_checkpoint(path).differing(arrays)
+    if name is not None:
+        raise RecipeError(
+            f"The Psi in {folder} was trained on another phi: {name} differs. Give the folder of "
+            "the phi it was trained on."
+        )
