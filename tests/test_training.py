@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shutil
+import sys
 
 import lightning.pytorch as pl
 import pytest
@@ -18,13 +19,14 @@ from torch import nn
 from typer.testing import CliRunner
 
 from sureloc.cli import app as cli
+from sureloc.cli.stopping import STOPPED
 from sureloc.config.training import (
     load_training_recipe,
     shipped_training_recipes,
     training_recipe_yaml,
 )
 from sureloc.diffusion.objectives import Sums
-from sureloc.errors import InputError, OutputError, RecipeError, WeightsError
+from sureloc.errors import InputError, OutputError, RecipeError, TrainingError, WeightsError
 from sureloc.io.weights import read_phi
 from sureloc.networks.blocks import fold
 from sureloc.networks.phi import PaperPhi
@@ -42,7 +44,7 @@ from sureloc.train.export import (
     phi_of_training,
     phi_of_weights,
 )
-from sureloc.train.folder import read_log, write_log
+from sureloc.train.folder import best_row, read_log, write_log
 from sureloc.train.phi import PhiTraining
 from sureloc.train.psi import PsiTraining
 from sureloc.train.recipe import (
@@ -72,6 +74,10 @@ def psi_training(**changes) -> PsiTraining:
     phi = phi_training().average
     nn.init.normal_(phi.head.weight, std=0.02, generator=torch.Generator().manual_seed(1))
     return PsiTraining(PsiTrainingRecipe(**(PSI | changes)), phi)
+
+
+def ctrl_c(*_arguments):
+    raise KeyboardInterrupt
 
 
 def run(*arguments):
@@ -535,6 +541,110 @@ def test_a_finished_run_resumes_to_itself_and_another_recipe_is_refused(smoke):
     other = run("phi", "default", "--out", folder, "--resume")
     assert isinstance(other.exception, RecipeError)
     assert "was made by another recipe" in str(other.exception)
+
+
+@pytest.fixture
+def short(tmp_path):
+    """Give how `sureloc train phi` is called for a short run."""
+    recipe = tmp_path / "short.yaml"
+    recipe.write_text(yaml.safe_dump(PHI))
+    return ("phi", recipe, "--out", tmp_path / "out", "--device", "cpu", "-q")
+
+
+def test_a_run_stopped_before_its_first_validation_is_resumed(short, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(PhiTraining, "loss", ctrl_c)
+        stopped = run(*short)
+    assert stopped.exit_code == STOPPED
+    assert "the same command with --resume goes on from the last validation" in stopped.stderr
+    assert "from step 0 if there was none" in stopped.stderr
+    assert not (tmp_path / "out" / "last.ckpt").exists()
+    resumed = run(*short, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    unbroken = fit(phi_training(), tmp_path / "unbroken", device="cpu")
+    log = read_log(tmp_path / "out" / "log.csv")
+    assert without_minutes(log) == without_minutes(unbroken.history)
+    mine, yours = (load_file(tmp_path / one / "best.safetensors") for one in ("out", "unbroken"))
+    assert all(torch.equal(value, yours[name]) for name, value in mine.items())
+
+
+def test_a_run_begun_by_another_recipe_is_not_resumed(short, tmp_path):
+    (tmp_path / "out").mkdir()
+    begun = training_recipe_yaml(PhiTrainingRecipe(**PHI, seed=1))
+    (tmp_path / "out" / "recipe.yaml").write_text(begun)
+    refused = run(*short, "--resume")
+    assert isinstance(refused.exception, RecipeError)
+    assert "was begun by another recipe" in str(refused.exception)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_nothing_to_resume_is_told(there, short, tmp_path):
+    if there:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "log.csv").write_text("step,score\n")
+    refused = run(*short, "--resume")
+    assert isinstance(refused.exception, InputError)
+    assert "There is no training" in str(refused.exception)
+    assert "new folder without --resume" in str(refused.exception)
+    assert (tmp_path / "out").exists() == there
+
+
+# --- Diverged -----------------------------------------------------------------------------------
+
+
+def test_a_diverged_run_ends_with_an_error(short, tmp_path, monkeypatch, capsys):
+    recipe = PHI | {"optimizer": PHI["optimizer"] | {"learning_rate": 1e30}}
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(recipe))
+    monkeypatch.setattr(sys, "argv", ["sureloc", "train", *map(str, short)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 1
+    said = capsys.readouterr()
+    assert "diverged at step 2 of 9: its loss is no finite number" in said.err
+    assert "smaller optimizer.learning_rate than 1e+30" in said.err
+    assert "best after" not in said.out
+    assert not list((tmp_path / "out").glob("*.safetensors"))
+
+
+class Diverging(PhiTraining):
+    """Loses its way in the fifth step."""
+
+    def loss(self, generator):
+        loss = super().loss(generator)
+        return loss * math.nan if self.global_step == 4 else loss
+
+
+def test_a_diverged_run_keeps_the_best_weights_before(tmp_path):
+    with pytest.raises(TrainingError, match=r"at step 5 of 9.* best weights, of step 3, are kept"):
+        fit(Diverging(PhiTrainingRecipe(**PHI)), tmp_path, device="cpu")
+    assert [row["step"] for row in read_log(tmp_path / "log.csv")] == [3]
+    for name in ("best.safetensors", "last.safetensors"):
+        assert all(bool(value.isfinite().all()) for value in load_file(tmp_path / name).values())
+
+
+@pytest.mark.parametrize("part", ["weights", "score"])
+def test_weights_and_scores_that_are_no_numbers_are_never_kept(part, tmp_path, monkeypatch):
+    if part == "score":
+        monkeypatch.setattr(PhiTraining, "judge", lambda *_: {"score": math.nan})
+    else:  # weights without a say in the score
+        monkeypatch.setattr(
+            "sureloc.train.engine.average_weights",
+            lambda average, *_: average.head.bias.fill_(math.inf),
+        )
+        monkeypatch.setattr(PhiTraining, "judge", lambda *_: {"score": 1.0})
+    words = {"score": "score of its validation", "weights": "averaged weights"}[part]
+    with pytest.raises(TrainingError, match=rf"at step 3 of 9: the {words}"):
+        fit(phi_training(), tmp_path, device="cpu")
+    assert not (tmp_path / "best.safetensors").exists()
+
+
+def test_the_best_validation_has_a_score_that_is_a_number():
+    scores = [math.nan, 2.0, 1.0, math.inf, 1.0, 3.0]
+    rows = [{"step": float(i), "score": score} for i, score in enumerate(scores)]
+    assert best_row(rows)["step"] == 4
+    with pytest.raises(InputError, match="none of its 1 validations"):
+        best_row(rows[:1])
 
 
 def test_a_folder_with_something_in_it_is_not_trained_into(smoke):

@@ -19,7 +19,15 @@ from sureloc.networks.weights import (
     PhiCard,
     build_networks,
 )
-from sureloc.train.folder import BEST, CHECKPOINT, LOG, History, read_checkpoint, read_log
+from sureloc.train.folder import (
+    BEST,
+    CHECKPOINT,
+    LOG,
+    History,
+    best_row,
+    read_checkpoint,
+    read_log,
+)
 from sureloc.train.recipe import (
     FastPhiRecipe,
     PhiTrainingRecipe,
@@ -158,7 +166,7 @@ def assemble(
                 part: _provenance(recipe, logs[part])
                 for part, recipe in (("phi", phi.recipe), ("psi", psi[0]))
             },
-            "metrics": {part: _best(log) for part, log in logs.items()},
+            "metrics": {part: best_row(log) for part, log in logs.items()},
         }
     )
     networks = build_networks(card)
@@ -179,13 +187,9 @@ def _provenance(recipe: PhiTrainingRecipe | PsiTrainingRecipe, log: History) -> 
     return {
         "recipe": recipe.model_dump(mode="json"),
         "fingerprint": recipe.fingerprint(),
-        "steps": int(_best(log)["step"]),
+        "steps": int(best_row(log)["step"]),
         "minutes": log[-1].get("minutes"),
     }
-
-
-def _best(log: History) -> dict[str, float]:
-    return min(reversed(log), key=lambda row: row["score"])
 
 
 def load_best(network: nn.Module, folder: Path, fingerprint: str) -> None:

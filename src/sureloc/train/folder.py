@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
@@ -55,6 +56,21 @@ def read_log(path: Traversable) -> History:
                 "the log.csv of a training as it was written."
             )
     return rows
+
+
+def best_row(history: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Give the validation with the smallest score, of equals the last.
+
+    Raises:
+        InputError: no score is a finite number.
+    """
+    scored = [row for row in reversed(history) if math.isfinite(row["score"])]
+    if not scored:
+        raise InputError(
+            f"The training has no best weights: none of its {len(history)} validations has a score "
+            "that is a number. Train again with a smaller optimizer.learning_rate."
+        )
+    return min(scored, key=lambda row: row["score"])
 
 
 @dataclass(frozen=True)
