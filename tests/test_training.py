@@ -129,6 +129,56 @@ def test_impossible_recipes_are_refused_clearly(changes, message, tmp_path):
         load_training_recipe(PhiTrainingRecipe, path)
 
 
+LINEAR = {"kind": "linear_beta"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise": {"sigma_min": 3, "sigma_max": 2}}, "noise: sigma_min is 3 and sigma_max 2; the"),
+        ({"noise": {"sigma_max": 0.01}}, r"noise: sigma_min is 0\.03 and sigma_max 0\.01"),
+        ({"noise": {"sigma_min": 1e-9}}, r"noise.sigma_min is 1e-09: .* equal to 0\.000001"),
+        ({"noise": {"rho": 1e-3}}, r"noise.rho is 0\.001: .* equal to 0\.1"),
+        ({"network": {"condition_blocks": 65}}, "network.condition_blocks is 65: .* equal to 64"),
+        ({"network": {"width": 5000}}, "network.width is 5000: .* equal to 4096"),
+        ({"network": {"dilations": [1, 65]}}, r"network.dilations.1 is 65: .* equal to 64"),
+        ({"network": {"dilations": []}}, r"network.dilations is \[\]: .* at least 1 item"),
+        ({"objective": {"evaluations": 5000}}, "objective.evaluations is 5000: .* equal to 4096"),
+        ({"noise": LINEAR | {"steps": 1}}, "noise.steps is 1: .* equal to 2"),
+        ({"noise": {"kind": "cosine", "steps": 1}}, "noise.steps is 1: .* equal to 2"),
+        (
+            {"noise": LINEAR | {"steps": 4000, "last": 0.9}},
+            r"noise: steps is 4000, first 0\.0001 and last 0\.9; the gammas of these steps reach 0",
+        ),
+        (
+            {"noise": LINEAR, "objective": {"kind": "energy"}},
+            r"used: noise.kind is 'linear_beta' with the objective energy.*give noise.kind log_no",
+        ),
+        (
+            {"noise": LINEAR, "validation": SHORT["validation"] | {"evaluations": 1}},
+            r"used: validation.evaluations is 1 with noise.kind 'linear_beta'; it must be 2",
+        ),
+        (
+            {"noise": {"kind": "cosine"}, "objective": {"evaluations": 1}},
+            r"objective.evaluations is 1 with noise.kind 'cosine'; it must be 2",
+        ),
+    ],
+)
+def test_recipes_that_could_not_be_drawn_from_or_kept_are_refused(changes, message, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(PSI | changes))
+    with pytest.raises(RecipeError, match=message):
+        load_training_recipe(PsiTrainingRecipe, path)
+
+
+def test_whatever_a_recipe_allows_can_be_kept():
+    network = {"condition_blocks": 64, "condition_width": 4096, "width": 4096, "overview": 16}
+    largest = PSI | {"network": network, "objective": {"evaluations": 4096}}
+    phi = PhiTrainingRecipe(**PHI | {"network": {"kind": "fast", "width": 4096}})
+    for psi in (largest, largest | {"noise": {"kind": "cosine", "steps": 4096}}):
+        assert make_card(phi, PsiTrainingRecipe(**psi), "mine").psi.width == 4096
+
+
 def test_missing_recipes_are_refused(tmp_path):
     with pytest.raises(RecipeError, match=r"no training recipe 'smoek' for psi.*default, .*smoke"):
         load_training_recipe(PsiTrainingRecipe, "smoek")

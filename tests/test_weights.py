@@ -116,6 +116,14 @@ def test_missing_and_additional_arrays_are_refused(saved):
             {"levels": {"kind": "karras", "sigma_min": 0.03, "sigma_max": 0, "rho": 7}},
             "levels.karras.sigma_max",
         ),
+        (
+            {"levels": {"kind": "karras", "sigma_min": 3, "sigma_max": 2, "rho": 7}},
+            "sigma_min is 3 and sigma_max 2",
+        ),
+        (
+            {"levels": {"kind": "cosine"}, "draws": {"evaluations": 1}},
+            "draws.evaluations is 1 with levels of kind cosine; it must be 2",
+        ),
         ({"draws": {"sampler": "os.system"}}, "draws.sampler"),
     ],
 )
