@@ -25,7 +25,9 @@ from sureloc.config.training import (
     shipped_training_recipes,
     training_recipe_yaml,
 )
+from sureloc.diffusion import samplers
 from sureloc.diffusion.objectives import Sums
+from sureloc.diffusion.schedules import linear_beta
 from sureloc.errors import InputError, OutputError, RecipeError, TrainingError, WeightsError
 from sureloc.io.weights import read_phi
 from sureloc.networks.blocks import fold
@@ -266,6 +268,37 @@ def test_the_residual_scale_is_that_of_the_residuals():
     rms = (views.target - views.estimate).square().mean().sqrt().item()
     assert training.network.residual_scale.item() == pytest.approx(rms, rel=0.1)
     assert torch.equal(training.network.residual_scale, training.average.residual_scale)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "own", "most", "levels"),
+    [
+        ("ancestral", 5, 9, 5),
+        ("ancestral", 100, 4, 4),
+        ("heun", 3, 8, 3),
+        ("dpm_solver_2m", 8, 8, 8),
+    ],
+)
+def test_validation_draws_as_the_weights_will(sampler, own, most, levels, monkeypatch):
+    seen, real = [], getattr(samplers, sampler)
+
+    def watched(denoiser, start, gammas, generator):
+        seen.append((gammas, generator))
+        return real(denoiser, start, gammas, generator)
+
+    monkeypatch.setattr(samplers, sampler, watched)
+    training = psi_training(
+        noise={"kind": "linear_beta"},
+        objective={"sampler": sampler, "evaluations": own},
+        validation=SHORT["validation"] | {"evaluations": most},
+    )
+    assert math.isfinite(training.judge(training.generator("validate"))["score"])
+    gammas, generator = seen[0]
+    assert len(seen) == 2  # draws of one batch of 4 tiles
+    assert isinstance(generator, torch.Generator)
+    whole = linear_beta()
+    assert len(gammas) == levels
+    assert gammas[[0, -1]].tolist() == pytest.approx(whole[[0, -1]].tolist())
 
 
 # --- Killed and resumed -------------------------------------------------------------------------
