@@ -483,14 +483,9 @@ def test_a_log_without_its_columns_is_told(text, missing, tmp_path):
         read_log(tmp_path / "log.csv")
 
 
-def test_psi_builds_on_no_paper_phi_and_on_no_other_kernel(tmp_path):
-    paper = PhiTrainingRecipe(kind="phi", network={"kind": "paper", "width": 4, "dilations": [1]})
-    with pytest.raises(RecipeError, match="kind 'paper' has no features"):
-        make_card(paper, PsiTrainingRecipe(**PSI), "mine")
-    with pytest.raises(RecipeError, match="kind 'paper' has no features"):
-        phi_of_training(paper, tmp_path)
+def test_psi_builds_on_no_phi_with_dropout_and_on_no_other_kernel():
     dropped = PhiTrainingRecipe(kind="phi", network={"kind": "dropout", "width": 4})
-    with pytest.raises(RecipeError, match="kind 'dropout' has no features"):
+    with pytest.raises(RecipeError, match=r"cannot hold a phi of kind 'dropout'; use .* or paper"):
         make_card(dropped, PsiTrainingRecipe(**PSI), "mine")
     wide = PhiTrainingRecipe(**PHI, kernel_sigma_fine_px=2.0)
     with pytest.raises(RecipeError, match=r"is 2\.0 for phi and 1\.0 for psi"):

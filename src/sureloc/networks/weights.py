@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from sureloc.diffusion.denoisers import Target
 from sureloc.diffusion.schedules import Levels, cosine, karras, linear_beta, thinned
 from sureloc.errors import InputError, WeightsError
-from sureloc.networks.phi import Phi
+from sureloc.networks.phi import PaperPhi, Phi, PhiNetwork
 from sureloc.networks.pixel_map import PixelMap
 from sureloc.networks.psi import Psi, PsiNetwork
 from sureloc.networks.unet import UNetPsi
@@ -52,6 +52,16 @@ class _Strict(BaseModel):
 class PhiCard(_Strict):
     """Arguments of `sureloc.networks.phi.Phi`."""
 
+    # Not written: cards, and fingerprints of runs that hold them, stay those of before.
+    kind: Literal["fast"] = Field(default="fast", exclude=True)
+    width: Size
+    dilations: Dilations
+
+
+class PaperPhiCard(_Strict):
+    """Arguments of `sureloc.networks.phi.PaperPhi`."""
+
+    kind: Literal["paper"]
     width: Size
     dilations: Dilations
 
@@ -163,6 +173,7 @@ class CosineLevels(_Strict):
         return _thinned(cosine(self.steps), evaluations)
 
 
+PhiNetworkCard = Annotated[PhiCard | PaperPhiCard, Field(discriminator="kind")]
 PsiNetworkCard = Annotated[PsiCard | UNetCard, Field(discriminator="kind")]
 LevelsCard = Annotated[KarrasLevels | LinearBetaLevels | CosineLevels, Field(discriminator="kind")]
 Data = Literal["residual", "image", "display"]
@@ -210,7 +221,7 @@ class Card(_Strict):
     format: Literal[1] = 1
     name: str
     description: str = ""
-    phi: PhiCard
+    phi: PhiNetworkCard
     psi: PsiNetworkCard
     kernel_sigma_fine_px: PositiveFloat
     levels: LevelsCard
@@ -220,10 +231,16 @@ class Card(_Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _psi_has_a_kind(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("psi"), dict):
+    def _kinds_have_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
             return values
-        return values | {"psi": {"kind": "residual"} | values["psi"]}
+        kinds = {"phi": "fast", "psi": "residual"}
+        networks = {
+            name: {"kind": kind} | values[name]
+            for name, kind in kinds.items()
+            if isinstance(values.get(name), dict)
+        }
+        return values | networks
 
     @model_validator(mode="after")
     def _draws_have_levels(self) -> Card:
@@ -240,7 +257,7 @@ class Card(_Strict):
 class Networks:
     """phi, Psi, their card, and what moves the pixels of draws, ready for inference."""
 
-    phi: Phi
+    phi: PhiNetwork
     psi: PsiNetwork
     card: Card
     pixel_map: PixelMap | None = None
@@ -266,6 +283,12 @@ class Networks:
         return None if reach is None else self.phi.radius_px + reach
 
 
+def build_phi(card: PhiCard | PaperPhiCard) -> PhiNetwork:
+    """Build the phi that a card describes, with the weights of a fresh start."""
+    kind = PaperPhi if isinstance(card, PaperPhiCard) else Phi
+    return kind(card.width, card.dilations)
+
+
 def build_psi(card: PsiCard | UNetCard, trunk_width: int) -> PsiNetwork:
     """Build the Psi that a card describes, with the weights of a fresh start.
 
@@ -281,8 +304,8 @@ def build_psi(card: PsiCard | UNetCard, trunk_width: int) -> PsiNetwork:
 
 def build_networks(card: Card) -> Networks:
     """Build the networks that a card describes, not yet trained, for inference on the CPU."""
-    phi = Phi(card.phi.width, card.phi.dilations)
-    psi = build_psi(card.psi, card.phi.width)
+    phi = build_phi(card.phi)
+    psi = build_psi(card.psi, phi.trunk_width)
     for network in (phi, psi):
         network.requires_grad_(False).eval()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

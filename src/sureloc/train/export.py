@@ -12,11 +12,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from sureloc.errors import InputError, RecipeError, WeightsError
-from sureloc.networks.phi import Phi
+from sureloc.networks.phi import PhiNetwork
 from sureloc.networks.weights import (
     Card,
     Networks,
-    PhiCard,
     build_networks,
 )
 from sureloc.train.folder import (
@@ -29,11 +28,11 @@ from sureloc.train.folder import (
     read_log,
 )
 from sureloc.train.recipe import (
-    FastPhiRecipe,
+    DropoutPhiRecipe,
     PhiTrainingRecipe,
     PsiTrainingRecipe,
     TrainingRecipe,
-    build_phi,
+    new_phi,
 )
 
 Plan = TypeVar("Plan", bound=TrainingRecipe)
@@ -50,7 +49,7 @@ class TrainedPhi:
     """
 
     recipe: PhiTrainingRecipe
-    network: Phi
+    network: PhiNetwork
     log: History
 
 
@@ -60,10 +59,13 @@ def make_card(
     """Give the card of networks that these recipes train.
 
     Raises:
-        RecipeError: this phi is not one that Psi can build on, or their kernels differ.
+        RecipeError: weights cannot hold this phi, or their kernels differ.
     """
-    if not isinstance(phi.network, FastPhiRecipe):
-        raise _not_fast(phi)
+    if isinstance(phi.network, DropoutPhiRecipe):
+        raise RecipeError(
+            "Weights cannot hold a phi of kind 'dropout'; use one of kind fast or paper, such as "
+            "the recipe default."
+        )
     if phi.kernel_sigma_fine_px != psi.kernel_sigma_fine_px:
         raise RecipeError(
             f"kernel_sigma_fine_px is {phi.kernel_sigma_fine_px} for phi and "
@@ -72,7 +74,7 @@ def make_card(
     return Card(
         name=name,
         description=description,
-        phi=PhiCard(**phi.network.model_dump(exclude={"kind"})),
+        phi=phi.network.card(),
         psi=psi.network.card(),
         kernel_sigma_fine_px=psi.kernel_sigma_fine_px,
         levels=psi.noise.card(),
@@ -88,13 +90,10 @@ def phi_of_training(recipe: PhiTrainingRecipe, folder: Path) -> TrainedPhi:
         folder: where its best averaged weights and its log are.
 
     Raises:
-        RecipeError: it is no phi that Psi can build on.
         WeightsError: the weights are missing, broken, or of another recipe.
         InputError: the log is missing or cannot be read.
     """
-    phi = build_phi(recipe.network)
-    if not isinstance(phi, Phi):
-        raise _not_fast(recipe)
+    phi = new_phi(recipe.network)
     load_best(phi, folder, recipe.fingerprint())
     return TrainedPhi(recipe, phi, read_log(folder / LOG))
 
@@ -111,9 +110,8 @@ def phi_of_weights(networks: Networks, log: History) -> TrainedPhi:
     """
     card = networks.card
     recipe = recipe_in_card(card, "phi", PhiTrainingRecipe)
-    network = recipe.network.model_dump(exclude={"kind"})
-    built = card.phi.model_dump(), card.kernel_sigma_fine_px
-    if (network, recipe.kernel_sigma_fine_px) != built:
+    network = None if isinstance(recipe.network, DropoutPhiRecipe) else recipe.network.card()
+    if (network, recipe.kernel_sigma_fine_px) != (card.phi, card.kernel_sigma_fine_px):
         raise WeightsError(
             f"The card of the weights {card.name} describes another phi than its recipe in "
             "training.phi. Take file and card from the same export."
@@ -174,13 +172,6 @@ def assemble(
     load_best(networks.psi, psi[1], psi[0].fingerprint())
     _check_same_phi(networks.phi, psi[1])
     return networks, logs
-
-
-def _not_fast(recipe: PhiTrainingRecipe) -> RecipeError:
-    return RecipeError(
-        f"A phi of kind {recipe.network.kind!r} has no features for Psi to build on; use one of "
-        "kind 'fast', such as the recipe default."
-    )
 
 
 def _provenance(recipe: PhiTrainingRecipe | PsiTrainingRecipe, log: History) -> dict[str, Any]:

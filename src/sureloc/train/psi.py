@@ -13,7 +13,7 @@ from sureloc.diffusion.noise import white_noise
 from sureloc.diffusion.objectives import Sums, denoising_loss, energy_loss
 from sureloc.diffusion.schedules import log_snr_of_gamma
 from sureloc.networks.blocks import fold, unfold
-from sureloc.networks.phi import Phi
+from sureloc.networks.phi import PhiNetwork
 from sureloc.networks.posterior import INFORMATIVE, centre_of, psi_denoiser, psi_images
 from sureloc.networks.psi import PsiNetwork
 from sureloc.networks.weights import build_psi
@@ -49,10 +49,10 @@ class PsiTraining(Training):
 
     recipe: PsiTrainingRecipe
 
-    def __init__(self, recipe: PsiTrainingRecipe, phi: Phi) -> None:
+    def __init__(self, recipe: PsiTrainingRecipe, phi: PhiNetwork) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            network = build_psi(recipe.network.card(), phi.width)
+            network = build_psi(recipe.network.card(), phi.trunk_width)
         super().__init__(recipe, network)
         self.phi = phi.requires_grad_(False).eval()
         self.phi.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -15,7 +15,7 @@ from torch import Tensor
 from sureloc.diffusion.schedules import log_normal_gamma, piecewise_uniform_gamma
 from sureloc.errors import InputError
 from sureloc.networks.dropout import DropoutPhi
-from sureloc.networks.phi import PaperPhi, Phi
+from sureloc.networks.phi import PhiNetwork
 from sureloc.networks.weights import (
     Blocks,
     CosineLevels,
@@ -27,12 +27,15 @@ from sureloc.networks.weights import (
     LevelsCard,
     LinearBetaLevels,
     Overview,
+    PaperPhiCard,
+    PhiCard,
     PsiCard,
     Rho,
     SamplerName,
     Sigma,
     Size,
     UNetCard,
+    build_phi,
     check_ends,
 )
 from sureloc.simulate.tiles import TileConditions
@@ -85,6 +88,10 @@ class FastPhiRecipe(_Strict):
     width: Size = 96
     dilations: Dilations = (1, 2, 2, 2, 1)
 
+    def card(self) -> PhiCard:
+        """Give what a weights file says of the network."""
+        return PhiCard(**self.model_dump())
+
 
 class PaperPhiRecipe(_Strict):
     """The paper's phi; see `sureloc.networks.phi.PaperPhi`."""
@@ -92,6 +99,10 @@ class PaperPhiRecipe(_Strict):
     kind: Literal["paper"]
     width: Size = 64
     dilations: Dilations = (1, 2, 4, 8, 4, 2)
+
+    def card(self) -> PaperPhiCard:
+        """Give what a weights file says of the network."""
+        return PaperPhiCard(**self.model_dump())
 
 
 class DropoutPhiRecipe(_Strict):
@@ -108,13 +119,11 @@ PhiNetworkRecipe = Annotated[
 ]
 
 
-def build_phi(network: PhiNetworkRecipe) -> Phi | PaperPhi:
+def new_phi(network: PhiNetworkRecipe) -> PhiNetwork:
     """Build the phi that a recipe describes, with the weights of a fresh start."""
-    if isinstance(network, FastPhiRecipe):
-        return Phi(network.width, network.dilations)
     if isinstance(network, DropoutPhiRecipe):
         return DropoutPhi(network.width, network.dilations, network.dropout)
-    return PaperPhi(network.width, network.dilations)
+    return build_phi(network.card())
 
 
 class BatchRecipe(_Strict):
