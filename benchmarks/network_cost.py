@@ -110,7 +110,7 @@ def measure_paper(precision: str) -> dict[str, float]:
     frames = tile_channels(torch.full((1, SIDE_PX, SIDE_PX), 30.0), torch.ones(1, SIDE_PX, SIDE_PX))
     phi = PaperPhi().eval().to(memory_format=torch.channels_last)
     recipe = load_training_recipe(PsiTrainingRecipe, "paper")
-    psi = build_psi(recipe.network.card(), networks.phi.width).eval()
+    psi = build_psi(recipe.network.card(), networks.phi.trunk_width).eval()
     psi.to(memory_format=torch.channels_last)
     noisy = torch.randn(1, 16, SIDE_PX, SIDE_PX)
     condition = psi.condition(frames, networks.phi.trunk(frames), noisy)

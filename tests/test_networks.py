@@ -117,6 +117,16 @@ def test_the_papers_estimate_stays_in_its_range(torch_rng):
     assert estimate.max() == 1
 
 
+def test_the_papers_estimate_is_read_in_the_unit_of_every_phi(torch_rng):
+    network = PaperPhi(width=8, dilations=(1, 2)).eval()
+    frames = torch.randn((2, CHANNELS, 12, 12), generator=torch_rng)
+    trunk = network.trunk(frames)
+    assert trunk.shape == (2, network.trunk_width, 12, 12)
+    scaled = network(frames)
+    assert scaled.std() > 0
+    torch.testing.assert_close(network.read(trunk), (scaled + 1) / 2)
+
+
 def test_noise_levels_are_told_apart_over_their_whole_range():
     embedding = NoiseLevelEmbedding(16)
     log_sigma = torch.linspace(-4, 4.4, 60)

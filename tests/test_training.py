@@ -7,6 +7,8 @@ import dataclasses
 import json
 import math
 import os
+import shutil
+import sys
 
 import lightning.pytorch as pl
 import pytest
@@ -17,13 +19,16 @@ from torch import nn
 from typer.testing import CliRunner
 
 from sureloc.cli import app as cli
+from sureloc.cli.stopping import STOPPED
 from sureloc.config.training import (
     load_training_recipe,
     shipped_training_recipes,
     training_recipe_yaml,
 )
+from sureloc.diffusion import samplers
 from sureloc.diffusion.objectives import Sums
-from sureloc.errors import InputError, OutputError, RecipeError, WeightsError
+from sureloc.diffusion.schedules import linear_beta
+from sureloc.errors import InputError, OutputError, RecipeError, TrainingError, WeightsError
 from sureloc.io.weights import read_phi
 from sureloc.networks.blocks import fold
 from sureloc.networks.phi import PaperPhi
@@ -41,7 +46,7 @@ from sureloc.train.export import (
     phi_of_training,
     phi_of_weights,
 )
-from sureloc.train.folder import read_log, write_log
+from sureloc.train.folder import best_row, read_log, write_log
 from sureloc.train.phi import PhiTraining
 from sureloc.train.psi import PsiTraining
 from sureloc.train.recipe import (
@@ -71,6 +76,10 @@ def psi_training(**changes) -> PsiTraining:
     phi = phi_training().average
     nn.init.normal_(phi.head.weight, std=0.02, generator=torch.Generator().manual_seed(1))
     return PsiTraining(PsiTrainingRecipe(**(PSI | changes)), phi)
+
+
+def ctrl_c(*_arguments):
+    raise KeyboardInterrupt
 
 
 def run(*arguments):
@@ -120,6 +129,56 @@ def test_impossible_recipes_are_refused_clearly(changes, message, tmp_path):
     path.write_text(yaml.safe_dump(PHI | changes))
     with pytest.raises(RecipeError, match=message):
         load_training_recipe(PhiTrainingRecipe, path)
+
+
+LINEAR = {"kind": "linear_beta"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise": {"sigma_min": 3, "sigma_max": 2}}, "noise: sigma_min is 3 and sigma_max 2; the"),
+        ({"noise": {"sigma_max": 0.01}}, r"noise: sigma_min is 0\.03 and sigma_max 0\.01"),
+        ({"noise": {"sigma_min": 1e-9}}, r"noise.sigma_min is 1e-09: .* equal to 0\.000001"),
+        ({"noise": {"rho": 1e-3}}, r"noise.rho is 0\.001: .* equal to 0\.1"),
+        ({"network": {"condition_blocks": 65}}, "network.condition_blocks is 65: .* equal to 64"),
+        ({"network": {"width": 5000}}, "network.width is 5000: .* equal to 4096"),
+        ({"network": {"dilations": [1, 65]}}, r"network.dilations.1 is 65: .* equal to 64"),
+        ({"network": {"dilations": []}}, r"network.dilations is \[\]: .* at least 1 item"),
+        ({"objective": {"evaluations": 5000}}, "objective.evaluations is 5000: .* equal to 4096"),
+        ({"noise": LINEAR | {"steps": 1}}, "noise.steps is 1: .* equal to 2"),
+        ({"noise": {"kind": "cosine", "steps": 1}}, "noise.steps is 1: .* equal to 2"),
+        (
+            {"noise": LINEAR | {"steps": 4000, "last": 0.9}},
+            r"noise: steps is 4000, first 0\.0001 and last 0\.9; the gammas of these steps reach 0",
+        ),
+        (
+            {"noise": LINEAR, "objective": {"kind": "energy"}},
+            r"used: noise.kind is 'linear_beta' with the objective energy.*give noise.kind log_no",
+        ),
+        (
+            {"noise": LINEAR, "validation": SHORT["validation"] | {"evaluations": 1}},
+            r"used: validation.evaluations is 1 with noise.kind 'linear_beta'; it must be 2",
+        ),
+        (
+            {"noise": {"kind": "cosine"}, "objective": {"evaluations": 1}},
+            r"objective.evaluations is 1 with noise.kind 'cosine'; it must be 2",
+        ),
+    ],
+)
+def test_recipes_that_could_not_be_drawn_from_or_kept_are_refused(changes, message, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(PSI | changes))
+    with pytest.raises(RecipeError, match=message):
+        load_training_recipe(PsiTrainingRecipe, path)
+
+
+def test_whatever_a_recipe_allows_can_be_kept():
+    network = {"condition_blocks": 64, "condition_width": 4096, "width": 4096, "overview": 16}
+    largest = PSI | {"network": network, "objective": {"evaluations": 4096}}
+    phi = PhiTrainingRecipe(**PHI | {"network": {"kind": "fast", "width": 4096}})
+    for psi in (largest, largest | {"noise": {"kind": "cosine", "steps": 4096}}):
+        assert make_card(phi, PsiTrainingRecipe(**psi), "mine").psi.width == 4096
 
 
 def test_missing_recipes_are_refused(tmp_path):
@@ -211,6 +270,37 @@ def test_the_residual_scale_is_that_of_the_residuals():
     assert torch.equal(training.network.residual_scale, training.average.residual_scale)
 
 
+@pytest.mark.parametrize(
+    ("sampler", "own", "most", "levels"),
+    [
+        ("ancestral", 5, 9, 5),
+        ("ancestral", 100, 4, 4),
+        ("heun", 3, 8, 3),
+        ("dpm_solver_2m", 8, 8, 8),
+    ],
+)
+def test_validation_draws_as_the_weights_will(sampler, own, most, levels, monkeypatch):
+    seen, real = [], getattr(samplers, sampler)
+
+    def watched(denoiser, start, gammas, generator):
+        seen.append((gammas, generator))
+        return real(denoiser, start, gammas, generator)
+
+    monkeypatch.setattr(samplers, sampler, watched)
+    training = psi_training(
+        noise={"kind": "linear_beta"},
+        objective={"sampler": sampler, "evaluations": own},
+        validation=SHORT["validation"] | {"evaluations": most},
+    )
+    assert math.isfinite(training.judge(training.generator("validate"))["score"])
+    gammas, generator = seen[0]
+    assert len(seen) == 2  # draws of one batch of 4 tiles
+    assert isinstance(generator, torch.Generator)
+    whole = linear_beta()
+    assert len(gammas) == levels
+    assert gammas[[0, -1]].tolist() == pytest.approx(whole[[0, -1]].tolist())
+
+
 # --- Killed and resumed -------------------------------------------------------------------------
 
 KILLED = """
@@ -280,13 +370,33 @@ def test_a_checkpoint_on_another_phi_is_refused(trained):
         resumable(training, trained / "psi")
 
 
+def whole_checkpoint(**changes):
+    return {"recipe_fingerprint": "a", "state_dict": {}, "history": "[]"} | changes
+
+
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "nonsense": lambda path: path.write_bytes(b"nonsense"),
+    "list": lambda path: torch.save([1, 2], path),
+    "no state": lambda path: torch.save({"recipe_fingerprint": "a", "history": "[]"}, path),
+    "state": lambda path: torch.save(whole_checkpoint(state_dict=[1]), path),
+    "history": lambda path: torch.save(whole_checkpoint(history="["), path),
+}
+
+
 def test_missing_and_broken_checkpoints_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"no last\.ckpt .*without --resume"):
         resumable(phi_training(), tmp_path)
-    for content in (b"", b"nonsense"):
-        (tmp_path / "last.ckpt").write_bytes(content)
-        with pytest.raises(InputError, match="cannot be read"):
+    for damage in DAMAGES.values():
+        damage(tmp_path / "last.ckpt")
+        with pytest.raises(InputError, match=r"checkpoint .* cannot be read .*another folder"):
             resumable(phi_training(), tmp_path)
+
+
+def test_a_checkpoint_of_other_devices_is_refused(trained):
+    """Every device draws tiles of its own: on another number of them the weights are other ones."""
+    with pytest.raises(InputError, match=r"with --devices 1, not 2.*Resume with --dev"):
+        fit(phi_training(), trained / "phi", resume=True, device="cpu", devices=2)
 
 
 def test_a_checkpoint_never_runs_code(tmp_path):
@@ -347,14 +457,35 @@ def test_what_is_missing_is_named(trained, tmp_path):
         assemble(phi, (psi[0], tmp_path), "mine")
 
 
-def test_psi_builds_on_no_paper_phi_and_on_no_other_kernel(tmp_path):
-    paper = PhiTrainingRecipe(kind="phi", network={"kind": "paper", "width": 4, "dilations": [1]})
-    with pytest.raises(RecipeError, match="kind 'paper' has no features"):
-        make_card(paper, PsiTrainingRecipe(**PSI), "mine")
-    with pytest.raises(RecipeError, match="kind 'paper' has no features"):
-        phi_of_training(paper, tmp_path)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_not_exported(damage, trained, tmp_path):
+    phi, (recipe, folder) = phi_and_psi(trained)
+    shutil.copytree(folder, tmp_path / "psi")
+    DAMAGES[damage](tmp_path / "psi" / "last.ckpt")
+    with pytest.raises(InputError, match=r"checkpoint .*last\.ckpt cannot be read"):
+        assemble(phi, (recipe, tmp_path / "psi"), "mine")
+
+
+def test_a_checkpoint_without_the_phi_is_not_exported(trained, tmp_path):
+    phi, (recipe, folder) = phi_and_psi(trained)
+    shutil.copytree(folder, tmp_path / "psi")
+    torch.save(whole_checkpoint(), tmp_path / "psi" / "last.ckpt")
+    with pytest.raises(RecipeError, match=r"was trained on another phi: .* differs"):
+        assemble(phi, (recipe, tmp_path / "psi"), "mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"), [("step,rmse\n3,1\n", "score"), ("score\n1\n", "step")]
+)
+def test_a_log_without_its_columns_is_told(text, missing, tmp_path):
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(InputError, match=rf"log\.csv has no column {missing}"):
+        read_log(tmp_path / "log.csv")
+
+
+def test_psi_builds_on_no_phi_with_dropout_and_on_no_other_kernel():
     dropped = PhiTrainingRecipe(kind="phi", network={"kind": "dropout", "width": 4})
-    with pytest.raises(RecipeError, match="kind 'dropout' has no features"):
+    with pytest.raises(RecipeError, match=r"cannot hold a phi of kind 'dropout'; use .* or paper"):
         make_card(dropped, PsiTrainingRecipe(**PSI), "mine")
     wide = PhiTrainingRecipe(**PHI, kernel_sigma_fine_px=2.0)
     with pytest.raises(RecipeError, match=r"is 2\.0 for phi and 1\.0 for psi"):
@@ -488,6 +619,110 @@ def test_a_finished_run_resumes_to_itself_and_another_recipe_is_refused(smoke):
     other = run("phi", "default", "--out", folder, "--resume")
     assert isinstance(other.exception, RecipeError)
     assert "was made by another recipe" in str(other.exception)
+
+
+@pytest.fixture
+def short(tmp_path):
+    """Give how `sureloc train phi` is called for a short run."""
+    recipe = tmp_path / "short.yaml"
+    recipe.write_text(yaml.safe_dump(PHI))
+    return ("phi", recipe, "--out", tmp_path / "out", "--device", "cpu", "-q")
+
+
+def test_a_run_stopped_before_its_first_validation_is_resumed(short, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(PhiTraining, "loss", ctrl_c)
+        stopped = run(*short)
+    assert stopped.exit_code == STOPPED
+    assert "the same command with --resume goes on from the last validation" in stopped.stderr
+    assert "from step 0 if there was none" in stopped.stderr
+    assert not (tmp_path / "out" / "last.ckpt").exists()
+    resumed = run(*short, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    unbroken = fit(phi_training(), tmp_path / "unbroken", device="cpu")
+    log = read_log(tmp_path / "out" / "log.csv")
+    assert without_minutes(log) == without_minutes(unbroken.history)
+    mine, yours = (load_file(tmp_path / one / "best.safetensors") for one in ("out", "unbroken"))
+    assert all(torch.equal(value, yours[name]) for name, value in mine.items())
+
+
+def test_a_run_begun_by_another_recipe_is_not_resumed(short, tmp_path):
+    (tmp_path / "out").mkdir()
+    begun = training_recipe_yaml(PhiTrainingRecipe(**PHI, seed=1))
+    (tmp_path / "out" / "recipe.yaml").write_text(begun)
+    refused = run(*short, "--resume")
+    assert isinstance(refused.exception, RecipeError)
+    assert "was begun by another recipe" in str(refused.exception)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_nothing_to_resume_is_told(there, short, tmp_path):
+    if there:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "log.csv").write_text("step,score\n")
+    refused = run(*short, "--resume")
+    assert isinstance(refused.exception, InputError)
+    assert "There is no training" in str(refused.exception)
+    assert "new folder without --resume" in str(refused.exception)
+    assert (tmp_path / "out").exists() == there
+
+
+# --- Diverged -----------------------------------------------------------------------------------
+
+
+def test_a_diverged_run_ends_with_an_error(short, tmp_path, monkeypatch, capsys):
+    recipe = PHI | {"optimizer": PHI["optimizer"] | {"learning_rate": 1e30}}
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(recipe))
+    monkeypatch.setattr(sys, "argv", ["sureloc", "train", *map(str, short)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 1
+    said = capsys.readouterr()
+    assert "diverged at step 2 of 9: its loss is no finite number" in said.err
+    assert "smaller optimizer.learning_rate than 1e+30" in said.err
+    assert "best after" not in said.out
+    assert not list((tmp_path / "out").glob("*.safetensors"))
+
+
+class Diverging(PhiTraining):
+    """Loses its way in the fifth step."""
+
+    def loss(self, generator):
+        loss = super().loss(generator)
+        return loss * math.nan if self.global_step == 4 else loss
+
+
+def test_a_diverged_run_keeps_the_best_weights_before(tmp_path):
+    with pytest.raises(TrainingError, match=r"at step 5 of 9.* best weights, of step 3, are kept"):
+        fit(Diverging(PhiTrainingRecipe(**PHI)), tmp_path, device="cpu")
+    assert [row["step"] for row in read_log(tmp_path / "log.csv")] == [3]
+    for name in ("best.safetensors", "last.safetensors"):
+        assert all(bool(value.isfinite().all()) for value in load_file(tmp_path / name).values())
+
+
+@pytest.mark.parametrize("part", ["weights", "score"])
+def test_weights_and_scores_that_are_no_numbers_are_never_kept(part, tmp_path, monkeypatch):
+    if part == "score":
+        monkeypatch.setattr(PhiTraining, "judge", lambda *_: {"score": math.nan})
+    else:  # weights without a say in the score
+        monkeypatch.setattr(
+            "sureloc.train.engine.average_weights",
+            lambda average, *_: average.head.bias.fill_(math.inf),
+        )
+        monkeypatch.setattr(PhiTraining, "judge", lambda *_: {"score": 1.0})
+    words = {"score": "score of its validation", "weights": "averaged weights"}[part]
+    with pytest.raises(TrainingError, match=rf"at step 3 of 9: the {words}"):
+        fit(phi_training(), tmp_path, device="cpu")
+    assert not (tmp_path / "best.safetensors").exists()
+
+
+def test_the_best_validation_has_a_score_that_is_a_number():
+    scores = [math.nan, 2.0, 1.0, math.inf, 1.0, 3.0]
+    rows = [{"step": float(i), "score": score} for i, score in enumerate(scores)]
+    assert best_row(rows)["step"] == 4
+    with pytest.raises(InputError, match="none of its 1 validations"):
+        best_row(rows[:1])
 
 
 def test_a_folder_with_something_in_it_is_not_trained_into(smoke):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import yaml
@@ -10,13 +12,17 @@ from safetensors.torch import load_file
 
 from sureloc.config.training import load_training_recipe
 from sureloc.errors import RecipeError
+from sureloc.io.weights import read_phi
 from sureloc.networks.blocks import fold
-from sureloc.networks.normalization import CHANNELS
+from sureloc.networks.normalization import CHANNELS, network_input
+from sureloc.networks.phi import PaperPhi
 from sureloc.networks.posterior import posterior_images
+from sureloc.networks.psi import Psi
 from sureloc.networks.unet import SelfAttention, UNetPsi
 from sureloc.networks.weights import (
     Card,
     Networks,
+    PaperPhiCard,
     PsiCard,
     UNetCard,
     build_networks,
@@ -24,12 +30,14 @@ from sureloc.networks.weights import (
     load_weights,
     save_weights,
 )
+from sureloc.physics.kde import from_display_range
 from sureloc.train.engine import fit
-from sureloc.train.export import assemble, phi_of_training
+from sureloc.train.export import assemble, make_card, phi_of_training
+from sureloc.train.phi import PhiTraining
 from sureloc.train.psi import PsiTraining
-from sureloc.train.recipe import PsiTrainingRecipe
+from sureloc.train.recipe import PhiTrainingRecipe, PsiTrainingRecipe
 from test_networks import frame, small_networks, stirred
-from test_training import SHORT, phi_training, without_minutes
+from test_training import PHI, PSI, SHORT, phi_training, run, without_minutes
 
 SMALL = {"width": 4, "multipliers": (1, 2, 2, 2), "blocks": 1, "embedding": 8}
 UNET = {
@@ -225,6 +233,68 @@ def test_it_is_saved_loaded_and_drawn_from_like_the_other(precision, tmp_path):
     # Weights read from a file lie otherwise in memory, and are summed in another order.
     torch.testing.assert_close(*drawn, rtol=0, atol={"float32": 1e-5, "bfloat16": 1e-2}[precision])
     assert drawn[0].isfinite().all()
+
+
+def test_the_papers_pipeline_runs_from_recipes_to_draws(tmp_path):
+    """phi, Psi on it, and their export as the paper has them, but small."""
+    paper = {"kind": "phi", "network": {"kind": "paper", "width": 4, "dilations": [1, 2]}, **SHORT}
+    out, folders = tmp_path / "mine.safetensors", {k: tmp_path / k for k in ("phi", "psi")}
+    for kind, recipe in (("phi", paper), ("psi", UNET)):
+        (tmp_path / f"{kind}.yaml").write_text(yaml.safe_dump(recipe))
+    for arguments in (
+        ("phi", tmp_path / "phi.yaml", "--out", folders["phi"]),
+        ("psi", tmp_path / "psi.yaml", "--phi", folders["phi"], "--out", folders["psi"]),
+    ):
+        done = run(*arguments, "--device", "cpu", "-q")
+        assert done.exit_code == 0, done.output
+    done = run("export", folders["phi"], folders["psi"], "--out", out)
+    assert done.exit_code == 0, done.output
+
+    networks = load_weights(out)
+    assert networks.card.phi == PaperPhiCard(kind="paper", width=4, dilations=(1, 2))
+    assert isinstance(networks.phi, PaperPhi)
+    trained = load_file(folders["phi"] / "best.safetensors")
+    for name, value in networks.phi.state_dict().items():
+        assert torch.equal(value, trained[name]), name  # means of batches too: Psi left them alone
+    electrons, variance = frame(9, 10), torch.ones(9, 10)
+    images = posterior_images(networks, electrons, variance, 1.3, 1.0, 3, 7, [4], None, "float32")
+    assert images.draws.shape == (1, 3, 36, 40)
+    assert images.draws.isfinite().all()
+    assert images.draws.std(dim=1).min() > 0
+    channels = network_input(electrons, variance[None], torch.tensor([1.3]), torch.ones(1))
+    scaled = networks.phi(channels)[:, 0]
+    torch.testing.assert_close(images.yhat, from_display_range(scaled), rtol=0, atol=1e-6)
+    again = read_phi(out)
+    assert again.recipe == PhiTrainingRecipe(**paper)
+    psi = PsiTraining(PsiTrainingRecipe(**UNET), again.network)
+    assert math.isfinite(psi.loss(psi.generator("train", 0)).item())
+
+
+def test_the_papers_recipes_go_together():
+    recipes = (load_training_recipe(m, "paper") for m in (PhiTrainingRecipe, PsiTrainingRecipe))
+    card = make_card(*recipes, "paper")
+    assert (card.phi.kind, card.psi.kind, card.draws.data) == ("paper", "unet", "display")
+
+
+def test_a_psi_of_the_default_kind_builds_on_the_papers_phi_too(tmp_path):
+    paper = {"kind": "paper", "width": 4, "dilations": [1]}
+    phi = PhiTraining(PhiTrainingRecipe(**PHI | {"network": paper}))
+    stirred(phi.average).float()
+    training = PsiTraining(PsiTrainingRecipe(**PSI), phi.average)
+    card = make_card(phi.recipe, training.recipe, "mine")
+    built = build_networks(card)
+    built.phi.load_state_dict(phi.average.state_dict())
+    built.psi.load_state_dict(training.average.state_dict())
+    save_weights(built, tmp_path / "mine.safetensors")
+    assert isinstance(load_weights(tmp_path / "mine.safetensors").psi, Psi)
+    assert math.isfinite(training.loss(training.generator("train", 0)).item())
+
+
+def test_a_card_of_the_default_phi_is_written_as_before():
+    """Runs are known by the fingerprint of their weights' card."""
+    written = small_networks().card.model_dump(mode="json")
+    assert written["phi"] == {"width": 8, "dilations": [1, 2]}
+    assert Card.model_validate(written).phi == small_networks().card.phi
 
 
 def test_cards_without_a_kind_are_those_of_the_default_psi():

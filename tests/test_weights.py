@@ -110,11 +110,19 @@ def test_missing_and_additional_arrays_are_refused(saved):
         ({"format": 2}, "format"),
         ({"kernel_sigma_fine_px": -1}, "kernel_sigma_fine_px"),
         ({"kernel_sigma_fine_px": None}, "kernel_sigma_fine_px"),
-        ({"phi": {"width": 10**9, "dilations": [1]}}, "phi.width"),
-        ({"phi": {"width": 8, "dilations": [1] * 1000}}, "phi.dilations"),
+        ({"phi": {"width": 10**9, "dilations": [1]}}, "phi.fast.width"),
+        ({"phi": {"width": 8, "dilations": [1] * 1000}}, "phi.fast.dilations"),
         (
             {"levels": {"kind": "karras", "sigma_min": 0.03, "sigma_max": 0, "rho": 7}},
             "levels.karras.sigma_max",
+        ),
+        (
+            {"levels": {"kind": "karras", "sigma_min": 3, "sigma_max": 2, "rho": 7}},
+            "sigma_min is 3 and sigma_max 2",
+        ),
+        (
+            {"levels": {"kind": "cosine"}, "draws": {"evaluations": 1}},
+            "draws.evaluations is 1 with levels of kind cosine; it must be 2",
         ),
         ({"draws": {"sampler": "os.system"}}, "draws.sampler"),
     ],

@@ -10,7 +10,8 @@
     │   ├── MovieError      a movie cannot be read or is no movie
     │   ├── PixelSizeError  nothing tells how large pixels are, and it is needed
     │   └── WeightsError    a weights file or its card cannot be used
-    └── OutputError         a result could not be written; none half-written was left
+    ├── OutputError         a result could not be written; none half-written was left
+    └── TrainingError       a training came to weights that are no numbers
 
 Every message names the offending value, the allowed range and the next step.
 """
@@ -55,6 +56,10 @@ class WeightsError(InputError):
 
 class OutputError(SurelocError, OSError):
     """A result could not be written; no result that is half-written was left behind."""
+
+
+class TrainingError(SurelocError):
+    """A training diverged: its weights are no longer numbers."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

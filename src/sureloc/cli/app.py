@@ -4,9 +4,9 @@ Each command is a module of its own, `sureloc.cli.<name>`, that holds one functi
 for a group of commands, a Typer application of that name). Those modules import what they need
 inside the function, so that `sureloc --help` need not wait for torch.
 
-Exit codes: 0 done; 1 a result could not be written; 2 the input cannot be used; 3 `localize`
-finished, but its verdict is "do not trust", `audit` did, but the run failed it, or `adapt` did, but
-its weights got worse; 130 somebody pressed Ctrl-C.
+Exit codes: 0 done; 1 a result could not be written, or a training diverged; 2 the input cannot be
+used; 3 `localize` finished, but its verdict is "do not trust", `audit` did, but the run failed it,
+or `adapt` did, but its weights got worse; 130 somebody pressed Ctrl-C.
 """
 
 from __future__ import annotations

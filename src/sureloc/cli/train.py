@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import lightning.pytorch as pl
 
     from sureloc.train.engine import Training
+    from sureloc.train.recipe import TrainingRecipe
 
 train = typer.Typer(
     cls=Group,
@@ -49,7 +50,10 @@ OutOption = Annotated[
     Path, typer.Option(help="Folder for weights, checkpoint, logs and pictures.", file_okay=False)
 ]
 ResumeOption = Annotated[
-    bool, typer.Option("--resume", help="Continue from the checkpoint in the folder.")
+    bool,
+    typer.Option(
+        "--resume", help="Go on with the training in the folder, from its last checkpoint."
+    ),
 ]
 DeviceOption = Annotated[
     str,
@@ -83,15 +87,15 @@ def train_phi(
     from sureloc.train import extra
 
     extra.check_installed()
-    from sureloc.config.training import load_training_recipe, training_recipe_yaml
+    from sureloc.config.training import load_training_recipe
     from sureloc.report.training_pictures import PhiPictures
     from sureloc.train.phi import PhiTraining
     from sureloc.train.recipe import PhiTrainingRecipe
 
     plan = load_training_recipe(PhiTrainingRecipe, recipe)
-    with _training_folder(out, training_recipe_yaml(plan), resume):
+    with _training_folder(out, plan, resume) as goes_on:
         pictures = PhiPictures(out / "pictures")
-        _fit("phi", PhiTraining(plan), out, resume, device, devices, quiet, [pictures])
+        _fit("phi", PhiTraining(plan), out, goes_on, device, devices, quiet, [pictures])
 
 
 @train.command("psi", cls=Command)
@@ -120,7 +124,7 @@ def train_psi(
     from sureloc.train import extra
 
     extra.check_installed()
-    from sureloc.config.training import load_training_recipe, training_recipe_yaml
+    from sureloc.config.training import load_training_recipe
     from sureloc.io.weights import read_phi
     from sureloc.report.training_pictures import PsiPictures
     from sureloc.train.export import make_card
@@ -130,10 +134,10 @@ def train_psi(
     plan = load_training_recipe(PsiTrainingRecipe, recipe)
     trained = read_phi(phi)
     card = make_card(trained.recipe, plan, "training")
-    with _training_folder(out, training_recipe_yaml(plan), resume):
+    with _training_folder(out, plan, resume) as goes_on:
         pictures = PsiPictures(out / "pictures", card)
         training = PsiTraining(plan, trained.network)
-        _fit("psi", training, out, resume, device, devices, quiet, [pictures])
+        _fit("psi", training, out, goes_on, device, devices, quiet, [pictures])
 
 
 @train.command("export", cls=Command)
@@ -230,20 +234,33 @@ def search(
 
 
 @contextmanager
-def _training_folder(out: Path, recipe: str, resume: bool) -> Iterator[None]:
-    """Prepare the folder of a training; a broken-off training stays there, to be resumed."""
+def _training_folder(out: Path, plan: TrainingRecipe, resume: bool) -> Iterator[bool]:
+    """Prepare the folder of a training; a broken-off one stays there, to be resumed.
+
+    Yields:
+        Whether it goes on from a checkpoint, which there is none of before the first validation.
+    """
+    from sureloc.config.training import training_recipe_yaml
     from sureloc.errors import OutputError, SurelocError
     from sureloc.io.weights import RECIPE
+    from sureloc.train.folder import CHECKPOINT
 
     begins = not resume and _is_first_process()
     if begins:
         check_new_folder(out)
+    goes_on = resume and (out / CHECKPOINT).is_file()
+    if resume and not goes_on:
+        _check_begun(out, plan)
+    next_step = (
+        "the same command with --resume goes on from the last validation, or from step 0 if there "
+        "was none"
+    )
     try:
-        with stopping(out, "go on by the same command with --resume"):
+        with stopping(out, next_step):
             if begins:
                 out.mkdir(parents=True, exist_ok=True)
-                (out / RECIPE).write_text(recipe, encoding="utf-8")
-            yield
+                (out / RECIPE).write_text(training_recipe_yaml(plan), encoding="utf-8")
+            yield goes_on
     except OSError as error:
         if isinstance(error, SurelocError):
             raise
@@ -251,6 +268,25 @@ def _training_folder(out: Path, recipe: str, resume: bool) -> Iterator[None]:
             f"The training could not write to {out}: {error.strerror or error}. Free some space "
             "and continue with --resume."
         ) from error
+
+
+def _check_begun(out: Path, plan: TrainingRecipe) -> None:
+    """Raise `InputError` unless a training by this recipe was begun in the folder."""
+    from sureloc.config.training import load_training_recipe
+    from sureloc.errors import InputError, RecipeError
+    from sureloc.io.weights import RECIPE
+
+    if not (out / RECIPE).is_file():
+        raise InputError(
+            f"There is no training in {out} to go on with. Give the folder of one, or a new folder "
+            "without --resume."
+        )
+    begun, own = load_training_recipe(type(plan), out / RECIPE).fingerprint(), plan.fingerprint()
+    if begun != own:
+        raise RecipeError(
+            f"The training in {out} was begun by another recipe (fingerprint {begun}, this one is "
+            f"{own}). Resume with the {RECIPE} in it, or train into another folder."
+        )
 
 
 def _is_first_process() -> bool:
@@ -274,6 +310,7 @@ def _fit(
 
     from sureloc.cli.training_bar import TrainingBar, describe
     from sureloc.train.engine import fit
+    from sureloc.train.folder import best_row
 
     first = _is_first_process()
     bar = TrainingBar(name, training.recipe.optimizer.steps, quiet=quiet or not first)
@@ -290,5 +327,5 @@ def _fit(
         )
     if not first:
         return
-    best = min(training.history, key=lambda row: row["score"])
+    best = best_row(training.history)
     typer.echo(f"{out}: best after {best['step']:.0f} steps, {describe(best)}")

@@ -146,7 +146,7 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
     reason = reason[:1].lower() + reason[1:]
     value = problem["input"]
     shown = "" if isinstance(value, Mapping) else f" is {value!r}"
-    return f"{path}{shown}: {reason}"
+    return f"{path}{shown}: {reason}" if path else reason
 
 
 def _walk(

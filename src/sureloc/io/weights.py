@@ -63,7 +63,7 @@ def read_phi(source: str | Path) -> TrainedPhi:
 
     Raises:
         InputError: `source` is none of these, or the log is missing.
-        RecipeError: it is no phi that Psi can build on.
+        RecipeError: the recipe of a folder cannot be used.
         WeightsError: weights, card or recipe cannot be used.
     """
     check_phi(source)

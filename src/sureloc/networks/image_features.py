@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sureloc.networks.normalization import network_input
-from sureloc.networks.phi import Phi
+from sureloc.networks.phi import PhiNetwork
 from sureloc.physics.kde import peak_of_one
 
 _PHOTONS = 1000.0
@@ -18,7 +18,7 @@ _AT_ONCE = 8
 
 @torch.inference_mode()
 def phi_features(
-    phi: Phi, images: Float[Tensor, "items height width"], kernel_sigma_fine_px: float
+    phi: PhiNetwork, images: Float[Tensor, "items height width"], kernel_sigma_fine_px: float
 ) -> Float[Tensor, "items features"]:
     """Give the mean over pixels of the features behind phi's estimate.
 
@@ -34,8 +34,8 @@ def phi_features(
         kernel_sigma_fine_px: width of the images' kernel, fine px.
 
     Returns:
-        A vector of `phi.width` numbers for each image, on the CPU. A Frechet distance between two
-        such sets is a phi-FD, comparable only where phi is the same.
+        A vector of `phi.trunk_width` numbers for each image, on the CPU. A Frechet distance between
+        two such sets is a phi-FD, comparable only where phi is the same.
     """
     device = next(phi.parameters()).device
     electrons = _BACKGROUND_E + _PHOTONS * peak_of_one(kernel_sigma_fine_px) * images

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from sureloc.diffusion.denoisers import Target
 from sureloc.diffusion.schedules import Levels, cosine, karras, linear_beta, thinned
-from sureloc.errors import WeightsError
-from sureloc.networks.phi import Phi
+from sureloc.errors import InputError, WeightsError
+from sureloc.networks.phi import PaperPhi, Phi, PhiNetwork
 from sureloc.networks.pixel_map import PixelMap
 from sureloc.networks.psi import Psi, PsiNetwork
 from sureloc.networks.unet import UNetPsi
@@ -32,8 +32,17 @@ from sureloc.networks.weight_files import weight_files
 from sureloc.shipped import fingerprint
 
 PositiveFloat = Annotated[float, Field(gt=0)]
-PositiveInt = Annotated[int, Field(ge=1, le=4096)]
-Dilations = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(max_length=64)]
+# Recipes of training have the same bounds, so that what is trained can be kept.
+Size = Annotated[int, Field(ge=1, le=4096)]
+Dilations = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(min_length=1, max_length=64)
+]
+Blocks = Annotated[int, Field(ge=0, le=64)]
+Overview = Annotated[int, Field(ge=0, le=16)]
+Sigma = Annotated[float, Field(ge=1e-6, le=1e6)]
+Rho = Annotated[float, Field(ge=0.1, le=1e3)]
+Steps = Annotated[int, Field(ge=2, le=4096)]
+Evaluations = Annotated[int, Field(ge=1, le=4096)]
 
 
 class _Strict(BaseModel):
@@ -43,7 +52,17 @@ class _Strict(BaseModel):
 class PhiCard(_Strict):
     """Arguments of `sureloc.networks.phi.Phi`."""
 
-    width: PositiveInt
+    # Not written: cards, and fingerprints of runs that hold them, stay those of before.
+    kind: Literal["fast"] = Field(default="fast", exclude=True)
+    width: Size
+    dilations: Dilations
+
+
+class PaperPhiCard(_Strict):
+    """Arguments of `sureloc.networks.phi.PaperPhi`."""
+
+    kind: Literal["paper"]
+    width: Size
     dilations: Dilations
 
 
@@ -52,12 +71,12 @@ class PsiCard(_Strict):
 
     kind: Literal["residual"] = "residual"
     conditioning: Literal["yhat", "x", "both"]
-    condition_width: PositiveInt
-    condition_blocks: Annotated[int, Field(ge=0, le=64)]
-    width: PositiveInt
+    condition_width: Size
+    condition_blocks: Blocks
+    width: Size
     dilations: Dilations
-    embedding: PositiveInt
-    overview: Annotated[int, Field(ge=0, le=16)] = 0
+    embedding: Size
+    overview: Overview = 0
 
 
 class UNetCard(_Strict):
@@ -65,13 +84,13 @@ class UNetCard(_Strict):
 
     kind: Literal["unet"]
     conditioning: Literal["yhat", "x", "both"] = "both"
-    width: PositiveInt = 64
-    multipliers: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=8)] = (
+    width: Size = 64
+    multipliers: Annotated[tuple[Size, ...], Field(min_length=1, max_length=8)] = (
         *(1, 2, 4, 8, 16),
     )
     blocks: Annotated[int, Field(ge=1, le=64)] = 2
     attention_halvings: Annotated[tuple[int, ...], Field(max_length=8)] = (2,)
-    embedding: PositiveInt = 256
+    embedding: Size = 256
 
     @model_validator(mode="after")
     def _attention_is_reached(self) -> UNetCard:
@@ -85,13 +104,29 @@ class UNetCard(_Strict):
         return self
 
 
+def check_ends(sigma_min: float, sigma_max: float) -> None:
+    """Raise `ValueError` unless the ends of noise levels are in order."""
+    if not sigma_min < sigma_max:
+        raise ValueError(
+            f"sigma_min is {sigma_min:g} and sigma_max {sigma_max:g}; the former must be the "
+            "smaller one"
+        )
+
+
 class KarrasLevels(_Strict):
     """Noise levels of `sureloc.diffusion.schedules.karras`."""
 
+    least_evaluations: ClassVar[int] = 1
+
     kind: Literal["karras"]
-    sigma_min: PositiveFloat
-    sigma_max: PositiveFloat
-    rho: PositiveFloat
+    sigma_min: Sigma
+    sigma_max: Sigma
+    rho: Rho
+
+    @model_validator(mode="after")
+    def _ends_are_in_order(self) -> KarrasLevels:
+        check_ends(self.sigma_min, self.sigma_max)
+        return self
 
     def levels(self, evaluations: int) -> Levels:
         """Give so many levels."""
@@ -101,10 +136,24 @@ class KarrasLevels(_Strict):
 class LinearBetaLevels(_Strict):
     """Noise levels of `sureloc.diffusion.schedules.linear_beta`."""
 
+    least_evaluations: ClassVar[int] = 2
+
     kind: Literal["linear_beta"]
-    steps: PositiveInt = 100
+    steps: Steps = 100
     first: Annotated[float, Field(gt=0, lt=1)] = 1e-4
     last: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+
+    @model_validator(mode="after")
+    def _levels_can_be_told_apart(self) -> LinearBetaLevels:
+        try:
+            linear_beta(self.steps, self.first, self.last)
+        except InputError as error:
+            raise ValueError(
+                f"steps is {self.steps}, first {self.first:g} and last {self.last:g}; the gammas "
+                "of these steps reach 0 or 1, so give fewer steps, or first and last farther from "
+                "0 and 1 (1e-4 and 1e-2 are usual)"
+            ) from error
+        return self
 
     def levels(self, evaluations: int) -> Levels:
         """Give so many levels, evenly from all steps."""
@@ -114,14 +163,17 @@ class LinearBetaLevels(_Strict):
 class CosineLevels(_Strict):
     """Noise levels of `sureloc.diffusion.schedules.cosine`."""
 
+    least_evaluations: ClassVar[int] = 2
+
     kind: Literal["cosine"]
-    steps: PositiveInt = 100
+    steps: Steps = 100
 
     def levels(self, evaluations: int) -> Levels:
         """Give so many levels, evenly from all steps."""
         return _thinned(cosine(self.steps), evaluations)
 
 
+PhiNetworkCard = Annotated[PhiCard | PaperPhiCard, Field(discriminator="kind")]
 PsiNetworkCard = Annotated[PsiCard | UNetCard, Field(discriminator="kind")]
 LevelsCard = Annotated[KarrasLevels | LinearBetaLevels | CosineLevels, Field(discriminator="kind")]
 Data = Literal["residual", "image", "display"]
@@ -139,7 +191,8 @@ class DrawsCard(_Strict):
         target: what Psi's output means (`sureloc.diffusion.denoisers`).
         data: what is drawn: y - yhat in units of its rms, y in such units, or y in [-1, 1].
         sampler: a function of `sureloc.diffusion.samplers`.
-        evaluations: of Psi for one draw.
+        evaluations: of Psi for one draw, at one noise level each; `heun` makes a second one at all
+            levels but the last.
         pixel_map: their pixels are moved by a map that the weights hold
             (`sureloc.networks.pixel_map`).
     """
@@ -147,7 +200,7 @@ class DrawsCard(_Strict):
     target: Target = "preconditioned"
     data: Data = "residual"
     sampler: SamplerName = "dpm_solver_2m"
-    evaluations: PositiveInt = 8
+    evaluations: Evaluations = 8
     pixel_map: bool = False
 
 
@@ -168,7 +221,7 @@ class Card(_Strict):
     format: Literal[1] = 1
     name: str
     description: str = ""
-    phi: PhiCard
+    phi: PhiNetworkCard
     psi: PsiNetworkCard
     kernel_sigma_fine_px: PositiveFloat
     levels: LevelsCard
@@ -178,17 +231,33 @@ class Card(_Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _psi_has_a_kind(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("psi"), dict):
+    def _kinds_have_defaults(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
             return values
-        return values | {"psi": {"kind": "residual"} | values["psi"]}
+        kinds = {"phi": "fast", "psi": "residual"}
+        networks = {
+            name: {"kind": kind} | values[name]
+            for name, kind in kinds.items()
+            if isinstance(values.get(name), dict)
+        }
+        return values | networks
+
+    @model_validator(mode="after")
+    def _draws_have_levels(self) -> Card:
+        least = self.levels.least_evaluations
+        if self.draws.evaluations < least:
+            raise ValueError(
+                f"draws.evaluations is {self.draws.evaluations} with levels of kind "
+                f"{self.levels.kind}; it must be {least} or larger"
+            )
+        return self
 
 
 @dataclass(frozen=True)
 class Networks:
     """phi, Psi, their card, and what moves the pixels of draws, ready for inference."""
 
-    phi: Phi
+    phi: PhiNetwork
     psi: PsiNetwork
     card: Card
     pixel_map: PixelMap | None = None
@@ -214,6 +283,12 @@ class Networks:
         return None if reach is None else self.phi.radius_px + reach
 
 
+def build_phi(card: PhiCard | PaperPhiCard) -> PhiNetwork:
+    """Build the phi that a card describes, with the weights of a fresh start."""
+    kind = PaperPhi if isinstance(card, PaperPhiCard) else Phi
+    return kind(card.width, card.dilations)
+
+
 def build_psi(card: PsiCard | UNetCard, trunk_width: int) -> PsiNetwork:
     """Build the Psi that a card describes, with the weights of a fresh start.
 
@@ -229,8 +304,8 @@ def build_psi(card: PsiCard | UNetCard, trunk_width: int) -> PsiNetwork:
 
 def build_networks(card: Card) -> Networks:
     """Build the networks that a card describes, not yet trained, for inference on the CPU."""
-    phi = Phi(card.phi.width, card.phi.dilations)
-    psi = build_psi(card.psi, card.phi.width)
+    phi = build_phi(card.phi)
+    psi = build_psi(card.psi, phi.trunk_width)
     for network in (phi, psi):
         network.requires_grad_(False).eval()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

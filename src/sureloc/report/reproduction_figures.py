@@ -26,6 +26,7 @@ from sureloc.diffusion.schedules import (
     linear_beta,
     terminal_kl_bits,
 )
+from sureloc.networks.normalization import CHANNELS
 from sureloc.networks.posterior import posterior_images, see_tiles
 from sureloc.networks.weights import Networks, load_weights
 from sureloc.physics.image import render_frames
@@ -149,7 +150,7 @@ def traced(networks: Networks) -> list[tuple[str, str, tuple[int, ...], int]]:
 
                 hooks.append(part.register_forward_hook(saw))
     try:
-        channels = torch.zeros(1, networks.phi.stem.in_channels, SIDE_PX, SIDE_PX)
+        channels = torch.zeros(1, CHANNELS, SIDE_PX, SIDE_PX)
         tile = see_tiles(networks, channels, "float32")
         with torch.inference_mode():
             networks.psi(torch.zeros_like(tile.estimate), torch.zeros(1), tile.condition)
@@ -166,7 +167,7 @@ def draw_figure_2(networks: Networks, _: int, path: Path) -> None:
     figure = Figure(figsize=(13.5, 4.6), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.set_axis_off()
-    channels, step = slow.phi.stem.in_channels, 1.55
+    step = 1.55
     place: dict[tuple[str, str], float] = {}
     for network, y in (("phi", 1.0), ("Psi", 0.0)):
         for k, (_of, name, shape, count) in enumerate(s for s in stages if s[0] == network):
@@ -183,7 +184,7 @@ def draw_figure_2(networks: Networks, _: int, path: Path) -> None:
             _arrow(axes, (x - step + 0.65, y), (x - 0.65, y))
         _arrow(axes, (ends[network] + 0.65, y), (ends[network] + 0.8, y))
     middle: dict[str, Any] = {"ha": "center", "va": "center"}
-    axes.text(0.35, 1.0, f"frame x\n{channels} x {SIDE_PX} x {SIDE_PX}", **middle)
+    axes.text(0.35, 1.0, f"frame x\n{CHANNELS} x {SIDE_PX} x {SIDE_PX}", **middle)
     _arrow(axes, (0.95, 1.0), (1.25, 1.0))
     fine = 4 * SIDE_PX
     axes.text(ends["phi"] + 1.4, 1.0, f"estimate yhat\n{fine} x {fine}", **middle)

@@ -9,13 +9,13 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from sureloc.networks.phi import PhiNetwork
 from sureloc.networks.posterior import posterior_images
 from sureloc.networks.weights import Card, Networks
 from sureloc.physics.kde import peak_of_one
 from sureloc.report.draws import Image, TilePictures, draw_tiles
 from sureloc.simulate.tiles import TileBatch, simulate_tiles, tile_input
 from sureloc.train.engine import Training
-from sureloc.train.phi import PhiTraining
 from sureloc.train.psi import PsiTraining
 
 _TILES = 5
@@ -55,9 +55,9 @@ class PhiPictures(_Pictures):
     @torch.no_grad()
     def tiles(self, training: Training, batch: TileBatch, unit: float) -> list[TilePictures]:
         """Estimate the tiles."""
-        estimates = training.average(tile_input(batch))[:, 0]
-        if isinstance(training, PhiTraining) and training.recipe.network.kind == "paper":
-            estimates = 0.5 * (estimates + 1.0)  # the paper's [-1, 1]
+        phi = training.average
+        assert isinstance(phi, PhiNetwork)  # noqa: S101 - for the type checker
+        estimates = phi.read(phi.trunk(tile_input(batch)))[:, 0]
         return [
             TilePictures(_label(batch, i), *_truth(batch, i, unit), _array(estimates[i]))
             for i in range(_TILES)

@@ -21,7 +21,6 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import lightning.pytorch as pl
@@ -31,11 +30,19 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sureloc.errors import InputError, RecipeError
+from sureloc.errors import InputError, RecipeError, TrainingError
 from sureloc.networks.posterior import Precision, autocast_for
 from sureloc.seeds import torch_generator
 from sureloc.simulate.tiles import TileBatch, simulate_tiles
-from sureloc.train.folder import BEST, CHECKPOINT, LAST, LOG, write_log
+from sureloc.train.folder import (
+    BEST,
+    CHECKPOINT,
+    LAST,
+    LOG,
+    best_row,
+    read_checkpoint,
+    write_log,
+)
 from sureloc.train.recipe import OptimizerRecipe, TrainingRecipe
 
 _REMARKS = (
@@ -152,14 +159,37 @@ class Training(pl.LightningModule):
         )
 
     def validation_step(self, _batch: Tensor, _index: int) -> None:
-        """Judge the averaged weights, always on the same tiles."""
-        numbers = self.judge(self.generator("validate"))
+        """Judge the averaged weights, always on the same tiles.
+
+        Raises:
+            TrainingError: they or their score are no finite numbers.
+        """
         losses = torch.stack(self._losses) if self._losses else torch.full((1,), math.nan)
         self._losses.clear()
+        if not all(bool(value.isfinite().all()) for value in self.average.state_dict().values()):
+            raise self._divergence("averaged weights are", losses)
+        numbers = self.judge(self.generator("validate"))
+        if not math.isfinite(numbers["score"]):
+            raise self._divergence("score of its validation is", losses)
         row = {"step": float(self.global_step), "train_loss": float(losses.mean()), **numbers}
         self.log_dict({k: v for k, v in row.items() if k != "step"}, batch_size=1)
         minutes = (time.monotonic() - self._clock_started_s) / 60.0
         self.history.append({**row, "minutes": round(minutes, 3)})
+
+    def _divergence(self, what: str, losses: Tensor) -> TrainingError:
+        """Say what is no number, or else at which step the loss had ceased to be one before."""
+        optimizer, step, what = self.recipe.optimizer, self.global_step, f"the {what}"
+        lost = (~losses.isfinite()).nonzero()
+        if len(lost) > 0:
+            step, what = step - len(losses) + int(lost[0]) + 1, "its loss is"
+        kept = ""
+        if self.history:
+            kept = f" The best weights, of step {best_row(self.history)['step']:.0f}, are kept."
+        return TrainingError(
+            f"The training diverged at step {step} of {optimizer.steps}: {what} no finite number. "
+            "Train into another folder with a smaller optimizer.learning_rate than "
+            f"{optimizer.learning_rate:g}, or a longer warm-up.{kept}"
+        )
 
     def configure_optimizers(self) -> Any:
         """Give AdamW and its schedule by steps."""
@@ -179,9 +209,10 @@ class Training(pl.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the recipe's fingerprint and the history, as plain text."""
+        """Add the recipe's fingerprint, the number of devices, and the history as plain text."""
         checkpoint["recipe_fingerprint"] = self.recipe.fingerprint()
         checkpoint["history"] = json.dumps(self.history)
+        checkpoint["devices"] = self.devices
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the history back."""
@@ -206,7 +237,7 @@ class _Log(pl.Callback):
             return  # every device has judged the same weights on the same tiles
         history = pl_module.history
         write_log(self.out / LOG, history)
-        if history[-1]["score"] <= min(row["score"] for row in history):
+        if history[-1] is best_row(history):
             save_average(pl_module, self.out / BEST)
         save_average(pl_module, self.out / LAST)
 
@@ -235,7 +266,8 @@ def resumable(training: Training, out: Path) -> Path:
     """Give the checkpoint in `out` that continues this training.
 
     Raises:
-        InputError: there is no checkpoint, or it cannot be read.
+        InputError: there is no checkpoint, it cannot be read, or it was made on another number of
+            devices, which would go on with other tiles.
         RecipeError: it belongs to another recipe, or builds on other frozen weights.
     """
     path = out / CHECKPOINT
@@ -243,26 +275,25 @@ def resumable(training: Training, out: Path) -> Path:
         raise InputError(
             f"There is no {CHECKPOINT} in {out} to resume from. Start without --resume."
         )
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        fingerprint, state = found["recipe_fingerprint"], found["state_dict"]
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError, UnpicklingError) as error:
-        raise InputError(
-            f"The checkpoint {path} cannot be read ({type(error).__name__}). Train into another "
-            "folder."
-        ) from error
-    own = training.recipe.fingerprint()
-    if fingerprint != own:
+    found, own = read_checkpoint(path), training.recipe.fingerprint()
+    if found.fingerprint != own:
         raise RecipeError(
-            f"The checkpoint {path} was made by another recipe (fingerprint {fingerprint}, this "
-            f"one is {own}). Resume with the recipe.yaml beside it, or train into another folder."
+            f"The checkpoint {path} was made by another recipe (fingerprint {found.fingerprint}, "
+            f"this one is {own}). Resume with the recipe.yaml beside it, or train into another "
+            "folder."
         )
-    for name, value in training.frozen().items():
-        if not torch.equal(state[name].cpu(), value.cpu()):
-            raise RecipeError(
-                f"The checkpoint {path} builds on other weights than those given: {name} differs. "
-                "Resume with the weights it was started with, or train into another folder."
-            )
+    name = found.differing(training.frozen())
+    if name is not None:
+        raise RecipeError(
+            f"The checkpoint {path} builds on other weights than those given: {name} differs. "
+            "Resume with the weights it was started with, or train into another folder."
+        )
+    if found.devices not in (None, training.devices):
+        raise InputError(
+            f"The checkpoint {path} was made with --devices {found.devices}, not "
+            f"{training.devices}; on another number of devices, steps see other tiles. Resume with "
+            f"--devices {found.devices}, or train into another folder."
+        )
     return path
 
 
@@ -295,6 +326,7 @@ def fit(
         InputError: `resume` is asked for without a checkpoint, there is no such device, or a
             step's tiles cannot be shared evenly.
         RecipeError: the checkpoint is of another training.
+        TrainingError: it diverged; what the validation before left stays.
     """
     recipe = training.recipe
     if devices < 1 or recipe.batch.tiles % devices:

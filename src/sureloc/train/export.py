@@ -6,27 +6,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from sureloc.errors import InputError, RecipeError, WeightsError
-from sureloc.networks.phi import Phi
+from sureloc.networks.phi import PhiNetwork
 from sureloc.networks.weights import (
     Card,
     Networks,
-    PhiCard,
     build_networks,
 )
-from sureloc.train.folder import BEST, CHECKPOINT, LOG, History, read_log
+from sureloc.train.folder import (
+    BEST,
+    CHECKPOINT,
+    LOG,
+    History,
+    best_row,
+    read_checkpoint,
+    read_log,
+)
 from sureloc.train.recipe import (
-    FastPhiRecipe,
+    DropoutPhiRecipe,
     PhiTrainingRecipe,
     PsiTrainingRecipe,
     TrainingRecipe,
-    build_phi,
+    new_phi,
 )
 
 Plan = TypeVar("Plan", bound=TrainingRecipe)
@@ -43,7 +49,7 @@ class TrainedPhi:
     """
 
     recipe: PhiTrainingRecipe
-    network: Phi
+    network: PhiNetwork
     log: History
 
 
@@ -53,10 +59,13 @@ def make_card(
     """Give the card of networks that these recipes train.
 
     Raises:
-        RecipeError: this phi is not one that Psi can build on, or their kernels differ.
+        RecipeError: weights cannot hold this phi, or their kernels differ.
     """
-    if not isinstance(phi.network, FastPhiRecipe):
-        raise _not_fast(phi)
+    if isinstance(phi.network, DropoutPhiRecipe):
+        raise RecipeError(
+            "Weights cannot hold a phi of kind 'dropout'; use one of kind fast or paper, such as "
+            "the recipe default."
+        )
     if phi.kernel_sigma_fine_px != psi.kernel_sigma_fine_px:
         raise RecipeError(
             f"kernel_sigma_fine_px is {phi.kernel_sigma_fine_px} for phi and "
@@ -65,7 +74,7 @@ def make_card(
     return Card(
         name=name,
         description=description,
-        phi=PhiCard(**phi.network.model_dump(exclude={"kind"})),
+        phi=phi.network.card(),
         psi=psi.network.card(),
         kernel_sigma_fine_px=psi.kernel_sigma_fine_px,
         levels=psi.noise.card(),
@@ -81,13 +90,10 @@ def phi_of_training(recipe: PhiTrainingRecipe, folder: Path) -> TrainedPhi:
         folder: where its best averaged weights and its log are.
 
     Raises:
-        RecipeError: it is no phi that Psi can build on.
         WeightsError: the weights are missing, broken, or of another recipe.
         InputError: the log is missing or cannot be read.
     """
-    phi = build_phi(recipe.network)
-    if not isinstance(phi, Phi):
-        raise _not_fast(recipe)
+    phi = new_phi(recipe.network)
     load_best(phi, folder, recipe.fingerprint())
     return TrainedPhi(recipe, phi, read_log(folder / LOG))
 
@@ -104,9 +110,8 @@ def phi_of_weights(networks: Networks, log: History) -> TrainedPhi:
     """
     card = networks.card
     recipe = recipe_in_card(card, "phi", PhiTrainingRecipe)
-    network = recipe.network.model_dump(exclude={"kind"})
-    built = card.phi.model_dump(), card.kernel_sigma_fine_px
-    if (network, recipe.kernel_sigma_fine_px) != built:
+    network = None if isinstance(recipe.network, DropoutPhiRecipe) else recipe.network.card()
+    if (network, recipe.kernel_sigma_fine_px) != (card.phi, card.kernel_sigma_fine_px):
         raise WeightsError(
             f"The card of the weights {card.name} describes another phi than its recipe in "
             "training.phi. Take file and card from the same export."
@@ -149,7 +154,7 @@ def assemble(
     Raises:
         RecipeError: the recipes do not go together, or Psi was trained on another phi.
         WeightsError: weights are missing, broken, or of another recipe.
-        InputError: a log is missing.
+        InputError: a log or the checkpoint of Psi is missing or cannot be read.
     """
     logs = {"phi": phi.log, "psi": read_log(psi[1] / LOG)}
     card = make_card(phi.recipe, psi[0], name, description)
@@ -159,7 +164,7 @@ def assemble(
                 part: _provenance(recipe, logs[part])
                 for part, recipe in (("phi", phi.recipe), ("psi", psi[0]))
             },
-            "metrics": {part: _best(log) for part, log in logs.items()},
+            "metrics": {part: best_row(log) for part, log in logs.items()},
         }
     )
     networks = build_networks(card)
@@ -169,24 +174,13 @@ def assemble(
     return networks, logs
 
 
-def _not_fast(recipe: PhiTrainingRecipe) -> RecipeError:
-    return RecipeError(
-        f"A phi of kind {recipe.network.kind!r} has no features for Psi to build on; use one of "
-        "kind 'fast', such as the recipe default."
-    )
-
-
 def _provenance(recipe: PhiTrainingRecipe | PsiTrainingRecipe, log: History) -> dict[str, Any]:
     return {
         "recipe": recipe.model_dump(mode="json"),
         "fingerprint": recipe.fingerprint(),
-        "steps": int(_best(log)["step"]),
+        "steps": int(best_row(log)["step"]),
         "minutes": log[-1].get("minutes"),
     }
-
-
-def _best(log: History) -> dict[str, float]:
-    return min(reversed(log), key=lambda row: row["score"])
 
 
 def load_best(network: nn.Module, folder: Path, fingerprint: str) -> None:
@@ -224,10 +218,10 @@ def _check_same_phi(phi: nn.Module, folder: Path) -> None:
     path = folder / CHECKPOINT
     if not path.is_file():
         raise InputError(f"There is no {CHECKPOINT} in {folder}, which tells its phi.")
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    for name, value in phi.state_dict().items():
-        if not torch.equal(state[f"phi.{name}"], value):
-            raise RecipeError(
-                f"The Psi in {folder} was trained on another phi: {name} differs. Give the folder "
-                "of the phi it was trained on."
-            )
+    arrays = {f"phi.{name}": value for name, value in phi.state_dict().items()}
+    name = read_checkpoint(path).differing(arrays)
+    if name is not None:
+        raise RecipeError(
+            f"The Psi in {folder} was trained on another phi: {name} differs. Give the folder of "
+            "the phi it was trained on."
+        )

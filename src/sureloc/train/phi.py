@@ -11,7 +11,7 @@ from sureloc.networks.dropout import DropoutPhi
 from sureloc.physics.kde import display_range, peak_of_one
 from sureloc.simulate.tiles import simulate_tiles, tile_input
 from sureloc.train.engine import Training
-from sureloc.train.recipe import PhiTrainingRecipe, build_phi
+from sureloc.train.recipe import PhiTrainingRecipe, new_phi
 
 _LOSS_SCALE = 100.0  # most fine pixels are empty; this brings the loss to order 1
 
@@ -24,7 +24,7 @@ class PhiTraining(Training):
     def __init__(self, recipe: PhiTrainingRecipe) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            network = build_phi(recipe.network)
+            network = new_phi(recipe.network)
         super().__init__(recipe, network)
 
     def _target(self, kde: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sureloc.diffusion import samplers
 from sureloc.diffusion.denoisers import to_residual
 from sureloc.diffusion.noise import white_noise
 from sureloc.diffusion.objectives import Sums, denoising_loss, energy_loss
-from sureloc.diffusion.samplers import dpm_solver_2m
 from sureloc.diffusion.schedules import log_snr_of_gamma
 from sureloc.networks.blocks import fold, unfold
-from sureloc.networks.phi import Phi
+from sureloc.networks.phi import PhiNetwork
 from sureloc.networks.posterior import INFORMATIVE, centre_of, psi_denoiser, psi_images
 from sureloc.networks.psi import PsiNetwork
 from sureloc.networks.weights import build_psi
@@ -49,10 +49,10 @@ class PsiTraining(Training):
 
     recipe: PsiTrainingRecipe
 
-    def __init__(self, recipe: PsiTrainingRecipe, phi: Phi) -> None:
+    def __init__(self, recipe: PsiTrainingRecipe, phi: PhiNetwork) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            network = build_psi(recipe.network.card(), phi.width)
+            network = build_psi(recipe.network.card(), phi.trunk_width)
         super().__init__(recipe, network)
         self.phi = phi.requires_grad_(False).eval()
         self.phi.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -147,16 +147,21 @@ class PsiTraining(Training):
     def draw(
         self, network: PsiNetwork, views: Views, generator: torch.Generator, draws: int
     ) -> Tensor:
-        """Draw images by DPM-Solver++(2M) or in one step, in phi's unit, (tiles, draws, ...)."""
+        """Draw images as the weights will, in phi's unit, (tiles, draws, ...).
+
+        By the sampler and from the schedule of their card, in as many evaluations, or in
+        `validation.evaluations` where these are fewer: levels are then thinned, ends kept, and
+        what is measured is that of draws in so few.
+        """
         card = self.recipe.objective.card(self.recipe.data)
         with self.autocast():
             condition = network.condition(views.frames, views.trunk, views.estimate)
         denoiser = psi_denoiser(network, condition, self.autocast(), card.target)
         few = min(card.evaluations, self.recipe.validation.evaluations)
-        levels = self.recipe.noise.card().levels(few)
+        sampler, levels = getattr(samplers, card.sampler), self.recipe.noise.card().levels(few)
         images = []
         for _ in range(draws):
-            drawn = dpm_solver_2m(denoiser, white_noise(views.target, generator), levels)
+            drawn = sampler(denoiser, white_noise(views.target, generator), levels, generator)
             images.append(psi_images(network, drawn, views.centre))
         return torch.stack(images, dim=1)
 

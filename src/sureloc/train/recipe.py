@@ -15,17 +15,28 @@ from torch import Tensor
 from sureloc.diffusion.schedules import log_normal_gamma, piecewise_uniform_gamma
 from sureloc.errors import InputError
 from sureloc.networks.dropout import DropoutPhi
-from sureloc.networks.phi import PaperPhi, Phi
+from sureloc.networks.phi import PhiNetwork
 from sureloc.networks.weights import (
+    Blocks,
     CosineLevels,
     Data,
+    Dilations,
     DrawsCard,
+    Evaluations,
     KarrasLevels,
     LevelsCard,
     LinearBetaLevels,
+    Overview,
+    PaperPhiCard,
+    PhiCard,
     PsiCard,
+    Rho,
     SamplerName,
+    Sigma,
+    Size,
     UNetCard,
+    build_phi,
+    check_ends,
 )
 from sureloc.simulate.tiles import TileConditions
 
@@ -74,24 +85,32 @@ class FastPhiRecipe(_Strict):
     """phi at camera resolution; see `sureloc.networks.phi.Phi`."""
 
     kind: Literal["fast"]
-    width: PositiveInt = 96
-    dilations: tuple[PositiveInt, ...] = (1, 2, 2, 2, 1)
+    width: Size = 96
+    dilations: Dilations = (1, 2, 2, 2, 1)
+
+    def card(self) -> PhiCard:
+        """Give what a weights file says of the network."""
+        return PhiCard(**self.model_dump())
 
 
 class PaperPhiRecipe(_Strict):
     """The paper's phi; see `sureloc.networks.phi.PaperPhi`."""
 
     kind: Literal["paper"]
-    width: PositiveInt = 64
-    dilations: tuple[PositiveInt, ...] = (1, 2, 4, 8, 4, 2)
+    width: Size = 64
+    dilations: Dilations = (1, 2, 4, 8, 4, 2)
+
+    def card(self) -> PaperPhiCard:
+        """Give what a weights file says of the network."""
+        return PaperPhiCard(**self.model_dump())
 
 
 class DropoutPhiRecipe(_Strict):
     """phi with dropout; see `sureloc.networks.dropout.DropoutPhi`."""
 
     kind: Literal["dropout"]
-    width: PositiveInt = 96
-    dilations: tuple[PositiveInt, ...] = (1, 2, 2, 2, 1)
+    width: Size = 96
+    dilations: Dilations = (1, 2, 2, 2, 1)
     dropout: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
 
@@ -100,13 +119,11 @@ PhiNetworkRecipe = Annotated[
 ]
 
 
-def build_phi(network: PhiNetworkRecipe) -> Phi | PaperPhi:
+def new_phi(network: PhiNetworkRecipe) -> PhiNetwork:
     """Build the phi that a recipe describes, with the weights of a fresh start."""
-    if isinstance(network, FastPhiRecipe):
-        return Phi(network.width, network.dilations)
     if isinstance(network, DropoutPhiRecipe):
         return DropoutPhi(network.width, network.dilations, network.dropout)
-    return PaperPhi(network.width, network.dilations)
+    return build_phi(network.card())
 
 
 class BatchRecipe(_Strict):
@@ -154,13 +171,20 @@ class OptimizerRecipe(_Strict):
 
 
 class ValidationRecipe(_Strict):
-    """How often the averaged weights are judged, and on how many held-out tiles."""
+    """How often the averaged weights are judged, and on what.
+
+    Attributes:
+        every_steps: optimizer steps from one validation to the next.
+        tiles, tile_px: number and side of the held-out tiles.
+        draws: of each tile.
+        evaluations: of Psi for one of them, where the weights' own draws take more.
+    """
 
     every_steps: PositiveInt = 250
     tiles: PositiveInt = 128
     tile_px: Side = 32
     draws: Annotated[int, Field(ge=2)] = 8
-    evaluations: PositiveInt = 8
+    evaluations: Evaluations = 8
 
 
 class TrainingRecipe(_Strict):
@@ -236,12 +260,12 @@ class PsiNetworkRecipe(_Strict):
 
     kind: Literal["residual"] = "residual"
     conditioning: Literal["yhat", "x", "both"] = "both"
-    condition_width: PositiveInt = 64
-    condition_blocks: PositiveInt = 3
-    width: PositiveInt = 64
-    dilations: tuple[PositiveInt, ...] = (1, 2)
-    embedding: PositiveInt = 64
-    overview: Annotated[int, Field(ge=0, le=16)] = 0
+    condition_width: Size = 64
+    condition_blocks: Blocks = 3
+    width: Size = 64
+    dilations: Dilations = (1, 2)
+    embedding: Size = 64
+    overview: Overview = 0
 
     def card(self) -> PsiCard:
         """Give what a weights file says of the network."""
@@ -269,10 +293,15 @@ class NoiseRecipe(_Strict):
     kind: Literal["log_normal"] = "log_normal"
     log_mean: float = 0.3
     log_sd: PositiveFloat = 1.8
-    sigma_min: PositiveFloat = 0.03
-    sigma_max: PositiveFloat = 60.0
-    rho: PositiveFloat = 7.0
+    sigma_min: Sigma = 0.03
+    sigma_max: Sigma = 60.0
+    rho: Rho = 7.0
     levels_per_tile: PositiveInt = 4
+
+    @model_validator(mode="after")
+    def _ends_are_in_order(self) -> Self:
+        check_ends(self.sigma_min, self.sigma_max)
+        return self
 
     def gammas(self, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
         """Draw training levels."""
@@ -325,7 +354,7 @@ class DenoisingRecipe(_Strict):
     norm: Literal["L1", "L2"] = "L2"
     sums: Annotated[float, Field(ge=0)] = 0.0
     sampler: SamplerName = "dpm_solver_2m"
-    evaluations: PositiveInt = 8
+    evaluations: Evaluations = 8
 
     @model_validator(mode="after")
     def _sums_have_means(self) -> Self:
@@ -392,3 +421,25 @@ class PsiTrainingRecipe(TrainingRecipe):
             if isinstance(values.get(name), dict)
         }
         return values | sections
+
+    @model_validator(mode="after")
+    def _draws_have_levels(self) -> Self:
+        objective, kind = self.objective, self.noise.kind
+        least = self.noise.card().least_evaluations
+        if objective.kind == "energy":
+            if least > 1:
+                raise ValueError(
+                    f"noise.kind is {kind!r} with the objective energy, which draws at one noise "
+                    f"level, where {kind} needs {least} or more; give noise.kind log_normal"
+                )
+            return self
+        for key, value in (
+            ("objective.evaluations", objective.evaluations),
+            ("validation.evaluations", self.validation.evaluations),
+        ):
+            if value < least:
+                raise ValueError(
+                    f"{key} is {value} with noise.kind {kind!r}; it must be {least} or larger, as "
+                    "draws run through both ends of its levels"
+                )
+        return self

@@ -171,7 +171,7 @@ def rival_networks(recipes: RivalRecipes, folder: Path) -> RivalNetworks:
     """
     where = {name: train_rival(recipes, name, folder) for name in recipes.named()}
     members = [
-        phi_of_training(recipe, where[f"ensemble_{k}"]).network
+        cast(Phi, phi_of_training(recipe, where[f"ensemble_{k}"]).network)
         for k, recipe in enumerate(recipes.ensemble, 1)
     ]
     mixture = EmitterPhi(recipes.mixture.network.width, recipes.mixture.network.dilations)
@@ -179,7 +179,7 @@ def rival_networks(recipes: RivalRecipes, folder: Path) -> RivalNetworks:
     half = phi_of_training(recipes.half_phi, where["half_phi"])
     name = f"rivals-{recipes.fingerprint()}"
     return RivalNetworks(
-        _ready(phi_of_training(recipes.phi, where["phi"]).network),
+        _ready(cast(Phi, phi_of_training(recipes.phi, where["phi"]).network)),
         tuple(_ready(member) for member in members),
         _ready(cast(DropoutPhi, phi_of_training(recipes.dropout, where["dropout"]).network)),
         _ready(mixture),
