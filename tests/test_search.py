@@ -25,6 +25,8 @@ from sureloc.networks.weights import (
     KarrasLevels,
     LevelsCard,
     LinearBetaLevels,
+    ListLevels,
+    LogSnrLevels,
     Networks,
     load_weights,
     save_weights,
@@ -212,6 +214,18 @@ def test_every_family_is_tried_within_the_budget():
         candidates(replace(networks, card=card), [51, 100])
 
 
+def test_the_list_of_a_card_is_tried_also_at_its_own_length():
+    networks = small_networks()
+    listed = ListLevels(kind="list", sigmas=(80.0, 9.0, 0.3))
+    card = networks.card.model_copy(update={"levels": listed})
+    tried = [one.steps for one in candidates(replace(networks, card=card), [2, 4])[:3]]
+    assert tried == [2, 4, 3]
+    assert str(Candidate(listed, 3)) == "list 80 9 0.3, 3 steps"
+    many = ListLevels(kind="list", sigmas=tuple(range(20, 0, -1)))
+    assert family(many) == "list 20 to 1, 20 levels"
+    assert family(LogSnrLevels(kind="log_snr", sigma_min=0.3, sigma_max=80)) == "log-SNR 80 to 0.3"
+
+
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm_solver_2m", "heun", "unipc"])
 def test_evaluations_are_counted_as_samplers_make_them(name):
     calls = []
@@ -247,14 +261,21 @@ def test_held_out_tiles_are_as_asked_for():
 def test_the_table_and_the_picture_show_both_choices(tmp_path):
     from matplotlib.image import imread
 
-    found = searched([Candidate(WIDE, 4), Candidate(WIDE, 16), Candidate(PRINTED, 4)])
+    listed = ListLevels(kind="list", sigmas=(80.0, 9.0, 0.3))
+    even = LogSnrLevels(kind="log_snr", sigma_min=0.3, sigma_max=80.0)
+    found = searched(
+        [
+            *(Candidate(WIDE, 4), Candidate(WIDE, 16), Candidate(PRINTED, 4)),
+            *(Candidate(listed, 3), Candidate(even, 4)),
+        ]
+    )
     write_search(found, tmp_path)
     with (tmp_path / "schedules.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["chosen_by_energy"] for row in rows].count("True") == 1
     assert [row["chosen_by_phi_fd"] for row in rows].count("True") == 1
-    levels = TypeAdapter(LevelsCard).validate_python(json.loads(rows[2]["levels"]))
-    assert levels == PRINTED
+    for row, wanted in zip(rows[2:], (PRINTED, listed, even), strict=True):
+        assert TypeAdapter(LevelsCard).validate_python(json.loads(row["levels"])) == wanted
     assert float(rows[1]["energy"]) == found[1].energy
     draw_search(found, tmp_path / "schedules.png")
     draw_search([replace(one, spread_skill=0.5) for one in found], tmp_path / "none.png")

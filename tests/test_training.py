@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -27,7 +28,7 @@ from sureloc.errors import InputError, OutputError, RecipeError, WeightsError
 from sureloc.io.weights import read_phi
 from sureloc.networks.blocks import fold
 from sureloc.networks.phi import PaperPhi
-from sureloc.networks.weights import load_weights, save_weights
+from sureloc.networks.weights import ListLevels, load_weights, save_weights
 from sureloc.train.engine import (
     average_weights,
     fit,
@@ -175,6 +176,46 @@ def test_fingerprints_tell_recipes_apart_but_not_their_descriptions():
     one = PhiTrainingRecipe(**PHI)
     assert one.fingerprint() == PhiTrainingRecipe(**PHI, description="other").fingerprint()
     assert one.fingerprint() != PhiTrainingRecipe(**PHI, seed=1).fingerprint()
+
+
+def test_a_recipe_can_name_the_list_of_levels_that_draws_run_through(tmp_path):
+    sigmas = [80.0, 9.0, 2.0, 0.3]
+    recipe = PsiTrainingRecipe(**(PSI | {"noise": {"log_mean": 0.4, "sigmas": sigmas}}))
+    plain = PsiTrainingRecipe(**(PSI | {"noise": {"log_mean": 0.4}}))
+    card = make_card(PhiTrainingRecipe(**PHI), recipe, "mine")
+    assert card.levels == ListLevels(kind="list", sigmas=tuple(sigmas))
+    # Training is as without it, the recipe another one.
+    streams = [torch.Generator().manual_seed(1) for _ in range(2)]
+    drawn = [one.noise.gammas(8, s) for one, s in zip((recipe, plain), streams, strict=True)]
+    assert torch.equal(*drawn)
+    assert recipe.fingerprint() != plain.fingerprint()
+    path = tmp_path / "mine.yaml"
+    path.write_text(training_recipe_yaml(recipe), encoding="utf-8")
+    assert load_training_recipe(PsiTrainingRecipe, path) == recipe
+
+
+def test_recipes_without_a_list_of_levels_keep_their_fingerprint():
+    values = PsiTrainingRecipe(**PSI).model_dump(mode="json", exclude={"description"})
+    for part, name in (("network", "overview"), ("objective", "sums")):
+        del values[part][name]
+    del values["batch"]["other_sides_px"], values["noise"]["sigmas"]
+    text = json.dumps(values, sort_keys=True).encode()
+    assert PsiTrainingRecipe(**PSI).fingerprint() == hashlib.sha256(text).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        ({"sigmas": [9.0, 80.0]}, "falling"),
+        ({"sigmas": [9.0, 0.3], "sigma_max": 9.0}, "sigma_max is 9 beside a list of sigmas"),
+        ({"sigmas": [9.0]}, "at least 2"),
+    ],
+)
+def test_impossible_lists_of_levels_are_refused(noise, message, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(PSI | {"noise": noise}))
+    with pytest.raises(RecipeError, match=message):
+        load_training_recipe(PsiTrainingRecipe, path)
 
 
 # --- Schedule and average -----------------------------------------------------------------------

@@ -22,8 +22,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sureloc.diffusion.denoisers import Target
-from sureloc.diffusion.schedules import Levels, cosine, karras, linear_beta, thinned
-from sureloc.errors import WeightsError
+from sureloc.diffusion.schedules import (
+    Levels,
+    cosine,
+    even_log_snr,
+    karras,
+    levels_of_sigmas,
+    linear_beta,
+    thinned,
+)
+from sureloc.errors import InputError, WeightsError
 from sureloc.networks.phi import Phi
 from sureloc.networks.pixel_map import PixelMap
 from sureloc.networks.psi import Psi, PsiNetwork
@@ -33,6 +41,7 @@ from sureloc.shipped import fingerprint
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1, le=4096)]
+Sigmas = Annotated[tuple[PositiveFloat, ...], Field(min_length=2, max_length=1000)]
 Dilations = Annotated[tuple[Annotated[int, Field(ge=1, le=64)], ...], Field(max_length=64)]
 
 
@@ -122,8 +131,59 @@ class CosineLevels(_Strict):
         return _thinned(cosine(self.steps), evaluations)
 
 
+class LogSnrLevels(_Strict):
+    """Noise levels of `sureloc.diffusion.schedules.even_log_snr`."""
+
+    kind: Literal["log_snr"]
+    sigma_min: PositiveFloat
+    sigma_max: PositiveFloat
+
+    @model_validator(mode="after")
+    def _falls(self) -> LogSnrLevels:
+        if not self.sigma_min < self.sigma_max:
+            raise ValueError(
+                f"sigma_min is {self.sigma_min:g} and sigma_max {self.sigma_max:g}; sigma_min must "
+                "be the smaller one"
+            )
+        return self
+
+    def levels(self, evaluations: int) -> Levels:
+        """Give so many levels."""
+        return even_log_snr(evaluations, self.sigma_min, self.sigma_max)
+
+
+class ListLevels(_Strict):
+    """Any noise levels.
+
+    Attributes:
+        sigmas: noises in units of the signal's rms, the noisiest first, 2 to 1000 of them.
+    """
+
+    kind: Literal["list"]
+    sigmas: Sigmas
+
+    @model_validator(mode="after")
+    def _falls(self) -> ListLevels:
+        try:
+            levels_of_sigmas(self.sigmas)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def levels(self, evaluations: int) -> Levels:
+        """Give the list itself; of other lengths, ln sigma interpolated between its places.
+
+        Both ends stay; a single level is the noisiest one.
+        """
+        levels = levels_of_sigmas(self.sigmas)
+        return levels[:1] if evaluations == 1 else _thinned(levels, evaluations)
+
+
 PsiNetworkCard = Annotated[PsiCard | UNetCard, Field(discriminator="kind")]
-LevelsCard = Annotated[KarrasLevels | LinearBetaLevels | CosineLevels, Field(discriminator="kind")]
+LevelsCard = Annotated[
+    KarrasLevels | LinearBetaLevels | CosineLevels | LogSnrLevels | ListLevels,
+    Field(discriminator="kind"),
+]
 Data = Literal["residual", "image", "display"]
 SamplerName = Literal["dpm_solver_2m", "ancestral", "ddim", "heun", "unipc"]
 
