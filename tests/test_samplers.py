@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -32,7 +33,10 @@ from sureloc.diffusion.schedules import (
     terminal_kl_bits,
 )
 from sureloc.errors import InputError
+from sureloc.networks.posterior import Sampling, SeenTiles, draw_images
 from sureloc.networks.weights import Card, ListLevels
+from test_networks import small_networks
+from test_search import Ideal
 
 DETERMINISTIC = {"ddim": ddim, "dpm_solver_2m": dpm_solver_2m, "unipc": unipc, "heun": heun}
 ALL = DETERMINISTIC | {"ancestral": ancestral}
@@ -277,6 +281,32 @@ def test_starting_at_noise_with_the_printed_schedule_also_forgets_the_mean():
     bias = mean - float(ddim(denoiser, start, printed))
     assert bias == pytest.approx(math.sqrt(gamma * mode / total), rel=0.02)
     assert bias > mode**0.5  # more than a standard deviation
+
+
+@pytest.mark.parametrize("name", ["dpm_solver_2m", "ancestral"])
+@pytest.mark.parametrize("mode", [0.1, 1.0, 3.6])
+def test_a_start_at_the_estimate_of_phi_mends_the_mean_and_leaves_the_closed_form(name, mode):
+    """As draws are made: Psi draws images, whose mean phi knows, by the printed schedule."""
+    scale, centre, yhat, draws = 0.4, 0.5, 1.3, 200
+    printed = linear_beta(100, 1e-4, 1e-2)
+    gamma = float(printed[0])
+    psi = Ideal(mode, mean=(yhat - centre) / scale)
+    psi.residual_scale.fill_(scale)
+    networks = dataclasses.replace(small_networks(), psi=psi)
+    estimate = torch.full((1, 16, 8, 8), yhat)
+    seen = SeenTiles(estimate, estimate, torch.full_like(estimate, centre))
+    generators = [torch.Generator().manual_seed(i) for i in range(draws)]
+
+    def drawn(start_at_estimate):
+        sampling = Sampling(printed, ALL[name], "float32", start_at_estimate)
+        return draw_images(networks, seen, generators, sampling).double()
+
+    share = float((drawn(True) - yhat).square().mean()) / (mode * scale**2)
+    wanted = kept_by_start_at_estimate(gamma, mode, name == "ancestral")
+    assert share == pytest.approx(wanted, rel=0.02 + 5 * (2 / (1024 * draws)) ** 0.5)
+    se = scale * (mode / (1024 * draws)) ** 0.5
+    assert float(drawn(True).mean()) == pytest.approx(yhat, abs=5 * se + 1e-3)
+    assert float(drawn(False).mean()) < yhat - 0.1 * mode
 
 
 # --- A mixture of known images ------------------------------------------------------------------

@@ -117,13 +117,13 @@ def test_the_features_of_the_shipped_phi_tell_noise_and_blur_from_images(torch_r
 
 
 class Ideal(PsiNetwork):
-    """The exact denoiser of residuals N(0, variance I), as a preconditioned network."""
+    """The exact denoiser of residuals N(mean, variance I), as a preconditioned network."""
 
     radius_px = 0
 
-    def __init__(self, variance: float) -> None:
+    def __init__(self, variance: float, mean: float = 0.0) -> None:
         super().__init__()
-        self.variance = variance
+        self.variance, self.mean = variance, mean
 
     def condition(self, _frames, _trunk, estimate):
         return estimate
@@ -132,7 +132,8 @@ class Ideal(PsiNetwork):
         gamma = log_snr.double().sigmoid().reshape(-1, 1, 1, 1)
         total = gamma * self.variance + 1 - gamma
         factor = (gamma * (1 - gamma)).sqrt() * (self.variance - 1) / total
-        return (factor * noisy).to(noisy)
+        # What sqrt(1 - gamma) F adds to sqrt(gamma) y for the mean.
+        return (factor * noisy + (1 - gamma).sqrt() * self.mean / total).to(noisy)
 
 
 def gaussian_problem(variance=0.1, tiles=40, side=8):
