@@ -377,6 +377,22 @@ def test_a_run_killed_and_resumed_equals_the_unbroken_one(kind, tmp_path, run_py
     assert minutes == sorted(minutes)
 
 
+class _Broken(pl.Callback):
+    """Ends a training in its eighth step."""
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 7:
+            raise OSError("it breaks off")
+
+
+def test_a_resumed_run_takes_only_the_steps_that_are_left(tmp_path):
+    with pytest.raises(OSError, match="breaks off"):
+        fit(psi_training(), tmp_path, device="cpu", callbacks=[_Broken()])
+    kept = _Kept()
+    fit(psi_training(), tmp_path, resume=True, device="cpu", callbacks=[kept])
+    assert len(kept.states) == 3  # from the checkpoint at 6 to 9
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Give a folder with a short run of phi, and of Psi on another phi."""

@@ -121,18 +121,22 @@ def test_attention_carries_what_convolutions_do_not_reach():
     changed[:, :, 0, 0] += 10.0
     network = small_unet(blocks=1, multipliers=(1, 1, 1), attention_halvings=(2,))
     given = noisy(20, 20)
-    with_it, without = [], []
-    for frames in (far["frames"], changed):
-        condition = network.condition(frames, far["trunk"], far["estimate"])
-        with_it.append(network(given, level(0.0), condition))
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.GroupNorm):
+            layer.forward = lambda features: features  # its means reach everywhere too
+
+    def both():
+        conditions = (
+            network.condition(frames, far["trunk"], far["estimate"])
+            for frames in (far["frames"], changed)
+        )
+        return [network(given, level(0.0), condition) for condition in conditions]
+
+    with_it = both()
     for layer in network.modules():
         if isinstance(layer, SelfAttention):
             layer.out.weight.zero_()
-        if isinstance(layer, torch.nn.GroupNorm):
-            layer.forward = lambda features: features  # its means reach everywhere too
-    for frames in (far["frames"], changed):
-        condition = network.condition(frames, far["trunk"], far["estimate"])
-        without.append(network(given, level(0.0), condition))
+    without = both()
     assert (with_it[0] - with_it[1])[..., 19, 19].abs().max() > 0
     assert (without[0] - without[1])[..., 19, 19].abs().max() == 0
     assert network.radius_px is None
