@@ -110,3 +110,25 @@ def test_draws_that_are_too_narrow_or_too_wide_are_not(benchmark, calibrated, wi
 def test_a_tile_where_phi_expects_nothing_is_not_scored(benchmark, torch_rng):
     images = torch.zeros((25, SIDE, SIDE))
     assert benchmark.score(images[1:], images[0], images[0], torch_rng) is None
+
+
+def test_the_page_says_which_conditioning_is_worst_calibrated():
+    page = (ROOT / "docs/psi_table.md").read_text()
+    lines = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("|")]
+    names = [name.strip() for name in lines[0]]
+    rows = {cells[0].strip(): dict(zip(names[1:], cells[1:], strict=True)) for cells in lines[2:]}
+    alike = ("both yhat and x", "yhat alone", "x alone", "without phi")
+    told = [
+        (float(row["rank_tv"]), float(row["bin_1"]))
+        for start in alike
+        for name, row in rows.items()
+        if name.startswith(start)
+    ]
+    (x_ranks, x_bin), (phi_ranks, phi_bin) = told[2:]
+    assert max(ranks for ranks, _ in told[:2]) < x_ranks < phi_ranks
+    assert min(low for _, low in told[:2]) > x_bin > phi_bin
+    text = " ".join(page.split())
+    assert f"({x_ranks:.3f} from flat, {x_bin:.3f} in the lowest bin)".replace("0.", ".") in (
+        text.replace("(ranks ", "(")
+    )
+    assert f"it is worst ({phi_ranks:.3f}, {phi_bin:.3f})".replace("0.", ".") in text

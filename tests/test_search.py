@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
+from conftest import ROOT
 from sureloc.cli import app as cli
 from sureloc.diffusion import samplers
 from sureloc.errors import InputError, WeightsError
@@ -32,11 +35,13 @@ from sureloc.networks.weights import (
     save_weights,
 )
 from sureloc.physics.kde import peak_of_one, render_kde
+from sureloc.report.reproduction_schedules import SCHEDULES
 from sureloc.report.schedule_search import draw_search
 from sureloc.scoring.frechet import frechet_distance
 from sureloc.simulate.tiles import TileConditions
 from sureloc.train.recipe import PsiTrainingRecipe
 from sureloc.train.search import (
+    CALIBRATED,
     STEPS,
     Candidate,
     HeldOut,
@@ -281,6 +286,26 @@ def test_the_table_and_the_picture_show_both_choices(tmp_path):
     draw_search(found, tmp_path / "schedules.png")
     draw_search([replace(one, spread_skill=0.5) for one in found], tmp_path / "none.png")
     assert imread(tmp_path / "schedules.png").std() > 0.05
+
+
+def test_pages_say_of_the_study_of_schedules_what_its_table_says():
+    table = pd.read_csv(ROOT / "docs/results/schedules.csv")
+    findings = SCHEDULES.findings(table)
+    assert findings in (ROOT / "docs/results/schedules.md").read_text()
+    tie = re.search(r"all \d+ calibrated schedules lie within [\d.]+ % of each other", findings)
+    page = " ".join((ROOT / "docs/schedule_search.md").read_text().split())
+    assert tie is not None
+    assert tie[0] in page
+    # The smallest distances are those of schedules that are not calibrated.
+    first = table.sort_values("phi_fd").head(10)
+    assert not first["spread_skill"].between(*CALIBRATED).any()
+    apart = 100 * (first["phi_fd"].max() / first["phi_fd"].min() - 1)
+    assert f"the ten smallest phi-FDs, none of a calibrated schedule, within {apart:.1f} %" in page
+    # Where the printed schedule starts, no number of steps helps.
+    printed = table[table["family"] == "linear beta 0.0001 to 0.01"]
+    assert printed["spread_skill"].between(0.15, 0.18).all()
+    others = table[(table["energy"] >= printed["energy"].min()) & ~table.index.isin(printed.index)]
+    assert set(others["steps"]) <= {2, 4}
 
 
 def test_the_command_line_searches(tmp_path):

@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from conftest import ROOT
 from sureloc.config.training import load_training_recipe
 from sureloc.errors import RecipeError
 from sureloc.networks.blocks import fold
@@ -95,6 +96,14 @@ def test_the_papers_recipe_is_as_large_as_the_authors_network():
     levels = recipe.noise.card().levels(recipe.objective.evaluations)
     assert levels[0].item() == pytest.approx(0.60248, abs=1e-5)  # the schedule as printed
     assert recipe.network == type(recipe.network)(kind="unet")  # the defaults are the paper's
+
+
+def test_recipe_and_page_say_the_same_of_the_papers_norm():
+    recipe = load_training_recipe(PsiTrainingRecipe, "paper")
+    assert (recipe.objective.target, recipe.objective.norm) == ("epsilon", "L2")
+    page = " ".join((ROOT / "docs/theory.md").read_text().split())
+    assert "kept as the recipe `paper`, with the squared error too" in page
+    assert "by the squared error" in recipe.description
 
 
 def test_attention_runs_at_20_by_20_of_80_by_80_and_in_the_middle():
