@@ -9,6 +9,7 @@ where it is named beside a break. Takes about two minutes and leaves with 1 if a
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -99,10 +100,11 @@ def apply(one: Break, package: Path) -> None:
     path.write_text(source, encoding="utf-8")
 
 
-def passes(test: str, copy: Path) -> bool:
-    """Run one test on the package in `copy`."""
+def failing(tests: tuple[str, ...], copy: Path) -> set[str]:
+    """Run tests on the package in `copy`; give those that fail, for any of their parameters."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{test}"],
+        [*command, "-rfE", "-n0", *(f"tests/{test}" for test in tests)],
         cwd=copy,
         env=os.environ | {"PYTHONPATH": str(copy / "src"), "HYPOTHESIS_STORAGE_DIRECTORY": "h"},
         capture_output=True,
@@ -110,8 +112,11 @@ def passes(test: str, copy: Path) -> bool:
         check=False,
     )
     if done.returncode not in (0, 1):
-        sys.exit(f"{test} could not be run:\n{done.stdout}{done.stderr}")
-    return done.returncode == 0
+        sys.exit(f"{', '.join(tests)} could not be run:\n{done.stdout}{done.stderr}")
+    failed = re.findall(r"^(?:FAILED|ERROR) tests/([\w./]+::\w+)", done.stdout, re.MULTILINE)
+    if bool(failed) != bool(done.returncode):
+        sys.exit(f"what fails is not told:\n{done.stdout}{done.stderr}")
+    return set(failed)
 
 
 def copy_project(target: Path) -> Path:
@@ -137,18 +142,19 @@ def run_breaks(breaks: tuple[Break, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder).resolve()
         package = copy_project(copy)
-        for test in sorted({test for one in breaks for test in one.tests}):
-            if not passes(test, copy):
-                sys.exit(f"{test} fails although nothing is broken")
+        named = tuple(sorted({test for one in breaks for test in one.tests}))
+        if failed := failing(named, copy):
+            sys.exit(f"{', '.join(sorted(failed))}: fails although nothing is broken")
         print("nothing broken: all named tests pass", flush=True)
         unseen = 0
         for one in breaks:
             kept = (package / one.file).read_text(encoding="utf-8")
             apply(one, package)
+            failed = failing(one.tests, copy)
             for test in one.tests:
-                seen = not passes(test, copy)
-                unseen += not seen
-                print(f"{one.name:32} {'seen by ' if seen else 'UNSEEN by'} {test}", flush=True)
+                unseen += test not in failed
+                told = "seen by" if test in failed else "UNSEEN by"
+                print(f"{one.name:48} {told:9} {test}", flush=True)
             (package / one.file).write_text(kept, encoding="utf-8")
     sys.exit(1 if unseen else 0)
 

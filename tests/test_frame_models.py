@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -24,6 +25,7 @@ from sureloc.networks.frame_model import FrameModel, example_inputs
 from sureloc.networks.posterior import posterior_images
 from sureloc.networks.weights import (
     DrawsCard,
+    ListLevels,
     Networks,
     UNetCard,
     build_networks,
@@ -103,6 +105,17 @@ def test_the_frame_model_gives_the_images_that_sureloc_draws():
     torch.testing.assert_close(mean[:, 0], wanted.yhat, rtol=0, atol=1e-6)
     torch.testing.assert_close(draw[:, 0], wanted.draws[:, 0], rtol=0, atol=1e-6)
     assert not torch.allclose(mean, draw, atol=1e-3)
+
+
+def test_the_frame_model_draws_at_the_list_of_levels_that_a_card_names():
+    networks = networks_of()
+    listed = ListLevels(kind="list", sigmas=(70.0, 0.4))
+    card = networks.card.model_copy(update={"levels": listed})
+    model = FrameModel(dataclasses.replace(networks, card=card))
+    assert model.levels == tuple(listed.levels(2).tolist())
+    plain = FrameModel(networks)
+    inputs = inputs_of(1, (8, 8))
+    assert not torch.allclose(model(*inputs)[1], plain(*inputs)[1], atol=1e-3)
 
 
 def test_pixels_beyond_the_stated_reach_change_nothing():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -12,16 +14,29 @@ from conftest import ROOT
 from sureloc.diffusion import samplers
 from sureloc.diffusion.denoisers import denoiser_of
 from sureloc.diffusion.ideal import gaussian_denoiser, mixture_denoiser, variance_kept
+from sureloc.diffusion.level_search import (
+    MODES,
+    START_BITS,
+    sigmas_that_keep_variance,
+    variance_error,
+)
 from sureloc.diffusion.noise import white_noise
 from sureloc.diffusion.samplers import Sampler, ancestral, ddim, dpm_solver_2m, heun, unipc
 from sureloc.diffusion.schedules import (
     even_log_snr,
+    gamma_of_sigma,
     karras,
     kept_by_start_at_estimate,
     kept_by_start_at_noise,
     linear_beta,
+    sigma_of_gamma,
+    terminal_kl_bits,
 )
-from sureloc.networks.weights import Card
+from sureloc.errors import InputError
+from sureloc.networks.posterior import Sampling, SeenTiles, draw_images
+from sureloc.networks.weights import Card, ListLevels
+from test_networks import small_networks
+from test_search import Ideal
 
 DETERMINISTIC = {"ddim": ddim, "dpm_solver_2m": dpm_solver_2m, "unipc": unipc, "heun": heun}
 ALL = DETERMINISTIC | {"ancestral": ancestral}
@@ -125,12 +140,99 @@ def test_the_shipped_way_to_draw_gives_the_right_variance_where_it_is_said_to():
     assert (kept(SHIPPED_SAMPLER, SHIPPED_LEVELS, modes) - 1).abs().max() < 0.12
 
 
-def test_the_page_on_schedules_says_what_the_shipped_way_keeps():
+def page_rows():
     page = (ROOT / "docs/schedules.md").read_text().splitlines()
-    row = {line.split("|")[1].strip(): line.split("|")[2:-1] for line in page if line[:1] == "|"}
+    rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in page if line[:1] == "|")
+    return {name: cells for name, *cells in rows}
+
+
+def test_the_page_on_schedules_says_what_the_shipped_way_keeps():
+    row = page_rows()
     modes = torch.tensor([float(cell) for cell in row["lambda"]], dtype=torch.float64)
     share = kept(SHIPPED_SAMPLER, SHIPPED_LEVELS, modes).tolist()
-    assert [cell.strip() for cell in row["kept"]] == [f"{value:.2f}" for value in share]
+    assert row["kept"] == [f"{value:.2f}" for value in share]
+
+
+# --- Levels that keep the variance of every mode ------------------------------------------------
+
+# The law of the issue that no regular spacing of 8 levels keeps: 1 +- .05 over all of these.
+LAW = 0.05
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Give the 8 levels, the last one .1 or more, that are best for the shipped sampler."""
+    return sigmas_that_keep_variance(SHIPPED_SAMPLER, 8, last_sigma=0.1)
+
+
+def test_levels_that_are_searched_for_keep_the_variance_of_every_mode(found):
+    named = ListLevels(kind="list", sigmas=found).levels(8)
+    modes = torch.logspace(*(math.log10(end) for end in MODES), 300, dtype=torch.float64)
+    share = kept(SHIPPED_SAMPLER, named, modes)
+    assert (share - 1).abs().max() < LAW / 20
+    assert variance_error(SHIPPED_SAMPLER, found) == pytest.approx(
+        float((share - 1).abs().max()), abs=1e-5
+    )
+    # Neither the shipped spacing nor any other with the same ends does so.
+    for rho in (3.0, 5.0, 7.0, math.inf):
+        spaced = sigma_of_gamma(karras(8, found[-1], found[0], rho)).tolist()
+        assert variance_error(SHIPPED_SAMPLER, tuple(spaced)) > LAW
+
+
+def test_levels_that_are_searched_for_keep_to_their_ends_and_are_the_same_again(found):
+    assert list(found) == sorted(found, reverse=True)
+    assert found[-1] >= 0.1
+    gamma = float(gamma_of_sigma(torch.tensor(found[0], dtype=torch.float64)))
+    assert terminal_kl_bits(gamma) <= START_BITS
+    assert sigmas_that_keep_variance(SHIPPED_SAMPLER, 8, last_sigma=0.1) == found
+    # No small move of a level makes the largest error smaller.
+    best = variance_error(SHIPPED_SAMPLER, found)
+    for i, step in itertools.product(range(7), (0.99, 1.01)):
+        moved = (*found[:i], step * found[i], *found[i + 1 :])
+        assert variance_error(SHIPPED_SAMPLER, moved) > 0.98 * best
+
+
+def test_a_last_level_that_is_noisier_costs_variance():
+    errors = []
+    for last in (0.1, 0.2, 0.3):
+        sigmas = sigmas_that_keep_variance(SHIPPED_SAMPLER, 6, last)
+        assert sigmas[-1] >= last
+        errors.append(variance_error(SHIPPED_SAMPLER, sigmas))
+    assert errors == sorted(errors)
+    # What the closing estimate at sigma .3 takes from lambda .5 no levels before it give back.
+    assert errors[0] < 0.02
+    assert errors[2] > 0.15
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"count": 1},
+        {"last_sigma": 0.0},
+        {"last_sigma": 50.0},
+        {"modes": (3.0, 1.0)},
+    ],
+)
+def test_a_search_of_levels_that_has_no_room_is_refused(wrong):
+    with pytest.raises(InputError, match="give 2 levels or more"):
+        sigmas_that_keep_variance(dpm_solver_2m, **({"count": 4, "last_sigma": 0.1} | wrong))
+
+
+def test_the_page_on_schedules_lists_levels_that_keep_what_it_says():
+    rows = {name: cells for name, cells in page_rows().items() if " levels, last " in name}
+    assert len(rows) == 9
+    for name, (sigmas, error) in rows.items():
+        listed = tuple(float(sigma) for sigma in sigmas.split(","))
+        count, last = name.split(" levels, last ")
+        assert (len(listed), listed[-1]) == (int(count), float(last))
+        assert f"{variance_error(dpm_solver_2m, listed):.4f}" == error
+    # The first is what the search gives.
+    listed = [float(sigma) for sigma in rows["8 levels, last 0.1"][0].split(",")]
+    assert listed == pytest.approx(sigmas_that_keep_variance(dpm_solver_2m, 8, 0.1), rel=1e-3)
+    for last, narrowest in ((0.2, 0.55), (0.3, 1.2)):
+        modes = (narrowest, MODES[1])
+        sigmas = sigmas_that_keep_variance(dpm_solver_2m, 8, last, modes)
+        assert variance_error(dpm_solver_2m, sigmas, modes) < LAW
 
 
 # --- The right start ----------------------------------------------------------------------------
@@ -179,6 +281,32 @@ def test_starting_at_noise_with_the_printed_schedule_also_forgets_the_mean():
     bias = mean - float(ddim(denoiser, start, printed))
     assert bias == pytest.approx(math.sqrt(gamma * mode / total), rel=0.02)
     assert bias > mode**0.5  # more than a standard deviation
+
+
+@pytest.mark.parametrize("name", ["dpm_solver_2m", "ancestral"])
+@pytest.mark.parametrize("mode", [0.1, 1.0, 3.6])
+def test_a_start_at_the_estimate_of_phi_mends_the_mean_and_leaves_the_closed_form(name, mode):
+    """As draws are made: Psi draws images, whose mean phi knows, by the printed schedule."""
+    scale, centre, yhat, draws = 0.4, 0.5, 1.3, 200
+    printed = linear_beta(100, 1e-4, 1e-2)
+    gamma = float(printed[0])
+    psi = Ideal(mode, mean=(yhat - centre) / scale)
+    psi.residual_scale.fill_(scale)
+    networks = dataclasses.replace(small_networks(), psi=psi)
+    estimate = torch.full((1, 16, 8, 8), yhat)
+    seen = SeenTiles(estimate, estimate, torch.full_like(estimate, centre))
+    generators = [torch.Generator().manual_seed(i) for i in range(draws)]
+
+    def drawn(start_at_estimate):
+        sampling = Sampling(printed, ALL[name], "float32", start_at_estimate)
+        return draw_images(networks, seen, generators, sampling).double()
+
+    share = float((drawn(True) - yhat).square().mean()) / (mode * scale**2)
+    wanted = kept_by_start_at_estimate(gamma, mode, name == "ancestral")
+    assert share == pytest.approx(wanted, rel=0.02 + 5 * (2 / (1024 * draws)) ** 0.5)
+    se = scale * (mode / (1024 * draws)) ** 0.5
+    assert float(drawn(True).mean()) == pytest.approx(yhat, abs=5 * se + 1e-3)
+    assert float(drawn(False).mean()) < yhat - 0.1 * mode
 
 
 # --- A mixture of known images ------------------------------------------------------------------

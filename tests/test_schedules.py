@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from sureloc.diffusion.schedules import (
     last_beta_for,
     levels_from,
     levels_of_betas,
+    levels_of_sigmas,
     linear_beta,
     log_normal_gamma,
     log_snr_of_gamma,
@@ -37,7 +39,7 @@ from sureloc.diffusion.schedules import (
     thinned,
 )
 from sureloc.errors import InputError
-from sureloc.networks.weights import Card
+from sureloc.networks.weights import Card, ListLevels, LogSnrLevels
 
 SCHEDULES = {
     "printed": linear_beta(),
@@ -102,12 +104,33 @@ def test_thinned_levels_keep_ends_and_places():
     torch.testing.assert_close(thinned(levels, 11), levels[::10], rtol=1e-9, atol=0)
 
 
+def test_a_card_can_name_any_list_of_levels():
+    sigmas = (80.0, 12.0, 5.0, 0.7, 0.3)
+    named = ListLevels(kind="list", sigmas=sigmas)
+    assert torch.equal(named.levels(5), gamma_of_sigma(torch.tensor(sigmas, dtype=torch.float64)))
+    # Other lengths: ln sigma between the places of the list, which itself is nowhere even.
+    more = sigma_of_gamma(named.levels(9))
+    assert more[::2].tolist() == pytest.approx(sigmas)
+    assert more[1::2].tolist() == pytest.approx(
+        [math.sqrt(a * b) for a, b in pairwise(sigmas)], rel=1e-9
+    )
+    assert sigma_of_gamma(named.levels(3)).tolist() == pytest.approx([80.0, 5.0, 0.3])
+    assert sigma_of_gamma(named.levels(1)).tolist() == pytest.approx([80.0])
+
+
+def test_a_card_can_name_levels_that_are_even_in_log_snr():
+    named = LogSnrLevels(kind="log_snr", sigma_min=0.1, sigma_max=20.0)
+    assert torch.equal(named.levels(12), SCHEDULES["even"])
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         lambda: levels_from([]),
         lambda: levels_from([0.5, 0.5]),
         lambda: levels_from([0.0, 0.5]),
+        lambda: levels_of_sigmas([0.3, 50.0]),
+        lambda: levels_of_sigmas([50.0, 1e-9]),
         lambda: karras(0, 0.1, 1.0, 7.0),
         lambda: karras(4, 1.0, 0.1, 7.0),
         lambda: karras(4, 0.1, 1.0, 0.0),

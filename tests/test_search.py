@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
+from conftest import ROOT
 from sureloc.cli import app as cli
 from sureloc.diffusion import samplers
 from sureloc.errors import InputError, WeightsError
@@ -25,16 +28,20 @@ from sureloc.networks.weights import (
     KarrasLevels,
     LevelsCard,
     LinearBetaLevels,
+    ListLevels,
+    LogSnrLevels,
     Networks,
     load_weights,
     save_weights,
 )
 from sureloc.physics.kde import peak_of_one, render_kde
+from sureloc.report.reproduction_schedules import SCHEDULES
 from sureloc.report.schedule_search import draw_search
 from sureloc.scoring.frechet import frechet_distance
 from sureloc.simulate.tiles import TileConditions
 from sureloc.train.recipe import PsiTrainingRecipe
 from sureloc.train.search import (
+    CALIBRATED,
     STEPS,
     Candidate,
     HeldOut,
@@ -115,13 +122,13 @@ def test_the_features_of_the_shipped_phi_tell_noise_and_blur_from_images(torch_r
 
 
 class Ideal(PsiNetwork):
-    """The exact denoiser of residuals N(0, variance I), as a preconditioned network."""
+    """The exact denoiser of residuals N(mean, variance I), as a preconditioned network."""
 
     radius_px = 0
 
-    def __init__(self, variance: float) -> None:
+    def __init__(self, variance: float, mean: float = 0.0) -> None:
         super().__init__()
-        self.variance = variance
+        self.variance, self.mean = variance, mean
 
     def condition(self, _frames, _trunk, estimate):
         return estimate
@@ -130,7 +137,8 @@ class Ideal(PsiNetwork):
         gamma = log_snr.double().sigmoid().reshape(-1, 1, 1, 1)
         total = gamma * self.variance + 1 - gamma
         factor = (gamma * (1 - gamma)).sqrt() * (self.variance - 1) / total
-        return (factor * noisy).to(noisy)
+        # What sqrt(1 - gamma) F adds to sqrt(gamma) y for the mean.
+        return (factor * noisy + (1 - gamma).sqrt() * self.mean / total).to(noisy)
 
 
 def gaussian_problem(variance=0.1, tiles=40, side=8):
@@ -212,6 +220,18 @@ def test_every_family_is_tried_within_the_budget():
         candidates(replace(networks, card=card), [51, 100])
 
 
+def test_the_list_of_a_card_is_tried_also_at_its_own_length():
+    networks = small_networks()
+    listed = ListLevels(kind="list", sigmas=(80.0, 9.0, 0.3))
+    card = networks.card.model_copy(update={"levels": listed})
+    tried = [one.steps for one in candidates(replace(networks, card=card), [2, 4])[:3]]
+    assert tried == [2, 4, 3]
+    assert str(Candidate(listed, 3)) == "list 80 9 0.3, 3 steps"
+    many = ListLevels(kind="list", sigmas=tuple(range(20, 0, -1)))
+    assert family(many) == "list 20 to 1, 20 levels"
+    assert family(LogSnrLevels(kind="log_snr", sigma_min=0.3, sigma_max=80)) == "log-SNR 80 to 0.3"
+
+
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "dpm_solver_2m", "heun", "unipc"])
 def test_evaluations_are_counted_as_samplers_make_them(name):
     calls = []
@@ -247,18 +267,45 @@ def test_held_out_tiles_are_as_asked_for():
 def test_the_table_and_the_picture_show_both_choices(tmp_path):
     from matplotlib.image import imread
 
-    found = searched([Candidate(WIDE, 4), Candidate(WIDE, 16), Candidate(PRINTED, 4)])
+    listed = ListLevels(kind="list", sigmas=(80.0, 9.0, 0.3))
+    even = LogSnrLevels(kind="log_snr", sigma_min=0.3, sigma_max=80.0)
+    found = searched(
+        [
+            *(Candidate(WIDE, 4), Candidate(WIDE, 16), Candidate(PRINTED, 4)),
+            *(Candidate(listed, 3), Candidate(even, 4)),
+        ]
+    )
     write_search(found, tmp_path)
     with (tmp_path / "schedules.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["chosen_by_energy"] for row in rows].count("True") == 1
     assert [row["chosen_by_phi_fd"] for row in rows].count("True") == 1
-    levels = TypeAdapter(LevelsCard).validate_python(json.loads(rows[2]["levels"]))
-    assert levels == PRINTED
+    for row, wanted in zip(rows[2:], (PRINTED, listed, even), strict=True):
+        assert TypeAdapter(LevelsCard).validate_python(json.loads(row["levels"])) == wanted
     assert float(rows[1]["energy"]) == found[1].energy
     draw_search(found, tmp_path / "schedules.png")
     draw_search([replace(one, spread_skill=0.5) for one in found], tmp_path / "none.png")
     assert imread(tmp_path / "schedules.png").std() > 0.05
+
+
+def test_pages_say_of_the_study_of_schedules_what_its_table_says():
+    table = pd.read_csv(ROOT / "docs/results/schedules.csv")
+    findings = SCHEDULES.findings(table)
+    assert findings in (ROOT / "docs/results/schedules.md").read_text()
+    tie = re.search(r"all \d+ calibrated schedules lie within [\d.]+ % of each other", findings)
+    page = " ".join((ROOT / "docs/schedule_search.md").read_text().split())
+    assert tie is not None
+    assert tie[0] in page
+    # The smallest distances are those of schedules that are not calibrated.
+    first = table.sort_values("phi_fd").head(10)
+    assert not first["spread_skill"].between(*CALIBRATED).any()
+    apart = 100 * (first["phi_fd"].max() / first["phi_fd"].min() - 1)
+    assert f"the ten smallest phi-FDs, none of a calibrated schedule, within {apart:.1f} %" in page
+    # Where the printed schedule starts, no number of steps helps.
+    printed = table[table["family"] == "linear beta 0.0001 to 0.01"]
+    assert printed["spread_skill"].between(0.15, 0.18).all()
+    others = table[(table["energy"] >= printed["energy"].min()) & ~table.index.isin(printed.index)]
+    assert set(others["steps"]) <= {2, 4}
 
 
 def test_the_command_line_searches(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -11,10 +12,12 @@ import shutil
 import sys
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from scipy import special, stats
 from torch import nn
 from typer.testing import CliRunner
 
@@ -27,12 +30,12 @@ from sureloc.config.training import (
 )
 from sureloc.diffusion import samplers
 from sureloc.diffusion.objectives import Sums
-from sureloc.diffusion.schedules import linear_beta
+from sureloc.diffusion.schedules import cosine, linear_beta
 from sureloc.errors import InputError, OutputError, RecipeError, TrainingError, WeightsError
 from sureloc.io.weights import read_phi
 from sureloc.networks.blocks import fold
 from sureloc.networks.phi import PaperPhi
-from sureloc.networks.weights import load_weights, save_weights
+from sureloc.networks.weights import ListLevels, load_weights, save_weights
 from sureloc.train.engine import (
     average_weights,
     fit,
@@ -236,6 +239,46 @@ def test_fingerprints_tell_recipes_apart_but_not_their_descriptions():
     assert one.fingerprint() != PhiTrainingRecipe(**PHI, seed=1).fingerprint()
 
 
+def test_a_recipe_can_name_the_list_of_levels_that_draws_run_through(tmp_path):
+    sigmas = [80.0, 9.0, 2.0, 0.3]
+    recipe = PsiTrainingRecipe(**(PSI | {"noise": {"log_mean": 0.4, "sigmas": sigmas}}))
+    plain = PsiTrainingRecipe(**(PSI | {"noise": {"log_mean": 0.4}}))
+    card = make_card(PhiTrainingRecipe(**PHI), recipe, "mine")
+    assert card.levels == ListLevels(kind="list", sigmas=tuple(sigmas))
+    # Training is as without it, the recipe another one.
+    streams = [torch.Generator().manual_seed(1) for _ in range(2)]
+    drawn = [one.noise.gammas(8, s) for one, s in zip((recipe, plain), streams, strict=True)]
+    assert torch.equal(*drawn)
+    assert recipe.fingerprint() != plain.fingerprint()
+    path = tmp_path / "mine.yaml"
+    path.write_text(training_recipe_yaml(recipe), encoding="utf-8")
+    assert load_training_recipe(PsiTrainingRecipe, path) == recipe
+
+
+def test_recipes_without_a_list_of_levels_keep_their_fingerprint():
+    values = PsiTrainingRecipe(**PSI).model_dump(mode="json", exclude={"description"})
+    for part, name in (("network", "overview"), ("objective", "sums")):
+        del values[part][name]
+    del values["batch"]["other_sides_px"], values["noise"]["sigmas"]
+    text = json.dumps(values, sort_keys=True).encode()
+    assert PsiTrainingRecipe(**PSI).fingerprint() == hashlib.sha256(text).hexdigest()[:16]
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        ({"sigmas": [9.0, 80.0]}, "falling"),
+        ({"sigmas": [9.0, 0.3], "sigma_max": 9.0}, "sigma_max is 9 beside a list of sigmas"),
+        ({"sigmas": [9.0]}, "at least 2"),
+    ],
+)
+def test_impossible_lists_of_levels_are_refused(noise, message, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(PSI | {"noise": noise}))
+    with pytest.raises(RecipeError, match=message):
+        load_training_recipe(PsiTrainingRecipe, path)
+
+
 # --- Schedule and average -----------------------------------------------------------------------
 
 
@@ -259,6 +302,82 @@ def test_the_average_follows_slowly_and_copies_counts():
     assert average.num_batches_tracked.item() == 7
     average_weights(average, network, 0.9, step=0)  # a tenth of what it was in the beginning
     assert average.weight.item() == pytest.approx(0.1 * 1.1 + 0.9 * 2.0)
+
+
+# --- Psi is trained as the recipe says -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(("norm", "wanted"), [("L1", (2 / math.pi) ** 0.5), ("L2", 1.0)])
+def test_the_loss_of_psi_is_in_the_norm_of_the_recipe(norm, wanted):
+    training = psi_training(objective={"target": "epsilon", "norm": norm})
+    loss = float(training.loss(training.generator("train", 0)).detach())
+    # An untrained Psi says 0 where eps is normal; 2 tiles at 4 levels are 8,192 pixels.
+    assert loss == pytest.approx(wanted, abs=5 / 8192**0.5)
+
+
+def uniform_by_piece(levels):
+    edges = np.append(levels.numpy(), 1.0)
+    return lambda gamma: np.interp(gamma, edges, np.linspace(0, 1, len(edges)))
+
+
+NOISES = {
+    "log_normal": (
+        {"log_mean": 0.4, "log_sd": 1.5},
+        lambda gamma: stats.norm.sf((-0.5 * special.logit(gamma) - 0.4) / 1.5),
+    ),
+    "linear_beta": (
+        {"kind": "linear_beta", "steps": 12, "last": 0.2},
+        uniform_by_piece(linear_beta(12, 1e-4, 0.2)),
+    ),
+    "cosine": ({"kind": "cosine", "steps": 12}, uniform_by_piece(cosine(12))),
+}
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_psi_is_trained_at_the_levels_of_the_recipe(name):
+    noise, distribution = NOISES[name]
+    training = psi_training(
+        noise=noise | {"levels_per_tile": 16}, batch={"tiles": 64, "tile_px": 8}
+    )
+    seen = []
+    training.network.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    training.loss(training.generator("train", 0))
+    gammas = torch.cat(seen).double().sigmoid().numpy()
+    assert len(gammas) == 16 * 64
+    # Kolmogorov's 1e-4 quantile of so many.
+    assert stats.kstest(gammas, distribution).statistic < 2.2 / len(gammas) ** 0.5
+
+
+class _Kept(pl.Callback):
+    """Keeps what Psi's weights were after every step."""
+
+    def __init__(self):
+        self.states = []
+
+    def on_train_batch_end(self, _trainer, module, *_):
+        state = module.network.state_dict()
+        self.states.append({name: value.clone() for name, value in state.items()})
+
+
+def test_a_short_training_of_psi_keeps_to_norm_and_average_of_its_recipe(tmp_path):
+    training = psi_training(
+        objective={"target": "epsilon", "norm": "L1"},
+        optimizer=SHORT["optimizer"] | {"averaging": 0.4, "learning_rate": 0.01},
+    )
+    wanted = {name: value.clone() for name, value in training.average.state_dict().items()}
+    kept = _Kept()
+    fit(training, tmp_path, device="cpu", callbacks=[kept])
+    # Three steps of warm-up have learned little: the mean of |eps|, and not of eps^2.
+    assert training.history[0]["train_loss"] == pytest.approx((2 / math.pi) ** 0.5, rel=0.05)
+    assert len(kept.states) == 9
+    for step, state in enumerate(kept.states, start=1):
+        decay = min(0.4, (1 + step) / (10 + step))
+        wanted = {name: decay * wanted[name] + (1 - decay) * state[name] for name in wanted}
+    moved = 0.0
+    for name, value in training.average.state_dict().items():
+        torch.testing.assert_close(value, wanted[name], rtol=1e-4, atol=1e-6)
+        moved = max(moved, float((value - kept.states[-1][name]).abs().max()))
+    assert moved > 1e-4  # and is not what the last step left
 
 
 def test_the_residual_scale_is_that_of_the_residuals():
@@ -345,6 +464,22 @@ def test_a_run_killed_and_resumed_equals_the_unbroken_one(kind, tmp_path, run_py
         assert all(torch.equal(value, yours[key]) for key, value in mine.items())
     minutes = [row["minutes"] for row in resumed.history]
     assert minutes == sorted(minutes)
+
+
+class _Broken(pl.Callback):
+    """Ends a training in its eighth step."""
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 7:
+            raise OSError("it breaks off")
+
+
+def test_a_resumed_run_takes_only_the_steps_that_are_left(tmp_path):
+    with pytest.raises(OSError, match="breaks off"):
+        fit(psi_training(), tmp_path, device="cpu", callbacks=[_Broken()])
+    kept = _Kept()
+    fit(psi_training(), tmp_path, resume=True, device="cpu", callbacks=[kept])
+    assert len(kept.states) == 3  # from the checkpoint at 6 to 9
 
 
 @pytest.fixture(scope="module")

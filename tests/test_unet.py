@@ -10,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from conftest import ROOT
 from sureloc.config.training import load_training_recipe
 from sureloc.errors import RecipeError
 from sureloc.io.weights import read_phi
@@ -105,6 +106,14 @@ def test_the_papers_recipe_is_as_large_as_the_authors_network():
     assert recipe.network == type(recipe.network)(kind="unet")  # the defaults are the paper's
 
 
+def test_recipe_and_page_say_the_same_of_the_papers_norm():
+    recipe = load_training_recipe(PsiTrainingRecipe, "paper")
+    assert (recipe.objective.target, recipe.objective.norm) == ("epsilon", "L2")
+    page = " ".join((ROOT / "docs/theory.md").read_text().split())
+    assert "kept as the recipe `paper`, with the squared error too" in page
+    assert "by the squared error" in recipe.description
+
+
 def test_attention_runs_at_20_by_20_of_80_by_80_and_in_the_middle():
     # One block before halving, two after doubling, and the middle after three halvings.
     assert attended(small_unet(), 20, 20) == [(20, 20), (10, 10), (20, 20), (20, 20)]
@@ -129,18 +138,22 @@ def test_attention_carries_what_convolutions_do_not_reach():
     changed[:, :, 0, 0] += 10.0
     network = small_unet(blocks=1, multipliers=(1, 1, 1), attention_halvings=(2,))
     given = noisy(20, 20)
-    with_it, without = [], []
-    for frames in (far["frames"], changed):
-        condition = network.condition(frames, far["trunk"], far["estimate"])
-        with_it.append(network(given, level(0.0), condition))
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.GroupNorm):
+            layer.forward = lambda features: features  # its means reach everywhere too
+
+    def both():
+        conditions = (
+            network.condition(frames, far["trunk"], far["estimate"])
+            for frames in (far["frames"], changed)
+        )
+        return [network(given, level(0.0), condition) for condition in conditions]
+
+    with_it = both()
     for layer in network.modules():
         if isinstance(layer, SelfAttention):
             layer.out.weight.zero_()
-        if isinstance(layer, torch.nn.GroupNorm):
-            layer.forward = lambda features: features  # its means reach everywhere too
-    for frames in (far["frames"], changed):
-        condition = network.condition(frames, far["trunk"], far["estimate"])
-        without.append(network(given, level(0.0), condition))
+    without = both()
     assert (with_it[0] - with_it[1])[..., 19, 19].abs().max() > 0
     assert (without[0] - without[1])[..., 19, 19].abs().max() == 0
     assert network.radius_px is None

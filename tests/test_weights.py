@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from conftest import ROOT
 from sureloc.cli import main
+from sureloc.diffusion.schedules import sigma_of_gamma
 from sureloc.errors import InputError, WeightsError
 from sureloc.io.weights import write_weights
+from sureloc.networks.posterior import posterior_images, shipped_sampling
 from sureloc.networks.weights import load_weights, read_card, save_weights
 from sureloc.shipped import shipped_weights
 from sureloc.train.recipe import PhiTrainingRecipe, PsiTrainingRecipe
@@ -48,6 +50,23 @@ def test_weights_come_back_as_they_were(saved):
         assert not yours.training
         assert not any(p.requires_grad for p in yours.parameters())
     assert again.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        {"kind": "list", "sigmas": [80.0, 5.0, 0.3]},
+        {"kind": "log_snr", "sigma_min": 0.3, "sigma_max": 80.0},
+    ],
+)
+def test_weights_can_name_their_levels_in_any_way(saved, levels):
+    edit_card(saved, levels=levels, draws={"evaluations": 3})
+    networks = load_weights(saved)
+    assert networks.card.model_dump(mode="json")["levels"] == levels
+    sigmas = sigma_of_gamma(shipped_sampling(networks).levels).tolist()
+    assert sigmas == pytest.approx([80.0, 5.0 if levels["kind"] == "list" else 24**0.5, 0.3])
+    images = posterior_images(networks, torch.ones(1, 8, 8), torch.ones(8, 8), 1.3, 1.0, 2, 0, [0])
+    assert bool(images.draws.isfinite().all())
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".pkl", ".bin"])
@@ -123,6 +142,19 @@ def test_missing_and_additional_arrays_are_refused(saved):
         (
             {"levels": {"kind": "cosine"}, "draws": {"evaluations": 1}},
             "draws.evaluations is 1 with levels of kind cosine; it must be 2",
+        ),
+        ({"levels": {"kind": "list", "sigmas": [50, 1, 2]}}, "levels.list: .*falling"),
+        ({"levels": {"kind": "list", "sigmas": [50, 1e-9]}}, "levels.list: .*1e-6 to 1e6"),
+        ({"levels": {"kind": "list", "sigmas": [50, 0]}}, "levels.list.sigmas.1: .* than 0"),
+        ({"levels": {"kind": "list", "sigmas": [50, 1e400]}}, "levels.list.sigmas.1: .*finite"),
+        ({"levels": {"kind": "list", "sigmas": [50]}}, "levels.list.sigmas: .*at least 2"),
+        (
+            {"levels": {"kind": "list", "sigmas": [1001 - i for i in range(1001)]}},
+            "levels.list.sigmas: .*at most 1000",
+        ),
+        (
+            {"levels": {"kind": "log_snr", "sigma_min": 2, "sigma_max": 1}},
+            "levels.log_snr: .*sigma_min is 2 and sigma_max 1",
         ),
         ({"draws": {"sampler": "os.system"}}, "draws.sampler"),
     ],

@@ -69,8 +69,8 @@ def denoising_loss(
         clean: y_0, or residuals of unit variance.
         gamma: level of each item, float64.
         generator: source of eps.
-        norm: "L2" learns means. "L1", the seed's, learns medians: what is there with a
-            probability below one half is drawn too rarely.
+        norm: "L2" learns means, "L1" medians: what is there with a probability below one half is
+            drawn too rarely. The seed's eq. 9 prints neither.
         sums: how much sums count beside pixels; items are then folded images.
     """
     noise = white_noise(clean, generator)

@@ -58,6 +58,22 @@ def levels_from(gammas: Sequence[float]) -> Levels:
     return levels
 
 
+def levels_of_sigmas(sigmas: Sequence[float]) -> Levels:
+    """Take any list of noises in units of the signal's rms, the noisiest first.
+
+    Raises:
+        InputError: the list is empty, does not fall, or leaves what a gamma in (0, 1) can tell.
+    """
+    gammas = gamma_of_sigma(torch.tensor(list(sigmas), dtype=torch.float64))
+    try:
+        return levels_from(gammas.tolist())
+    except InputError as error:
+        raise InputError(
+            f"The noise levels sigma are {list(sigmas)}; give one or more numbers above 0, "
+            "falling: the noisiest first, about 1e-6 to 1e6."
+        ) from error
+
+
 def levels_of_betas(betas: Float[Tensor, " steps"]) -> Levels:
     """Give gamma_t = prod_(s <= t) (1 - beta_s) for the steps' variances (seed 3.2).
 

@@ -22,7 +22,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sureloc.diffusion.denoisers import Target
-from sureloc.diffusion.schedules import Levels, cosine, karras, linear_beta, thinned
+from sureloc.diffusion.schedules import (
+    Levels,
+    cosine,
+    even_log_snr,
+    karras,
+    levels_of_sigmas,
+    linear_beta,
+    thinned,
+)
 from sureloc.errors import InputError, WeightsError
 from sureloc.networks.phi import PaperPhi, Phi, PhiNetwork
 from sureloc.networks.pixel_map import PixelMap
@@ -43,6 +51,7 @@ Sigma = Annotated[float, Field(ge=1e-6, le=1e6)]
 Rho = Annotated[float, Field(ge=0.1, le=1e3)]
 Steps = Annotated[int, Field(ge=2, le=4096)]
 Evaluations = Annotated[int, Field(ge=1, le=4096)]
+Sigmas = Annotated[tuple[PositiveFloat, ...], Field(min_length=2, max_length=1000)]
 
 
 class _Strict(BaseModel):
@@ -173,9 +182,60 @@ class CosineLevels(_Strict):
         return _thinned(cosine(self.steps), evaluations)
 
 
+class LogSnrLevels(_Strict):
+    """Noise levels of `sureloc.diffusion.schedules.even_log_snr`."""
+
+    least_evaluations: ClassVar[int] = 1
+
+    kind: Literal["log_snr"]
+    sigma_min: Sigma
+    sigma_max: Sigma
+
+    @model_validator(mode="after")
+    def _falls(self) -> LogSnrLevels:
+        check_ends(self.sigma_min, self.sigma_max)
+        return self
+
+    def levels(self, evaluations: int) -> Levels:
+        """Give so many levels."""
+        return even_log_snr(evaluations, self.sigma_min, self.sigma_max)
+
+
+class ListLevels(_Strict):
+    """Any noise levels.
+
+    Attributes:
+        sigmas: noises in units of the signal's rms, the noisiest first, 2 to 1000 of them.
+    """
+
+    least_evaluations: ClassVar[int] = 1
+
+    kind: Literal["list"]
+    sigmas: Sigmas
+
+    @model_validator(mode="after")
+    def _falls(self) -> ListLevels:
+        try:
+            levels_of_sigmas(self.sigmas)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def levels(self, evaluations: int) -> Levels:
+        """Give the list itself; of other lengths, ln sigma interpolated between its places.
+
+        Both ends stay; a single level is the noisiest one.
+        """
+        levels = levels_of_sigmas(self.sigmas)
+        return levels[:1] if evaluations == 1 else _thinned(levels, evaluations)
+
+
 PhiNetworkCard = Annotated[PhiCard | PaperPhiCard, Field(discriminator="kind")]
 PsiNetworkCard = Annotated[PsiCard | UNetCard, Field(discriminator="kind")]
-LevelsCard = Annotated[KarrasLevels | LinearBetaLevels | CosineLevels, Field(discriminator="kind")]
+LevelsCard = Annotated[
+    KarrasLevels | LinearBetaLevels | CosineLevels | LogSnrLevels | ListLevels,
+    Field(discriminator="kind"),
+]
 Data = Literal["residual", "image", "display"]
 SamplerName = Literal["dpm_solver_2m", "ancestral", "ddim", "heun", "unipc"]
 

@@ -22,6 +22,7 @@ from sureloc.train.search import (
     chosen_by_phi_fd,
     family,
     held_out_tiles,
+    is_calibrated,
     search,
 )
 
@@ -93,7 +94,20 @@ def _findings(table: pd.DataFrame) -> str:
     lines += [f"- By {name}: {one or 'no schedule is calibrated'}." for name, one in chosen]
     worst = max(scored, key=lambda one: one.energy)
     lines.append(f"- The worst: {worst}.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_ties(scored)])
+
+
+def _ties(scored: list[Scored]) -> list[str]:
+    """Say how many calibrated schedules the energy score hardly tells apart."""
+    honest = [one.energy for one in scored if is_calibrated(one)]
+    if len(honest) < 2:
+        return []
+    apart = 100 * (max(honest) / min(honest) - 1)
+    return [
+        f"- Many tie: the energy scores of all {len(honest)} calibrated schedules lie within "
+        f"{apart:.1f} % of each other. On other tiles another of them is chosen; the choice among "
+        "them is one of cost, and of what neither score sees ([as shipped](../schedule_search.md))."
+    ]
 
 
 SCHEDULES = Study(

@@ -10,7 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from sureloc.networks.weights import CosineLevels, KarrasLevels, LevelsCard, LinearBetaLevels
+from sureloc.networks.weights import (
+    CosineLevels,
+    KarrasLevels,
+    LevelsCard,
+    LinearBetaLevels,
+    ListLevels,
+    LogSnrLevels,
+)
 from sureloc.train.search import (
     CALIBRATED,
     Scored,
@@ -112,7 +119,13 @@ def _panel(axes: Axes, scored: Sequence[Scored], value: Callable[[Scored], float
 
 def _look(levels: LevelsCard, families: Sequence[LevelsCard]) -> tuple[object, str]:
     """Give a colour by the kind of schedule, its shade and dashes by its place in it."""
-    names = {KarrasLevels: "Blues", LinearBetaLevels: "Oranges", CosineLevels: "Purples"}
+    names = {
+        KarrasLevels: "Blues",
+        LinearBetaLevels: "Oranges",
+        CosineLevels: "Purples",
+        LogSnrLevels: "Greens",
+        ListLevels: "Greys",
+    }
     kin = [other for other in families if type(other) is type(levels)]
     place = kin.index(levels)
     shade = 0.45 + 0.5 * (place + 1) / len(kin)

@@ -26,6 +26,7 @@ from sureloc.networks.weights import (
     KarrasLevels,
     LevelsCard,
     LinearBetaLevels,
+    ListLevels,
     Overview,
     PaperPhiCard,
     PhiCard,
@@ -33,6 +34,7 @@ from sureloc.networks.weights import (
     Rho,
     SamplerName,
     Sigma,
+    Sigmas,
     Size,
     UNetCard,
     build_phi,
@@ -226,9 +228,10 @@ class TrainingRecipe(_Strict):
             ("network", "overview", 0),
             ("objective", "sums", 0),
             ("batch", "other_sides_px", []),
+            ("noise", "sigmas", None),
         )
         for part, name, value in unused:
-            if values.get(part, {}).get(name) == value:
+            if values.get(part, {}).get(name, ...) == value:
                 del values[part][name]
         if values.get("sums") == 0:
             del values["sums"]
@@ -287,6 +290,7 @@ class NoiseRecipe(_Strict):
         log_mean, log_sd: training draws ln sigma from this normal distribution.
         sigma_min, sigma_max: ends of the levels that sampling runs through.
         rho: spacing of those levels (Karras 2022, eq. 5).
+        sigmas: those levels themselves, the noisiest first, instead of ends and spacing.
         levels_per_tile: noise levels that each simulated tile is used with in a step.
     """
 
@@ -296,11 +300,26 @@ class NoiseRecipe(_Strict):
     sigma_min: Sigma = 0.03
     sigma_max: Sigma = 60.0
     rho: Rho = 7.0
+    sigmas: Sigmas | None = None
     levels_per_tile: PositiveInt = 4
 
     @model_validator(mode="after")
     def _ends_are_in_order(self) -> Self:
         check_ends(self.sigma_min, self.sigma_max)
+        return self
+
+    @model_validator(mode="after")
+    def _levels_are_told_once(self) -> Self:
+        if self.sigmas is None:
+            return self
+        for name in ("sigma_min", "sigma_max", "rho"):
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} is {value:g} beside a list of sigmas, which replaces it; give one or "
+                    "the other"
+                )
+        self.card()  # the list falls
         return self
 
     def gammas(self, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
@@ -309,6 +328,8 @@ class NoiseRecipe(_Strict):
 
     def card(self) -> LevelsCard:
         """Give the levels that sampling runs through."""
+        if self.sigmas is not None:
+            return ListLevels(kind="list", sigmas=self.sigmas)
         return KarrasLevels(
             kind="karras", sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho
         )

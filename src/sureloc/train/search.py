@@ -26,6 +26,8 @@ from sureloc.networks.weights import (
     KarrasLevels,
     LevelsCard,
     LinearBetaLevels,
+    ListLevels,
+    LogSnrLevels,
     Networks,
 )
 from sureloc.physics.kde import peak_of_one
@@ -39,6 +41,7 @@ MOST_EVALUATIONS = 100  # the seed's budget for a draw
 CALIBRATED = (0.95, 1.05)
 STEPS = (2, 4, 8, 16, 32, 100)
 _KARRAS = [(low, high, rho) for low in (0.03, 0.3) for high in (20.0, 80.0) for rho in (3.0, 7.0)]
+_MOST_NAMED = 12  # levels of a list that a name of it tells one by one
 _RIGHT_LAST_BETA = 0.2075  # 100 linear steps that end 1e-5 bits from noise: schedules.last_beta_for
 
 # Images in phi's unit in, a feature vector of each out.
@@ -109,11 +112,23 @@ def family(levels: LevelsCard) -> str:
         return f"karras {levels.sigma_max:g} to {levels.sigma_min:g}, rho {levels.rho:g}"
     if isinstance(levels, LinearBetaLevels):
         return f"linear beta {levels.first:g} to {levels.last:g}"
+    if isinstance(levels, LogSnrLevels):
+        return f"log-SNR {levels.sigma_max:g} to {levels.sigma_min:g}"
+    if isinstance(levels, ListLevels):
+        return _list_family(levels.sigmas)
     return "cosine"
+
+
+def _list_family(sigmas: Sequence[float]) -> str:
+    if len(sigmas) > _MOST_NAMED:
+        return f"list {sigmas[0]:g} to {sigmas[-1]:g}, {len(sigmas)} levels"
+    return f"list {' '.join(f'{sigma:.3g}' for sigma in sigmas)}"
 
 
 def candidates(networks: Networks, steps: Sequence[int] = STEPS) -> tuple[Candidate, ...]:
     """Give the schedules to try: that of the card, and several of every family.
+
+    A list of levels is tried at its own length too, where nothing is interpolated.
 
     Args:
         networks: the weights, whose sampler may run the network twice a level.
@@ -137,13 +152,24 @@ def candidates(networks: Networks, steps: Sequence[int] = STEPS) -> tuple[Candid
         LinearBetaLevels(kind="linear_beta", last=_RIGHT_LAST_BETA),
     )
     sampler = getattr(samplers, card.draws.sampler)
-    tried = [n for n in steps if samplers.evaluations(sampler, n) <= MOST_EVALUATIONS]
-    if not tried:
+
+    def affordable(numbers: Sequence[int]) -> list[int]:
+        return [n for n in numbers if samplers.evaluations(sampler, n) <= MOST_EVALUATIONS]
+
+    if not affordable(steps):
         raise InputError(
             f"steps is {list(steps)}; with the sampler {card.draws.sampler} none of these keeps to "
             f"{MOST_EVALUATIONS} evaluations. Give smaller numbers."
         )
-    return tuple(Candidate(levels, n) for levels in dict.fromkeys(families) for n in tried)
+    return tuple(
+        Candidate(levels, n)
+        for levels in dict.fromkeys(families)
+        for n in affordable(list(dict.fromkeys((*steps, *_own_length(levels)))))
+    )
+
+
+def _own_length(levels: LevelsCard) -> tuple[int, ...]:
+    return (len(levels.sigmas),) if isinstance(levels, ListLevels) else ()
 
 
 def held_out_tiles(

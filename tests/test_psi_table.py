@@ -1,0 +1,134 @@
+"""The scoring of the table of all ways to draw, on draws whose law is known."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import sys
+
+import pytest
+import torch
+
+from conftest import ROOT
+
+TILES, SIDE = 60, 24
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    path = ROOT / "benchmarks/psi_table.py"
+    spec = importlib.util.spec_from_file_location("psi_table", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def scored_tiles(benchmark, width=1.0):
+    """Score Gaussian truths around phi's estimate, and draws with `width` times their spread.
+
+    The left half of each tile is informative.
+    """
+    generator = torch.Generator().manual_seed(4)
+    parts, variances = [], []
+    for _ in range(TILES):
+        sd = 0.1 + 0.4 * torch.rand((SIDE, SIDE), generator=generator)
+        yhat = torch.zeros((SIDE, SIDE))
+        yhat[:, : SIDE // 2] = 0.5
+        inside = yhat > 0
+        noise = torch.randn((1 + 24, SIDE, SIDE), generator=generator) * sd
+        truth = yhat + noise[0]
+        draws = yhat + width * noise[1:]
+        parts.append(benchmark.score(draws, truth, yhat, generator))
+        variances.append(sd.square() * inside)
+    kept = benchmark.Scored.of_arrays(benchmark.Scored.of_all(parts).arrays())
+    return benchmark.table_row(kept), torch.stack(variances)
+
+
+@pytest.fixture(scope="module")
+def calibrated(benchmark):
+    return scored_tiles(benchmark)
+
+
+def test_draws_of_the_law_of_the_truth_are_found_to_be_calibrated(calibrated):
+    row, _ = calibrated
+    count = TILES * SIDE * SIDE // 2
+    assert (row["tiles"], row["pixels"]) == (TILES, count)
+    # 4 standard errors: of a ratio of root mean squares, where variances differ by pixel, and
+    # of shares.
+    se = 0.5 * (3 / count) ** 0.5
+    assert row["spread_skill"] == pytest.approx(1.0, abs=4 * se)
+    for i in range(5):
+        assert row[f"bin_{i + 1}"] == pytest.approx(1.0, abs=4 * se * 5**0.5)
+    assert row["rank_tv"] < 0.03
+    for k in (1, 2, 4, 6):
+        nominal = (17 - 2 * k) / 17
+        held = row[f"held_{100 * nominal:.0f}"]
+        assert held == pytest.approx(nominal, abs=4 * (nominal * (1 - nominal) / count) ** 0.5)
+    assert row["mass_spread_skill"] == pytest.approx(1.0, abs=4 * (0.5 / TILES) ** 0.5)
+
+
+def mean_distance(variances):
+    """Give E |X - X'| of Gaussian images, to second order in the spread of |X - X'|^2."""
+    total, squares = variances.sum((-2, -1)), variances.square().sum((-2, -1))
+    return float(((2 * total).sqrt() * (1 - squares / total.square() / 4)).mean())
+
+
+def test_scores_are_those_of_gaussian_draws(calibrated):
+    row, variances = calibrated
+    # E |X - y| - E |X - X'| / 2 = sd / sqrt(pi); of vectors half the mean distance of two.
+    inside = variances[variances > 0]
+    assert row["crps"] == pytest.approx(float(inside.sqrt().mean()) / math.pi**0.5, rel=0.02)
+    assert row["energy"] == pytest.approx(mean_distance(variances) / 2, rel=0.02)
+    patches = variances.unfold(1, 8, 8).unfold(2, 8, 8)[:, :, :2]
+    # 4 standard errors of 360 patches.
+    assert row["patches"] == pytest.approx(6 * mean_distance(patches) / 2, rel=0.03)
+    mean_square = float(inside.mean())
+    assert row["phi_rmse"] == pytest.approx(mean_square**0.5, rel=0.02)
+    assert row["rmse"] == pytest.approx((mean_square * 17 / 16) ** 0.5, rel=0.02)
+    # Standard errors over tiles: pixels are independent here, so that a tile's sums hardly differ.
+    assert 0 < row["spread_skill_se"] < 0.02
+    assert 0 < row["crps_se"] < 0.02 * row["crps"]
+
+
+@pytest.mark.parametrize("width", [0.7, 1.4])
+def test_draws_that_are_too_narrow_or_too_wide_are_not(benchmark, calibrated, width):
+    row, _ = scored_tiles(benchmark, width)
+    wanted = (17 / 16 * width**2 / (1 + width**2 / 16)) ** 0.5
+    assert row["spread_skill"] == pytest.approx(wanted, rel=0.03)
+    for i in range(5):
+        assert row[f"bin_{i + 1}"] == pytest.approx(wanted, rel=0.06)
+    assert row["rank_tv"] > 0.08
+    off = row["held_76"] - 13 / 17
+    assert off < -0.1 if width < 1 else off > 0.05
+    assert row["mass_spread_skill"] == pytest.approx(wanted, rel=0.4)
+    for name in ("crps", "energy", "patches"):
+        assert row[name] > calibrated[0][name]
+
+
+def test_a_tile_where_phi_expects_nothing_is_not_scored(benchmark, torch_rng):
+    images = torch.zeros((25, SIDE, SIDE))
+    assert benchmark.score(images[1:], images[0], images[0], torch_rng) is None
+
+
+def test_the_page_says_which_conditioning_is_worst_calibrated():
+    page = (ROOT / "docs/psi_table.md").read_text()
+    lines = [line.strip("|").split("|") for line in page.splitlines() if line.startswith("|")]
+    names = [name.strip() for name in lines[0]]
+    rows = {cells[0].strip(): dict(zip(names[1:], cells[1:], strict=True)) for cells in lines[2:]}
+    alike = ("both yhat and x", "yhat alone", "x alone", "without phi")
+    told = [
+        (float(row["rank_tv"]), float(row["bin_1"]))
+        for start in alike
+        for name, row in rows.items()
+        if name.startswith(start)
+    ]
+    (x_ranks, x_bin), (phi_ranks, phi_bin) = told[2:]
+    assert max(ranks for ranks, _ in told[:2]) < x_ranks < phi_ranks
+    assert min(low for _, low in told[:2]) > x_bin > phi_bin
+    text = " ".join(page.split())
+    assert f"({x_ranks:.3f} from flat, {x_bin:.3f} in the lowest bin)".replace("0.", ".") in (
+        text.replace("(ranks ", "(")
+    )
+    assert f"it is worst ({phi_ranks:.3f}, {phi_bin:.3f})".replace("0.", ".") in text
