@@ -301,7 +301,7 @@ BREAKS = (
     Break(
         "resume another recipe",
         "train/engine.py",
-        (("if fingerprint != own:", "if fingerprint == own[:1]:"),),
+        (("if found.fingerprint != own:", "if fingerprint == own[:1]:"),),
         (f"{TRAINING}::test_another_recipes_checkpoint_is_refused",),
     ),
     Break(
