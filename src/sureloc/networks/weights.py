@@ -34,7 +34,7 @@ from sureloc.diffusion.schedules import (
 from sureloc.errors import InputError, WeightsError
 from sureloc.networks.phi import PaperPhi, Phi, PhiNetwork
 from sureloc.networks.pixel_map import PixelMap
-from sureloc.networks.psi import Psi, PsiNetwork
+from sureloc.networks.psi import Psi, PsiNetwork, SplitPsi
 from sureloc.networks.unet import UNetPsi
 from sureloc.networks.weight_files import weight_files
 from sureloc.shipped import fingerprint
@@ -47,6 +47,7 @@ Dilations = Annotated[
 ]
 Blocks = Annotated[int, Field(ge=0, le=64)]
 Overview = Annotated[int, Field(ge=0, le=16)]
+Windows = Annotated[tuple[Annotated[int, Field(ge=1, le=33)], ...], Field(max_length=8)]
 Sigma = Annotated[float, Field(ge=1e-6, le=1e6)]
 Rho = Annotated[float, Field(ge=0.1, le=1e3)]
 Steps = Annotated[int, Field(ge=2, le=4096)]
@@ -86,6 +87,21 @@ class PsiCard(_Strict):
     dilations: Dilations
     embedding: Size
     overview: Overview = 0
+    windows: Windows = ()
+
+    @model_validator(mode="after")
+    def _windows_have_a_centre(self) -> PsiCard:
+        check_windows(self.windows)
+        return self
+
+
+class SplitCard(_Strict):
+    """Arguments of `sureloc.networks.psi.SplitPsi`."""
+
+    kind: Literal["split"]
+    sigma: Sigma
+    noisier: PsiCard
+    quieter: PsiCard
 
 
 class UNetCard(_Strict):
@@ -111,6 +127,15 @@ class UNetCard(_Strict):
                 "halvings; attention elsewhere would never run"
             )
         return self
+
+
+def check_windows(windows: tuple[int, ...]) -> None:
+    """Raise `ValueError` unless sides of squares round a pixel are odd and differ."""
+    if any(side % 2 == 0 for side in windows) or len(set(windows)) < len(windows):
+        raise ValueError(
+            f"windows is {list(windows)}; the sides of squares round a pixel are odd numbers, each "
+            "given once, such as [1, 3, 5, 9]"
+        )
 
 
 def check_ends(sigma_min: float, sigma_max: float) -> None:
@@ -231,7 +256,7 @@ class ListLevels(_Strict):
 
 
 PhiNetworkCard = Annotated[PhiCard | PaperPhiCard, Field(discriminator="kind")]
-PsiNetworkCard = Annotated[PsiCard | UNetCard, Field(discriminator="kind")]
+PsiNetworkCard = Annotated[PsiCard | SplitCard | UNetCard, Field(discriminator="kind")]
 LevelsCard = Annotated[
     KarrasLevels | LinearBetaLevels | CosineLevels | LogSnrLevels | ListLevels,
     Field(discriminator="kind"),
@@ -349,17 +374,23 @@ def build_phi(card: PhiCard | PaperPhiCard) -> PhiNetwork:
     return kind(card.width, card.dilations)
 
 
-def build_psi(card: PsiCard | UNetCard, trunk_width: int) -> PsiNetwork:
+def build_psi(card: PsiCard | SplitCard | UNetCard, trunk_width: int) -> PsiNetwork:
     """Build the Psi that a card describes, with the weights of a fresh start.
 
     Args:
         card: its kind and size.
         trunk_width: channels of the features that phi gives.
     """
-    arguments = card.model_dump(exclude={"kind"})
-    if isinstance(card, UNetCard):
-        return UNetPsi(**arguments)
-    return Psi(trunk_width=trunk_width, **arguments)
+    if isinstance(card, SplitCard):
+        noisier, quieter = (_residual_psi(c, trunk_width) for c in (card.noisier, card.quieter))
+        return SplitPsi(card.sigma, noisier, quieter)
+    if isinstance(card, PsiCard):
+        return _residual_psi(card, trunk_width)
+    return UNetPsi(**card.model_dump(exclude={"kind"}))
+
+
+def _residual_psi(card: PsiCard, trunk_width: int) -> Psi:
+    return Psi(trunk_width=trunk_width, **card.model_dump(exclude={"kind"}))
 
 
 def build_networks(card: Card) -> Networks:
