@@ -102,7 +102,7 @@ def with_sums(
     """
     if not windows:
         return noisy
-    pixel = noisy.mean(1, keepdim=True) * math.sqrt(_FOLDED)
+    pixel = noisy.sum(1, keepdim=True) / math.sqrt(_FOLDED)
     sums = [functional.avg_pool2d(pixel, side, 1, side // 2) * side for side in windows]
     return torch.cat([noisy, *sums], dim=1)
 
