@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import sys
+import time
 
 import lightning.pytorch as pl
 import numpy as np
@@ -760,13 +761,20 @@ def test_weights_that_do_not_tell_their_phi_are_refused(tmp_path):
 def smoke(tmp_path_factory):
     """Train both smoke recipes as a user would; their output is kept."""
     folder = tmp_path_factory.mktemp("smoke")
+    begun_s = time.process_time()
     phi = run("phi", "smoke", "--out", folder / "phi", "--device", "cpu")
     assert phi.exit_code == 0, phi.output
     psi = run(
         *("psi", "smoke", "--phi", folder / "phi", "--out", folder / "psi"), "--device", "cpu", "-q"
     )
     assert psi.exit_code == 0, psi.output
+    (folder / "seconds").write_text(str(time.process_time() - begun_s))
     return folder, phi, psi
+
+
+def test_both_smoke_trainings_take_less_than_3_minutes_of_one_core(smoke):
+    # Processor time, in one thread: a machine that is busy, or has more cores, changes nothing.
+    assert float((smoke[0] / "seconds").read_text()) < 180
 
 
 def test_smoke_phi_reaches_its_stated_number(smoke):
