@@ -89,6 +89,14 @@ def test_the_distance_of_gaussians_is_the_closed_form(torch_rng):
     assert frechet_distance(one, other) == pytest.approx(frechet_distance(other, one), rel=1e-9)
 
 
+def test_the_distance_of_few_items_with_many_features_is_that_in_the_space_they_span(torch_rng):
+    one, other = (torch.randn((5, 3), generator=torch_rng).double() for _ in range(2))
+    axes = torch.linalg.qr(torch.randn((300, 3), generator=torch_rng).double()).Q
+    wanted = frechet_distance(one, other)
+    assert frechet_distance(one @ axes.T, other @ axes.T) == pytest.approx(wanted, rel=1e-9)
+    assert frechet_distance(one @ axes.T, one @ axes.T) == pytest.approx(0.0, abs=1e-12)
+
+
 def test_a_distance_needs_two_items_in_each_set():
     with pytest.raises(InputError, match="1 and 3 items"):
         frechet_distance(torch.zeros(1, 2), torch.zeros(3, 2))
