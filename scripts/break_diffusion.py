@@ -351,6 +351,18 @@ BREAKS = (
         (f"{SEARCH}::test_the_distance_of_gaussians_is_the_closed_form",),
     ),
     Break(
+        "show networks images as they are",
+        "io/feature_network.py",
+        (("display_range(peak_of_one() * ", "(1.0 * "),),
+        (f"{SEARCH}::test_a_network_in_onnx_sees_images_as_the_paper_scales_them",),
+    ),
+    Break(
+        "let networks name other files",
+        "io/feature_network.py",
+        (("and part.external_data:", "and not part:"),),
+        (f"{SEARCH}::test_a_network_reaches_no_other_file",),
+    ),
+    Break(
         "draw every schedule with other noise",
         "train/search.py",
         (

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_arrays
 from safetensors.torch import save_file
@@ -261,6 +261,7 @@ LevelsCard = Annotated[
     KarrasLevels | LinearBetaLevels | CosineLevels | LogSnrLevels | ListLevels,
     Field(discriminator="kind"),
 ]
+_LEVELS: TypeAdapter[LevelsCard] = TypeAdapter(LevelsCard)
 Data = Literal["residual", "image", "display"]
 SamplerName = Literal["dpm_solver_2m", "ancestral", "ddim", "heun", "unipc"]
 
@@ -439,6 +440,21 @@ def read_card(name_or_path: str | Path) -> tuple[Card, str]:
     return _parse_card(text, source), fingerprint(blob)
 
 
+def read_levels(text: str) -> LevelsCard:
+    """Read noise levels as a card names them, in JSON.
+
+    Raises:
+        InputError: it is no JSON, or no levels.
+    """
+    try:
+        return _LEVELS.validate_json(text)
+    except ValidationError as error:
+        raise InputError(
+            f"The levels {text!r} cannot be used: {_problems(error, 'they')}. Give JSON such as "
+            '{"kind": "list", "sigmas": [80, 9, 0.3]}.'
+        ) from error
+
+
 def save_weights(networks: Networks, path: Path, card_path: Path | None = None) -> None:
     """Write networks as `path` (.safetensors) and their card, beside it (.json) by default."""
     arrays = {
@@ -480,10 +496,16 @@ def _parse_card(text: str, source: str) -> Card:
     try:
         return Card.model_validate_json(text)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, p['loc'])) or 'the file'}: {p['msg']}" for p in error.errors()
-        )
-        raise WeightsError(f"The card of {source} cannot be used: {problems}.") from error
+        raise WeightsError(
+            f"The card of {source} cannot be used: {_problems(error, 'the file')}."
+        ) from error
+
+
+def _problems(error: ValidationError, whole: str) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc'])) or whole}: {one['msg'].rstrip('.')}"
+        for one in error.errors()
+    )
 
 
 def _fill(network: nn.Module, arrays: dict[str, Tensor], part: str, source: str) -> None:
