@@ -35,6 +35,7 @@ from sureloc.config.training import load_training_recipe, training_recipe_yaml
 from sureloc.io.output import new_file
 from sureloc.io.weights import read_phi
 from sureloc.networks.posterior import INFORMATIVE, Sampling, shipped_sampling, tile_images
+from sureloc.networks.psi import PsiNetwork
 from sureloc.networks.weights import Networks, load_weights
 from sureloc.physics.kde import peak_of_one
 from sureloc.scoring.calibration import (
@@ -269,7 +270,10 @@ class _Calls:
     def __init__(self, networks: Networks) -> None:
         self.count = 0
         self._hooks = [
-            psi.register_forward_hook(self._saw) for psi in (networks.cast_psi, networks.psi)
+            part.register_forward_hook(self._saw)
+            for psi in (networks.cast_psi, networks.psi)
+            for part in psi.modules()
+            if isinstance(part, PsiNetwork)  # of two networks, the one that runs
         ]
 
     def stop(self) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from break_physics import Break, run_breaks
 
 SAMPLERS, SCHEDULES, SCORES = "test_samplers.py", "test_schedules.py", "test_scores.py"
+NETWORKS = "test_networks.py"
 KDE, SEARCH, TRAINING, UNET = "test_kde.py", "test_search.py", "test_training.py", "test_unet.py"
 
 BREAKS = (
@@ -119,6 +120,39 @@ BREAKS = (
             ),
         ),
         (f"{SCORES}::test_the_squared_error_is_least_for_the_ideal_denoiser",),
+    ),
+    Break(
+        "count sums at every noise level",
+        "diffusion/objectives.py",
+        (("1.0 / (1.0 + sums.above_sigma**2)", "1.0"),),
+        (
+            f"{TRAINING}::test_sums_enter_the_loss_of_the_noise_levels_above_the_one_that_the_recipe_names",
+        ),
+    ),
+    Break(
+        "leave sums over windows as small as means",
+        "networks/psi.py",
+        (("1, side // 2) * side for side", "1, side // 2) for side"),),
+        (f"{NETWORKS}::test_sums_over_windows_keep_white_noise_white_and_lift_what_is_alike",),
+    ),
+    Break(
+        "reach less far than windows do",
+        "networks/psi.py",
+        (("stem = 1 + max(windows, default=1) // 2", "stem = 1"),),
+        (f"{NETWORKS}::test_psi_with_windows_reaches_as_far_as_its_largest_one_lets_it",),
+    ),
+    Break(
+        "run the network for weak noise where noise is strong",
+        "networks/psi.py",
+        (
+            (
+                "            return self.noisier, condition[:, : self._features]\n"
+                "        return self.quieter, condition[:, self._features :]",
+                "            return self.quieter, condition[:, self._features :]\n"
+                "        return self.noisier, condition[:, : self._features]",
+            ),
+        ),
+        (f"{NETWORKS}::test_each_noise_level_is_run_by_its_own_network",),
     ),
     Break(
         "shift kernel density images by half a fine pixel",
@@ -315,6 +349,18 @@ BREAKS = (
         "scoring/frechet.py",
         (("square().sum() + spread), 0.0)", "square().sum() + 0 * spread), 0.0)"),),
         (f"{SEARCH}::test_the_distance_of_gaussians_is_the_closed_form",),
+    ),
+    Break(
+        "show networks images as they are",
+        "io/feature_network.py",
+        (("display_range(peak_of_one() * ", "(1.0 * "),),
+        (f"{SEARCH}::test_a_network_in_onnx_sees_images_as_the_paper_scales_them",),
+    ),
+    Break(
+        "let networks name other files",
+        "io/feature_network.py",
+        (("and part.external_data:", "and not part:"),),
+        (f"{SEARCH}::test_a_network_reaches_no_other_file",),
     ),
     Break(
         "draw every schedule with other noise",

@@ -27,6 +27,8 @@ from sureloc.networks.weights import (
     DrawsCard,
     ListLevels,
     Networks,
+    PsiCard,
+    SplitCard,
     UNetCard,
     build_networks,
     load_weights,
@@ -40,11 +42,11 @@ TOLERANCE = 1e-5  # mass per fine pixel; the peak of one emitter is 0.15
 NAMES = ("electrons", "read_variance", "optics", "noise")
 
 
-def networks_of(**psi) -> Networks:
+def networks_of(change=lambda card: card, **psi) -> Networks:
     card = small_networks().card
     card = card.model_copy(
         update={
-            "psi": card.psi.model_copy(update=psi),
+            "psi": change(card.psi.model_copy(update=psi)),
             "draws": DrawsCard(target="preconditioned", evaluations=2, pixel_map=True),
         }
     )
@@ -58,13 +60,22 @@ def networks_of(**psi) -> Networks:
     return networks
 
 
-@pytest.fixture(scope="module", params=[0, 1], ids=["local", "overview"])
+def split(card: PsiCard) -> SplitCard:
+    """Give two networks for one: draws of two steps run each of them once."""
+    return SplitCard(
+        kind="split", sigma=2.0, noisier=card.model_copy(update={"windows": (1, 5)}), quieter=card
+    )
+
+
+@pytest.fixture(scope="module", params=["local", "overview", "split"])
 def exported(request, tmp_path_factory, run_python):
     """Give networks, and the package that the command writes of them.
 
     In a process of its own: to check documented shapes, as tests do here, fixes traced sizes.
     """
-    networks = networks_of(overview=request.param)
+    networks = networks_of(overview=int(request.param == "overview"))
+    if request.param == "split":
+        networks = networks_of(split)
     folder = tmp_path_factory.mktemp("exported")
     save_weights(networks, folder / "weights.safetensors")
     package = folder / "package.zip"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -9,8 +11,8 @@ from sureloc.errors import InputError
 from sureloc.networks.blocks import ResidualBlock, fold, unfold
 from sureloc.networks.normalization import CHANNELS, RADIUS_PX, network_input
 from sureloc.networks.phi import PaperPhi, Phi
-from sureloc.networks.posterior import posterior_images
-from sureloc.networks.psi import NoiseLevelEmbedding, Psi, coarse, refined
+from sureloc.networks.posterior import posterior_images, psi_denoiser
+from sureloc.networks.psi import NoiseLevelEmbedding, Psi, SplitPsi, coarse, refined, with_sums
 from sureloc.networks.weights import (
     Card,
     KarrasLevels,
@@ -192,6 +194,107 @@ def test_psi_reaches_exactly_as_far_as_it_says(blocks, dilations):
         return psi(noisy, torch.zeros(1).double(), condition)
 
     assert reach_px(run, 61, fine=False) == psi.radius_px
+
+
+@pytest.mark.parametrize("windows", [(3, 9), (1,), (33,)])
+def test_psi_with_windows_reaches_as_far_as_its_largest_one_lets_it(windows):
+    psi = stirred(
+        Psi("x", condition_width=6, condition_blocks=1, width=6, dilations=(1,), windows=windows)
+    )
+    noisy, unseen = torch.randn(2, 1, 16, 61, 61).double()
+
+    def of_frames(frames):
+        return psi(noisy, torch.zeros(1).double(), psi.condition(frames, unseen[:, :1], unseen))
+
+    def of_noise(inputs):
+        seen = inputs.repeat(1, 16, 1, 1)[:, :16]
+        frames = torch.zeros(1, CHANNELS, 61, 61).double()
+        condition = psi.condition(frames, unseen[:, :1], unseen)
+        return psi(seen, torch.zeros(1).double(), condition)
+
+    assert reach_px(of_noise, 61, fine=False) == 4 + max(windows) // 2
+    reaches = [reach_px(run, 61, fine=False) for run in (of_frames, of_noise)]
+    assert psi.radius_px == max(reaches)
+
+
+def test_sums_over_windows_keep_white_noise_white_and_lift_what_is_alike(torch_rng):
+    windows = (1, 3, 5, 9)
+    noise = torch.randn((400, 16, 12, 12), generator=torch_rng)
+    found = with_sums(noise, windows)
+    assert torch.equal(found[:, :16], noise)
+    # 400 squares that do not overlap at the least: 5 standard errors of a variance of 1.
+    middle = found[:, 16:, 6, 6]
+    assert (middle.var(0) - 1).abs().max() < 5 * (2 / 400) ** 0.5
+    # What all fine pixels share stands out by the root of their number.
+    alike = with_sums(torch.full((1, 16, 12, 12), 0.1), windows)[0, 16:, 6, 6]
+    wanted = torch.tensor([0.1 * 4 * side for side in windows])
+    torch.testing.assert_close(alike, wanted)
+    # One bright pixel is in the squares that hold it, and beyond the edge is nothing.
+    spot = torch.zeros(1, 16, 12, 12)
+    spot[0, 3, 0, 1] = 2.0
+    seen = with_sums(spot, (3,))[0, 16]
+    assert set(map(tuple, seen.nonzero().tolist())) == {(r, c) for r in (0, 1) for c in (0, 1, 2)}
+    torch.testing.assert_close(seen[0, 0], torch.tensor(2.0 / 12))
+
+
+# --- Two networks by noise ----------------------------------------------------------------------
+
+
+def split_psi(**noisier) -> SplitPsi:
+    sizes = {"trunk_width": 8, "condition_width": 6, "condition_blocks": 1, "embedding": 6}
+    parts = (
+        Psi(width=6, dilations=(1, 2), **sizes, **noisier),
+        Psi(width=4, dilations=(1,), **sizes),
+    )
+    return stirred(SplitPsi(2.0, *parts))
+
+
+def seen_by_split(psi, height, width):
+    frames = torch.randn(1, CHANNELS, height, width).double()
+    trunk, estimate = (torch.randn(1, n, height, width).double() for n in (8, 16))
+    return psi.condition(frames, trunk, estimate), (frames, trunk, estimate)
+
+
+def test_each_noise_level_is_run_by_its_own_network():
+    psi = split_psi()
+    condition, seen = seen_by_split(psi, 9, 10)
+    sigmas = torch.tensor([50.0, 2.001, 2.0, 1.999, 0.3]).double()
+    log_snr = -2 * sigmas.log()
+    noisy = torch.randn(5, 16, 9, 10).double()
+    found = psi(noisy, log_snr, condition)
+    for i, sigma in enumerate(sigmas.tolist()):
+        part = psi.noisier if sigma >= 2 else psi.quieter
+        alone = part(noisy[i : i + 1], log_snr[i : i + 1], part.condition(*seen))
+        torch.testing.assert_close(found[i : i + 1], alone, rtol=0, atol=1e-12)
+        network, its_condition = psi.at(float(log_snr[i]), condition)
+        assert network is part
+        torch.testing.assert_close(its_condition, part.condition(*seen), rtol=0, atol=1e-12)
+    # One level for all draws, and a condition for each.
+    both = psi(noisy, log_snr[:1], condition.expand(5, -1, -1, -1))
+    torch.testing.assert_close(both[0], found[0], rtol=0, atol=1e-12)
+
+
+def test_two_networks_reach_as_far_as_the_farther_one_and_share_their_unit():
+    psi = split_psi(windows=(33,))
+    assert psi.radius_px == psi.noisier.radius_px > psi.quieter.radius_px
+    assert split_psi(overview=1).radius_px is None
+    assert [name for name in psi.state_dict() if "scale" in name] == ["residual_scale"]
+
+
+def test_draws_run_the_network_of_each_level():
+    """The denoiser of a draw is that of the network that training trains at its level."""
+    psi = split_psi()
+    condition, _ = seen_by_split(psi, 8, 8)
+    denoise = psi_denoiser(psi, condition, torch.autocast("cpu", enabled=False))
+    noisy = torch.randn(3, 16, 8, 8).double()
+    for sigma in (30.0, 0.5):
+        gamma = 1 / (1 + sigma**2)
+        raw = psi(noisy, torch.tensor([-2 * math.log(sigma)]).double(), condition)
+        wanted = gamma**0.5 * noisy + (1 - gamma) ** 0.5 * raw
+        torch.testing.assert_close(denoise(noisy, gamma).double(), wanted, rtol=0, atol=1e-5)
+
+
+# --- Tiles and frames ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(20, 20), (21, 30)])

@@ -404,6 +404,7 @@ def test_a_place_on_one_machine_would_be_found():
         (["train", "psi"], "train"),
         (["weights", "recalibrate"], "train"),
         (["weights", "export"], "onnx"),
+        (["train", "search"], "onnx"),
     ],
     ids=" ".join,
 )

@@ -10,6 +10,10 @@ import pytest
 import torch
 
 from conftest import ROOT
+from sureloc.networks.normalization import CHANNELS
+from sureloc.networks.posterior import shipped_sampling, tile_images
+from sureloc.networks.weights import SplitCard, build_networks
+from test_networks import small_networks
 
 TILES, SIDE = 60, 24
 
@@ -23,6 +27,22 @@ def benchmark():
     spec.loader.exec_module(module)
     yield module
     del sys.modules[spec.name]
+
+
+def test_evaluations_are_those_of_the_network_that_runs(benchmark, torch_rng):
+    """Two networks by noise, of which each runs at one of two levels: two evaluations, not four."""
+    card = small_networks().card
+    split = SplitCard(kind="split", sigma=2.0, noisier=card.psi, quieter=card.psi)
+    networks = build_networks(card.model_copy(update={"psi": split}))
+    sampling = shipped_sampling(networks, 2, "float32")
+    calls = benchmark._Calls(networks)
+    channels = torch.randn((1, CHANNELS, 8, 8), generator=torch_rng)
+    for wanted in (2, 4):
+        tile_images(networks, channels, [torch_rng], sampling)
+        assert calls.count == wanted
+    calls.stop()
+    tile_images(networks, channels, [torch_rng], sampling)
+    assert calls.count == wanted
 
 
 def scored_tiles(benchmark, width=1.0):

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from dataclasses import replace
 
+import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import torch
 from pydantic import TypeAdapter
+from torch.nn import functional
 from typer.testing import CliRunner
 
 from conftest import ROOT
 from sureloc.cli import app as cli
 from sureloc.diffusion import samplers
 from sureloc.errors import InputError, WeightsError
+from sureloc.io.feature_network import read_feature_network
 from sureloc.io.search import write_search
 from sureloc.networks.blocks import fold, unfold
 from sureloc.networks.image_features import phi_features
@@ -44,11 +49,12 @@ from sureloc.train.search import (
     CALIBRATED,
     STEPS,
     Candidate,
+    Features,
     HeldOut,
     Scored,
     candidates,
+    chosen_by_distance,
     chosen_by_energy,
-    chosen_by_phi_fd,
     family,
     held_out_tiles,
     search,
@@ -87,6 +93,14 @@ def test_the_distance_of_gaussians_is_the_closed_form(torch_rng):
     wanted = (one.mean(0) - other.mean(0)).square().sum() + s.trace() + t.trace() - 2 * root
     assert frechet_distance(one, other) == pytest.approx(wanted.item(), rel=1e-9)
     assert frechet_distance(one, other) == pytest.approx(frechet_distance(other, one), rel=1e-9)
+
+
+def test_the_distance_of_few_items_with_many_features_is_that_in_the_space_they_span(torch_rng):
+    one, other = (torch.randn((5, 3), generator=torch_rng).double() for _ in range(2))
+    axes = torch.linalg.qr(torch.randn((300, 3), generator=torch_rng).double()).Q
+    wanted = frechet_distance(one, other)
+    assert frechet_distance(one @ axes.T, other @ axes.T) == pytest.approx(wanted, rel=1e-9)
+    assert frechet_distance(one @ axes.T, one @ axes.T) == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_distance_needs_two_items_in_each_set():
@@ -159,7 +173,7 @@ def moments(images):
 
 def searched(schedules, **changes):
     networks, held_out = gaussian_problem()
-    arguments = {"draws": 4, "features": moments} | changes
+    arguments = {"draws": 4, "features": Features("moments", moments)} | changes
     return list(search(networks, held_out, schedules, **arguments))
 
 
@@ -176,10 +190,10 @@ def test_a_schedule_from_the_wrong_level_loses():
     assert coarse.spread_skill < 0.9
     for other in (wrong, coarse):
         assert right.energy < other.energy
-        assert right.phi_fd < other.phi_fd
+        assert right.distance < other.distance
     scored = [wrong, coarse, right]
     assert chosen_by_energy(scored) is right
-    assert chosen_by_phi_fd(scored) is right
+    assert chosen_by_distance(scored) is right
     assert chosen_by_energy([wrong, coarse]) is None
     assert right.energy_se < 0.05 * right.energy
 
@@ -197,7 +211,7 @@ def scored(phi_fd, energy, ratio, evaluations=8):
 
 def test_the_choices_differ_where_a_small_distance_hides_a_wrong_spread():
     pretty, honest, slow = scored(1.0, 1.9, 0.8), scored(2.0, 2.0, 1.0), scored(1.0, 2.0, 1.0, 99)
-    assert chosen_by_phi_fd([slow, honest, pretty]) is pretty
+    assert chosen_by_distance([slow, honest, pretty]) is pretty
     assert chosen_by_energy([slow, honest, pretty]) is honest  # of equals the faster one
 
 
@@ -261,6 +275,140 @@ def test_held_out_tiles_are_as_asked_for():
     assert unfold(tiles.seen.centre).shape == (18, 1, 32, 32)
 
 
+# --- Features of a network that the user has ----------------------------------------------------
+
+
+FLOAT, DOUBLE = onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE
+
+
+def write_network(path, nodes, takes, *tensors, gives=FLOAT):
+    """Write a graph from "seen" to "features"."""
+    graph = onnx.helper.make_graph(
+        nodes,
+        "features",
+        [onnx.helper.make_tensor_value_info("seen", FLOAT, takes)],
+        [onnx.helper.make_tensor_value_info("features", gives, None)],
+        tensors,
+    )
+    # Versions that any runtime of the last years reads.
+    opset = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
+    path.write_bytes(model.SerializeToString())
+
+
+def conv_network(path, size=("rows", "columns"), images="images", colours=1, **changes):
+    """Write a network whose first output are 4 maps; give their filters."""
+    generator = np.random.default_rng(2)
+    filters = generator.normal(size=(4, colours, 3, 3)).astype(np.float32)
+    where = {"pads": [1, 1, 1, 1]} | changes
+    write_network(
+        path,
+        [onnx.helper.make_node("Conv", ["seen", "filters"], ["features"], **where)],
+        [images, colours, *size],
+        onnx.numpy_helper.from_array(filters, "filters"),
+    )
+    return torch.from_numpy(filters)
+
+
+@pytest.mark.parametrize("images", ["images", 1])
+def test_a_network_in_onnx_sees_images_as_the_paper_scales_them(images, tmp_path, torch_rng):
+    filters = conv_network(tmp_path / "own.onnx", images=images)
+    shown = 1.5 * torch.rand((18, 12, 16), generator=torch_rng) - 0.2
+    features = read_feature_network(tmp_path / "own.onnx")
+    assert features.name == "own.onnx"
+    found = features.of(shown)
+    scaled = (2 * shown[:, None] - 1).clamp(-1, 1)
+    wanted = functional.conv2d(scaled, filters, padding=1).mean((2, 3))
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_of_one_size_and_three_colours_sees_gray_images_of_that_size(tmp_path):
+    filters = conv_network(tmp_path / "own.onnx", size=(10, 14), colours=3, pads=[0, 0, 0, 0])
+    found = read_feature_network(tmp_path / "own.onnx").of(torch.full((2, 48, 48), 0.75))
+    wanted = 0.5 * filters.sum((1, 2, 3))
+    torch.testing.assert_close(found, wanted.expand(2, 4), rtol=1e-5, atol=1e-5)
+
+
+def test_the_distance_on_a_linear_network_is_the_closed_form_of_its_gaussians(tmp_path, torch_rng):
+    filters = conv_network(tmp_path / "own.onnx", size=(3, 3), pads=[0, 0, 0, 0])[:, 0].flatten(1)
+    look = read_feature_network(tmp_path / "own.onnx").of
+    images = 0.3 + 0.4 * torch.rand((40, 3, 3), generator=torch_rng)  # which no scale clips
+    assert frechet_distance(look(images), look(images)) == pytest.approx(0.0, abs=1e-9)
+    # Features W x with x = 2 image - 1: a shift c of images moves means by 2 c W 1.
+    shift = (2 * 0.1 * filters.sum(1)).square().sum().item()
+    assert frechet_distance(look(images), look(images + 0.1)) == pytest.approx(shift, rel=1e-4)
+    # About their mean k times as far apart, S becomes k^2 S: (1 - k)^2 tr S is left.
+    spread = (2 * images.flatten(1) @ filters.T).T.cov().trace().item()
+    far = images.mean(0) + 0.5 * (images - images.mean(0))
+    wanted = pytest.approx(0.25 * spread, rel=1e-4)
+    assert frechet_distance(look(images), look(far)) == wanted
+
+
+def test_networks_that_can_run_code_or_are_none_are_refused(tmp_path, monkeypatch):
+    for suffix in (".pt", ".pth", ".ts", ".pkl", ".safetensors"):
+        with pytest.raises(InputError, match=r"can run code.* weights alone lack their network"):
+            read_feature_network(tmp_path / f"inception{suffix}")
+    with pytest.raises(InputError, match=r"no network at .*own\.onnx"):
+        read_feature_network(tmp_path / "own.onnx")
+    for nonsense in (b"nonsense", b"", b"\x00\x00\x00\x00ORTM"):
+        (tmp_path / "own.onnx").write_bytes(nonsense)
+        with pytest.raises(InputError, match=r"own\.onnx cannot be read: .*weights inside"):
+            read_feature_network(tmp_path / "own.onnx")
+    monkeypatch.setattr("sureloc.networks.weight_files.find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"pip install 'sureloc\[onnx\]'"):
+        read_feature_network(tmp_path / "own.onnx")
+
+
+def test_a_network_reaches_no_other_file(tmp_path, monkeypatch):
+    filters = onnx.numpy_helper.from_array(np.ones((4, 1, 3, 3), np.float32), "filters")
+    (tmp_path / "filters.bin").write_bytes(filters.raw_data)
+    onnx.external_data_helper.set_external_data(filters, location="filters.bin")
+    filters.ClearField("raw_data")
+    conv = onnx.helper.make_node("Conv", ["seen", "filters"], ["features"])
+    constant = onnx.helper.make_node("Constant", [], ["filters"], value=filters)
+    monkeypatch.chdir(tmp_path)  # where onnxruntime would look
+    for nodes, tensors in (([conv], [filters]), ([constant, conv], [])):
+        write_network(tmp_path / "parted.onnx", nodes, ["n", 1, "rows", "columns"], *tensors)
+        with pytest.raises(InputError, match=r"filters lies in 'filters\.bin'\..*weights inside"):
+            read_feature_network(tmp_path / "parted.onnx")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colours": 2}, "must take one input of float32 .*1 or 3"),
+        ({"images": 7}, "number of images free or 1"),
+        ({"size": (8, "columns")}, "must take one input"),
+    ],
+)
+def test_networks_that_take_something_else_are_refused(changes, message, tmp_path):
+    conv_network(tmp_path / "own.onnx", **changes)
+    with pytest.raises(InputError, match=message):
+        read_feature_network(tmp_path / "own.onnx")
+
+
+def test_a_network_of_other_numbers_or_of_no_maps_is_refused(tmp_path):
+    path, takes = tmp_path / "own.onnx", ["images", 1, "rows", "columns"]
+    doubles = onnx.helper.make_node("Cast", ["seen"], ["features"], to=DOUBLE)
+    write_network(path, [doubles], takes, gives=DOUBLE)
+    with pytest.raises(InputError, match=r"gives tensor\(double\) first; this must be float32"):
+        read_feature_network(path)
+    axes = onnx.numpy_helper.from_array(np.array([1]), "axes")
+    rows = onnx.helper.make_node("Squeeze", ["seen", "axes"], ["features"])
+    write_network(path, [rows], takes, axes)
+    with pytest.raises(InputError, match=r"shape \(3, 8, 9\) for 3 images; .* must be a vector"):
+        read_feature_network(path).of(torch.zeros(3, 8, 9))
+
+
+def test_networks_that_fail_on_images_say_so(tmp_path):
+    conv_network(tmp_path / "own.onnx", pads=[0, 0, 0, 0])
+    look = read_feature_network(tmp_path / "own.onnx").of
+    with pytest.raises(InputError, match=r"fails on images of 2 x 2 pixels"):
+        look(torch.zeros(3, 2, 2))
+    with pytest.raises(InputError, match=r"shape \(3, 4, 6, 6\) for 3 .* of finite numbers"):
+        look(torch.full((3, 8, 8), math.nan))
+
+
 # --- What people get ----------------------------------------------------------------------------
 
 
@@ -279,7 +427,7 @@ def test_the_table_and_the_picture_show_both_choices(tmp_path):
     with (tmp_path / "schedules.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["chosen_by_energy"] for row in rows].count("True") == 1
-    assert [row["chosen_by_phi_fd"] for row in rows].count("True") == 1
+    assert [row["chosen_by_frechet"] for row in rows].count("True") == 1
     for row, wanted in zip(rows[2:], (PRINTED, listed, even), strict=True):
         assert TypeAdapter(LevelsCard).validate_python(json.loads(row["levels"])) == wanted
     assert float(rows[1]["energy"]) == found[1].energy
@@ -308,13 +456,19 @@ def test_pages_say_of_the_study_of_schedules_what_its_table_says():
     assert set(others["steps"]) <= {2, 4}
 
 
-def test_the_command_line_searches(tmp_path):
+@pytest.fixture
+def searchable(tmp_path):
+    """Give small weights that say what they were trained on."""
     networks = small_networks()
     networks.psi.residual_scale.fill_(0.2)
     recipe = PsiTrainingRecipe(kind="psi").model_dump(mode="json")
     card = networks.card.model_copy(update={"training": {"psi": {"recipe": recipe}}})
     save_weights(replace(networks, card=card), tmp_path / "small.safetensors")
-    arguments = ["train", "search", str(tmp_path / "small.safetensors"), "--tiles", "3"]
+    return tmp_path / "small.safetensors"
+
+
+def test_the_command_line_searches(tmp_path, searchable):
+    arguments = ["train", "search", str(searchable), "--tiles", "3"]
     arguments += ["--tile-px", "8", "--draws", "2", "--steps", "2", "--steps", "3", "--quiet"]
     out = ["--out", str(tmp_path / "found")]
     done = CliRunner().invoke(cli.app, [*arguments, *out])
@@ -328,3 +482,38 @@ def test_the_command_line_searches(tmp_path):
     ]
     again = CliRunner().invoke(cli.app, [*arguments, *out])
     assert isinstance(again.exception, InputError)
+
+
+def test_the_command_line_tries_levels_and_features_of_the_user(tmp_path, searchable):
+    conv_network(tmp_path / "tiny.onnx")
+    arguments = ["train", "search", str(searchable), "--tiles", "3", "--tile-px", "8"]
+    arguments += ["--draws", "2", "--steps", "2", "--quiet", "--out", str(tmp_path / "found")]
+    mine = '{"kind": "list", "sigmas": [80, 9, 0.3]}'
+    more = ["--features", str(tmp_path / "tiny.onnx"), "--levels", mine]
+    done = CliRunner().invoke(cli.app, [*arguments, *more])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("by Frechet distance on tiny.onnx: ")
+    with (tmp_path / "found" / "schedules.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert not {"phi_fd", "chosen_by_phi_fd"} & rows[0].keys()
+    assert {row["features"] for row in rows} == {"tiny.onnx"}
+    assert [row["chosen_by_frechet"] for row in rows].count("True") == 1
+    steps = [row["steps"] for row in rows if row["family"] == "list 80 9 0.3"]
+    assert steps == ["2", "3"]
+
+
+def test_the_command_line_leaves_nothing_of_a_search_that_cannot_be(tmp_path, searchable):
+    conv_network(tmp_path / "large.onnx", pads=[0, 0, 0, 0], dilations=[99, 99])
+    arguments = ["train", "search", str(searchable), "--tiles", "3", "--tile-px", "8"]
+    arguments += ["--draws", "2", "--steps", "2", "--quiet", "--out", str(tmp_path / "found")]
+    before = set(tmp_path.iterdir())
+    for wrong, message in (
+        (["--levels", "80 9 0.3"], "The levels '80 9 0.3' cannot be used: .*Give JSON such as"),
+        (["--levels", '{"kind": "list", "sigmas": [1, 2]}'], "cannot be used: .* falling.* Give"),
+        (["--features", str(tmp_path / "tiny.pt")], r"tiny\.pt is no \.onnx file"),
+        (["--features", str(tmp_path / "large.onnx")], "fails on images of 32 x 32 pixels"),
+    ):
+        refused = CliRunner().invoke(cli.app, [*arguments, *wrong])
+        assert isinstance(refused.exception, InputError)
+        assert re.search(message, str(refused.exception))
+        assert set(tmp_path.iterdir()) == before

@@ -13,8 +13,11 @@ from sureloc.cli import app as cli
 from sureloc.config.recipes import load_recipe
 from sureloc.evaluate.studies import calibration_error, draw_ranks, filtering, held, precision
 from sureloc.evaluate.trials import DRAWS, Trial, neighbour_px, simulate, true_bounds
+from sureloc.networks.weights import SplitCard, build_networks
 from sureloc.report.reproduction import Condition, Study, run_study
+from sureloc.report.reproduction_figures import draw_figure_2, traced
 from sureloc.report.reproduction_studies import STUDIES
+from test_networks import small_networks
 
 SETTINGS = [
     "photons={kind: fixed, photons: 800}",
@@ -248,3 +251,16 @@ def test_an_unknown_study_is_refused(monkeypatch, capsys):
         cli.main()
     assert leaving.value.code == 2
     assert "precision, coverage, filtering" in capsys.readouterr().err
+
+
+def test_figure_2_shows_of_two_networks_the_one_that_draws_begin_with(tmp_path):
+    card = small_networks().card
+    noisier = card.psi.model_copy(update={"windows": (1, 3)})
+    split = SplitCard(kind="split", sigma=2.0, noisier=noisier, quieter=card.psi)
+    networks = build_networks(card.model_copy(update={"psi": split}))
+    stages = [(name, count) for network, name, _, count in traced(networks) if network == "Psi"]
+    names = ["conditioner", "embedding", "stem", "blocks 0", "blocks 1", "head"]
+    assert [name for name, _ in stages] == names
+    assert dict(stages)["stem"] == sum(p.numel() for p in networks.psi.noisier.stem.parameters())
+    draw_figure_2(networks, 0, tmp_path / "figure_2.png")
+    assert (tmp_path / "figure_2.png").stat().st_size > 10_000

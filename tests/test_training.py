@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import sys
+import time
 
 import lightning.pytorch as pl
 import numpy as np
@@ -29,12 +30,15 @@ from sureloc.config.training import (
     training_recipe_yaml,
 )
 from sureloc.diffusion import samplers
+from sureloc.diffusion.denoisers import regression_target, to_residual
+from sureloc.diffusion.noise import white_noise
 from sureloc.diffusion.objectives import Sums
-from sureloc.diffusion.schedules import cosine, linear_beta
+from sureloc.diffusion.schedules import cosine, linear_beta, sigma_of_gamma
 from sureloc.errors import InputError, OutputError, RecipeError, TrainingError, WeightsError
-from sureloc.io.weights import read_phi
+from sureloc.io.weights import read_phi, write_weights
 from sureloc.networks.blocks import fold
 from sureloc.networks.phi import PaperPhi
+from sureloc.networks.posterior import posterior_images
 from sureloc.networks.weights import ListLevels, load_weights, save_weights
 from sureloc.train.engine import (
     average_weights,
@@ -44,6 +48,7 @@ from sureloc.train.engine import (
     save_average,
 )
 from sureloc.train.export import (
+    TrainedPhi,
     assemble,
     make_card,
     phi_of_training,
@@ -147,6 +152,13 @@ LINEAR = {"kind": "linear_beta"}
         ({"network": {"condition_blocks": 65}}, "network.condition_blocks is 65: .* equal to 64"),
         ({"network": {"width": 5000}}, "network.width is 5000: .* equal to 4096"),
         ({"network": {"dilations": [1, 65]}}, r"network.dilations.1 is 65: .* equal to 64"),
+        ({"network": {"windows": [3, 4]}}, r"network: windows is \[3, 4\]; .* odd numbers"),
+        ({"network": {"windows": [3, 3]}}, r"network: windows is \[3, 3\]; .* given once"),
+        ({"network": {"windows": [35]}}, r"network.windows.0 is 35: .* equal to 33"),
+        (
+            {"network": {"kind": "split", "noisier": {"windows": [2]}}},
+            r"network.noisier: windows is \[2\]; the sides",
+        ),
         ({"network": {"dilations": []}}, r"network.dilations is \[\]: .* at least 1 item"),
         ({"objective": {"evaluations": 5000}}, "objective.evaluations is 5000: .* equal to 4096"),
         ({"noise": LINEAR | {"steps": 1}}, "noise.steps is 1: .* equal to 2"),
@@ -220,6 +232,66 @@ def test_sums_enter_the_loss_where_the_recipe_weighs_them():
     assert summed.recipe.fingerprint() != plain.recipe.fingerprint()
 
 
+def test_sums_enter_the_loss_of_the_noise_levels_above_the_one_that_the_recipe_names():
+    """From all levels to none: each item's sums count as before, or not at all."""
+    losses = []
+    for objective in ({}, {"sums": 0.25}, {"sums": 0.25, "sums_above": 2.0}):
+        training = psi_training(objective=objective)
+        views = training.views(training.tiles_of_step(training.generator("train", 0)))
+        losses.append(
+            float(training._loss(training.network, views, training.generator("noise")).detach())
+        )
+        generator = training.generator("noise")
+        count = training.recipe.noise.levels_per_tile * len(views.target)
+        gamma = training.recipe.noise.gammas(count, generator)
+    # A fresh network gives nothing, so that the error is what it is compared with.
+    clean = to_residual(views.target, views.centre, training.network.residual_scale)
+    clean = clean.repeat(training.recipe.noise.levels_per_tile, 1, 1, 1)
+    noise = white_noise(clean, generator)
+    error = regression_target("preconditioned", clean, noise, gamma)
+    strong = sigma_of_gamma(gamma) > 2
+    assert 0 < int(strong.sum()) < count
+    plain, everywhere, above = losses
+    sums = Sums(0.25, training.recipe.footprint_px)
+    assert everywhere - plain == pytest.approx(float(sums.loss(error)), rel=1e-4)
+    share = int(strong.sum()) / count
+    assert above - plain == pytest.approx(share * float(sums.loss(error[strong])), rel=1e-4)
+
+
+SPLIT = {
+    "kind": "split",
+    "sigma": 1.5,
+    "noisier": PSI["network"] | {"windows": [1, 5]},
+    "quieter": PSI["network"],
+}
+
+
+def test_two_networks_by_noise_are_trained_kept_and_drawn_from(tmp_path):
+    training = psi_training(network=SPLIT, objective={"sums": 0.1, "sums_above": 1.5})
+    fit(training, tmp_path / "psi")
+    moved = {
+        name: not torch.equal(value, start)
+        for (name, value), start in zip(
+            training.network.named_parameters(),
+            psi_training(network=SPLIT).network.parameters(),
+            strict=True,
+        )
+    }
+    heads = [name for name in moved if name.endswith("head.weight") and "conditioner" not in name]
+    assert heads == ["noisier.head.weight", "quieter.head.weight"]
+    assert all(moved[name] for name in heads)
+    phi = TrainedPhi(PhiTrainingRecipe(**PHI), training.phi, [{"step": 1.0, "score": 0.5}])
+    networks, logs = assemble(phi, (training.recipe, tmp_path / "psi"), "mine")
+    files = write_weights(networks, logs, tmp_path / "mine.safetensors")
+    again = load_weights(files[0])
+    assert again.card.psi == training.recipe.network.card()
+    images = [
+        posterior_images(n, torch.full((1, 8, 8), 20.0), torch.ones(8, 8), 1.3, 1.0, 2, 0, [0])
+        for n in (networks, again)
+    ]
+    assert torch.equal(images[0].draws, images[1].draws)
+
+
 def test_sums_enter_the_loss_of_phi_too():
     """One emitter's image missed: 100 times its sum of squares and square of sums, by footprint."""
     plain, summed = (phi_training(sums=sums) for sums in (0.0, 0.25))
@@ -257,7 +329,8 @@ def test_a_recipe_can_name_the_list_of_levels_that_draws_run_through(tmp_path):
 
 def test_recipes_without_a_list_of_levels_keep_their_fingerprint():
     values = PsiTrainingRecipe(**PSI).model_dump(mode="json", exclude={"description"})
-    for part, name in (("network", "overview"), ("objective", "sums")):
+    later = (("network", "overview"), ("network", "windows"), ("objective", "sums"))
+    for part, name in (*later, ("objective", "sums_above")):
         del values[part][name]
     del values["batch"]["other_sides_px"], values["noise"]["sigmas"]
     text = json.dumps(values, sort_keys=True).encode()
@@ -688,13 +761,20 @@ def test_weights_that_do_not_tell_their_phi_are_refused(tmp_path):
 def smoke(tmp_path_factory):
     """Train both smoke recipes as a user would; their output is kept."""
     folder = tmp_path_factory.mktemp("smoke")
+    begun_s = time.process_time()
     phi = run("phi", "smoke", "--out", folder / "phi", "--device", "cpu")
     assert phi.exit_code == 0, phi.output
     psi = run(
         *("psi", "smoke", "--phi", folder / "phi", "--out", folder / "psi"), "--device", "cpu", "-q"
     )
     assert psi.exit_code == 0, psi.output
+    (folder / "seconds").write_text(str(time.process_time() - begun_s))
     return folder, phi, psi
+
+
+def test_both_smoke_trainings_take_less_than_3_minutes_of_one_core(smoke):
+    # Processor time, in one thread: a machine that is busy, or has more cores, changes nothing.
+    assert float((smoke[0] / "seconds").read_text()) < 180
 
 
 def test_smoke_phi_reaches_its_stated_number(smoke):

@@ -15,6 +15,7 @@ from sureloc.cli.flags import Command, Group
 from sureloc.cli.inputs import check_new_weights, choice, limited
 from sureloc.cli.stopping import stopping
 from sureloc.io.output import check_new_folder, new_folder
+from sureloc.networks.weight_files import check_feature_network
 
 if TYPE_CHECKING:
     import lightning.pytorch as pl
@@ -196,38 +197,58 @@ def search(
             help="Number of steps to try, of 100 evaluations at most; repeatable.",
         ),
     ] = None,
+    levels: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Levels to try beside the others, as a card names them, such as "
+            '\'{"kind": "list", "sigmas": [80, 9, 0.3]}\'; repeatable.',
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="ONNX file of a network, such as Inception v3, whose features the distance looks "
+            "at instead of phi's.",
+            callback=inputs.checked(check_feature_network),
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed tries the same tiles.")] = 0,
     quiet: QuietOption = False,
 ) -> None:
     """Search the noise levels to draw by, as the paper does by FID, with one trained Psi.
 
-    Writes schedules.csv with phi-FD, fair energy score and spread-skill of every schedule, and
-    schedules.png. Prints which schedule phi-FD chooses, and which one the energy score chooses
-    among those whose spread matches their errors.
+    Writes schedules.csv with phi-FD (or the distance on --features), fair energy score and
+    spread-skill of every schedule, and schedules.png. Prints which schedule the distance chooses,
+    and which one the energy score chooses among those whose spread matches their errors. The
+    option --features needs the extra: pip install 'sureloc[onnx]'.
     """
     check_new_folder(out)
     from rich.progress import track
 
+    from sureloc.io.feature_network import read_feature_network
     from sureloc.io.search import write_search
-    from sureloc.networks.weights import load_weights
+    from sureloc.networks.weights import load_weights, read_levels
     from sureloc.report.schedule_search import draw_search
     from sureloc.train import search as workflow
     from sureloc.train.export import recipe_in_card
     from sureloc.train.recipe import PsiTrainingRecipe
 
+    looked_at = read_feature_network(features) if features else None
     networks = load_weights(weights)
-    schedules = workflow.candidates(networks, tuple(steps or workflow.STEPS))
+    schedules = workflow.candidates(
+        networks, tuple(steps or workflow.STEPS), [read_levels(text) for text in levels or ()]
+    )
     recipe = recipe_in_card(networks.card, "psi", PsiTrainingRecipe)
     held_out = workflow.held_out_tiles(
         networks, recipe.conditions.conditions(), tiles, tile_px, seed
     )
     with new_folder(out) as folder:
-        scores = workflow.search(networks, held_out, schedules, draws, seed)
+        scores = workflow.search(networks, held_out, schedules, draws, seed, looked_at)
         scored = list(track(scores, "searching", len(schedules), **of_bar(quiet=quiet)))
         write_search(scored, folder)
         draw_search(scored, folder / "schedules.png")
     for name, one in (
-        ("phi-FD", workflow.chosen_by_phi_fd(scored)),
+        (scored[0].distance_name, workflow.chosen_by_distance(scored)),
         ("energy score", workflow.chosen_by_energy(scored)),
     ):
         typer.echo(f"by {name}: {one or 'no schedule is calibrated'}")

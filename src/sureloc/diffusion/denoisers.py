@@ -76,12 +76,16 @@ def clean_estimate(
     return signal * noisy + noise * raw
 
 
+def log_snr(gamma: float) -> float:
+    """Give ln(gamma / (1 - gamma)), as precisely for gammas next to 0 as next to 1."""
+    return math.log(gamma) - math.log1p(-gamma)
+
+
 def denoiser_of(network: Network, target: Target) -> Denoiser:
     """Turn a network into the denoiser that samplers take."""
 
     def denoise(noisy: Tensor, gamma: float) -> Tensor:
-        log_snr = math.log(gamma) - math.log1p(-gamma)
-        each = noisy.new_full((noisy.shape[0],), log_snr)
+        each = noisy.new_full((noisy.shape[0],), log_snr(gamma))
         return clean_estimate(target, noisy, gamma, network(noisy, each))
 
     return denoise

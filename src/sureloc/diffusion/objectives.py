@@ -33,10 +33,13 @@ class Sums:
     Attributes:
         weight: of squares, and of tiles, beside the weight 1 of pixels.
         footprint_px: fine pixels that one emitter's image covers.
+        above_sigma: sums count at noise levels above this one. Where noise is weak, pixels tell
+            enough, and sums, whose gradients are large, would only disturb how they are learnt.
     """
 
     weight: float = 0.0
     footprint_px: float = 1.0
+    above_sigma: float = 0.0
 
     def loss(self, error: Float[Tensor, "items channels height width"]) -> Float[Tensor, ""]:
         """Give the weighted error of sums of a folded image, its fine pixels in channels."""
@@ -79,7 +82,11 @@ def denoising_loss(
     if norm == "L1":
         return error.abs().mean()
     loss = error.square().mean()
-    return loss + sums.loss(error) if sums.weight > 0 else loss
+    if sums.weight > 0:
+        noisier = error[(gamma < 1.0 / (1.0 + sums.above_sigma**2)).to(error.device)]
+        if len(noisier) > 0:
+            loss = loss + sums.loss(noisier) * (len(noisier) / len(error))
+    return loss
 
 
 def energy_loss(

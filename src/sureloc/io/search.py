@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from sureloc.train.search import Scored, chosen_by_energy, chosen_by_phi_fd, family
+from sureloc.train.search import Scored, chosen_by_distance, chosen_by_energy, family
 
 TABLE = "schedules.csv"
 
@@ -15,7 +15,8 @@ def write_search(scored: Sequence[Scored], folder: Path) -> Path:
     """Write one line for each schedule as schedules.csv.
 
     `levels` is what the card of a weights file calls so: a schedule is taken by writing it there,
-    and `steps` as `draws.evaluations`.
+    and `steps` as `draws.evaluations`. `features` says what the distance looked at: phi, or the
+    file of another network.
 
     Args:
         scored: what `sureloc.train.search.search` gave.
@@ -24,14 +25,15 @@ def write_search(scored: Sequence[Scored], folder: Path) -> Path:
     Returns:
         The file.
     """
-    by_fd, by_energy = chosen_by_phi_fd(scored), chosen_by_energy(scored)
+    by_distance, by_energy = chosen_by_distance(scored), chosen_by_energy(scored)
     rows = [
         {
             "family": family(one.candidate.levels),
             **one.numbers,
-            "chosen_by_phi_fd": one is by_fd,
+            f"chosen_by_{one.column}": one is by_distance,
             "chosen_by_energy": one is by_energy,
             "levels": one.candidate.levels.model_dump_json(),
+            "features": one.features,
         }
         for one in scored
     ]

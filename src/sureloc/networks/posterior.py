@@ -12,7 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sureloc.diffusion import samplers
-from sureloc.diffusion.denoisers import Denoiser, Target, denoiser_of, from_residual, to_residual
+from sureloc.diffusion.denoisers import (
+    Denoiser,
+    Target,
+    clean_estimate,
+    from_residual,
+    log_snr,
+    to_residual,
+)
 from sureloc.diffusion.noise import white_noise
 from sureloc.diffusion.samplers import Sampler
 from sureloc.diffusion.schedules import Levels
@@ -261,14 +268,15 @@ def psi_denoiser(
         target: what the network's output means.
     """
 
-    def network(noisy: Tensor, log_snr: Tensor) -> Tensor:
+    def denoise(noisy: Tensor, gamma: float) -> Tensor:
+        level = log_snr(gamma)
+        network, part = psi.at(level, condition)
         seen = noisy.contiguous(memory_format=torch.channels_last)
         with autocast:
-            # A sampler asks for one level at a time.
-            raw: Tensor = psi(seen, log_snr[:1], condition)
-        return raw.float()
+            raw: Tensor = network(seen, noisy.new_full((1,), level), part)
+        return clean_estimate(target, noisy, gamma, raw.float())
 
-    return denoiser_of(network, target)
+    return denoise
 
 
 def drawn_images(

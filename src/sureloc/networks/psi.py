@@ -66,7 +66,9 @@ class StepBlock(nn.Module):
     ) -> Float[Tensor, "tiles width rows columns"]:
         """Add the block's correction; shapes stay."""
         # In place, and with ReLU, since memory is what this costs: see benchmarks of the step.
-        scale, shift = self.modulation(embedded)[:, :, None, None].chunk(2, dim=1)
+        modulation = self.modulation(embedded)[:, :, None, None]
+        width = features.shape[1]
+        scale, shift = modulation[:, :width], modulation[:, width:]
         inner = torch.addcmul(condition + shift, features, 1 + scale).relu_()
         out: Tensor = self.second(self.first(inner).relu_())
         return out.add_(features)
@@ -84,6 +86,25 @@ def refined(
 ) -> Float[Tensor, "tiles width rows columns"]:
     """Give every camera pixel its square's value, the adjoint of `coarse` but for a factor."""
     return functional.interpolate(features, scale_factor=COARSE_PX)[:, :, :rows, :columns]
+
+
+def with_sums(
+    noisy: Float[Tensor, "draws 16 rows columns"], windows: tuple[int, ...]
+) -> Float[Tensor, "draws channels rows columns"]:
+    """Add the sum of the noise's channels over squares round each camera pixel, a channel each.
+
+    Each is divided by the square root of its number of fine pixels: white noise keeps its variance,
+    and what is alike over the square stands out of it so much the more. Beyond the edges is zero.
+
+    Args:
+        noisy: folded.
+        windows: sides of the squares, camera px, odd.
+    """
+    if not windows:
+        return noisy
+    pixel = noisy.sum(1, keepdim=True) / math.sqrt(_FOLDED)
+    sums = [functional.avg_pool2d(pixel, side, 1, side // 2) * side for side in windows]
+    return torch.cat([noisy, *sums], dim=1)
 
 
 class Conditioner(nn.Module):
@@ -177,6 +198,13 @@ class PsiNetwork(nn.Module):
             condition: the result of `condition`, of each draw or one for all.
         """
 
+    def at(
+        self, log_snr: float, condition: Float[Tensor, "#draws features rows columns"]
+    ) -> tuple[PsiNetwork, Float[Tensor, "#draws some_features rows columns"]]:
+        """Give the network that runs at one noise level, and its part of the condition."""
+        del log_snr
+        return self, condition
+
 
 class Psi(PsiNetwork):
     """The default: a thin network per step on features computed once a tile.
@@ -188,6 +216,10 @@ class Psi(PsiNetwork):
     conditioner, so that a draw can be wrong about a whole tile's brightness in one piece. Its
     squares are counted from the tile's first pixel: a tile with a halo no longer gives exactly what
     the whole frame gives.
+
+    With windows, the step also sees sums of the noisy residual over squares (`with_sums`). Where
+    the noise is strong, a pixel tells hardly anything and a square how many emitters there are; a
+    network that has to find such sums by itself learns them last.
     """
 
     def __init__(
@@ -200,26 +232,25 @@ class Psi(PsiNetwork):
         dilations: tuple[int, ...] = (1, 2),
         embedding: int = 64,
         overview: int = 0,
+        windows: tuple[int, ...] = (),
     ) -> None:
         super().__init__()
         self.width = width
+        self.windows = windows
+        self.features = width * (len(dilations) + overview)
         self.conditioner = Conditioner(
-            conditioning,
-            trunk_width,
-            condition_width,
-            condition_blocks,
-            width * (len(dilations) + overview),
-            overview,
+            conditioning, trunk_width, condition_width, condition_blocks, self.features, overview
         )
         self.embedding = NoiseLevelEmbedding(embedding)
-        self.stem = nn.Conv2d(_FOLDED, width, 3, padding=1)
+        self.stem = nn.Conv2d(_FOLDED + len(windows), width, 3, padding=1)
         self.blocks = nn.ModuleList(StepBlock(width, embedding, d) for d in dilations)
         self.overview = nn.ModuleList(StepBlock(width, embedding, 1) for _ in range(overview))
         self.head = nn.Conv2d(width, _FOLDED, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
-        # The stem sees the noisy residual only, not what the conditioner gives.
-        reach = self.conditioner.radius_px + 1 + sum(1 + d for d in dilations)
+        # The stem and the sums see the noisy residual only, not what the conditioner gives.
+        stem = 1 + max(windows, default=1) // 2
+        reach = max(self.conditioner.radius_px, stem) + 1 + sum(1 + d for d in dilations)
         self.radius_px = None if overview else reach
 
     def condition(
@@ -252,7 +283,7 @@ class Psi(PsiNetwork):
             condition: the result of `condition`, of each draw or one for all, which is cheaper.
         """
         embedded = self.embedding(log_snr)
-        features = self.stem(noisy)
+        features = self.stem(with_sums(noisy, self.windows))
         parts = condition.chunk(len(self.blocks) + len(self.overview), 1)
         for number, (block, part) in enumerate(zip(self.blocks, parts, strict=False)):
             features = block(features, embedded, part)
@@ -264,4 +295,63 @@ class Psi(PsiNetwork):
                     wide = wide_block(wide, embedded, coarse(wide_part))
                 features = features + refined(wide, *features.shape[2:])
         out: Tensor = self.head(features.relu_())
+        return out
+
+
+class SplitPsi(PsiNetwork):
+    """Two networks, one for strong and one for weak noise (experts of Balaji et al. 2022).
+
+    Strong noise leaves open how many emitters there are and where, and takes sums over many pixels
+    to tell; weak noise leaves their exact images. One network has to learn both at once, and what
+    it learns of the one disturbs the other. A draw runs one of the two at each of its steps, so
+    that it costs no more; a tile is seen by both.
+
+    Attributes:
+        sigma: noise, in units of the residual's root mean square, from which on `noisier` runs.
+    """
+
+    def __init__(self, sigma: float, noisier: Psi, quieter: Psi) -> None:
+        super().__init__()
+        self.sigma = sigma
+        self.noisier, self.quieter = noisier, quieter
+        for part in (noisier, quieter):
+            del part.residual_scale  # they share one, `SplitPsi.residual_scale`
+        reaches = [part.radius_px for part in (noisier, quieter)]
+        self.radius_px = None if None in reaches else max(r for r in reaches if r is not None)
+        self._features = noisier.features
+
+    def condition(
+        self,
+        frames: Float[Tensor, "tiles channels rows columns"],
+        trunk: Float[Tensor, "tiles features rows columns"],
+        estimate: Float[Tensor, "tiles 16 rows columns"],
+    ) -> Float[Tensor, "tiles features_out rows columns"]:
+        """Give what both networks need to know of a tile, that of `noisier` first."""
+        seen = [part.condition(frames, trunk, estimate) for part in (self.noisier, self.quieter)]
+        return torch.cat(seen, dim=1)
+
+    def at(
+        self, log_snr: float, condition: Float[Tensor, "#draws features rows columns"]
+    ) -> tuple[Psi, Float[Tensor, "#draws some_features rows columns"]]:
+        """Give the network that runs at one noise level, and its part of the condition."""
+        if log_snr <= -2.0 * math.log(self.sigma):
+            return self.noisier, condition[:, : self._features]
+        return self.quieter, condition[:, self._features :]
+
+    def forward(
+        self,
+        noisy: Float[Tensor, "draws 16 rows columns"],
+        log_snr: Float[Tensor, " #draws"],
+        condition: Float[Tensor, "#draws features rows columns"],
+    ) -> Float[Tensor, "draws 16 rows columns"]:
+        """Run each draw's network; arguments are those of `Psi.forward`."""
+        levels = log_snr.expand(len(noisy))
+        conditions = condition.expand(len(noisy), -1, -1, -1)
+        out = torch.empty_like(noisy)
+        for level in (-math.inf, math.inf):
+            strong = levels <= -2.0 * math.log(self.sigma)
+            which = torch.nonzero(strong if level < 0 else ~strong)[:, 0]
+            if len(which) > 0:
+                network, part = self.at(level, conditions)
+                out[which] = network(noisy[which], levels[which], part[which]).to(out)
         return out

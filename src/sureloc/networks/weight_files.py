@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import resources
 from importlib.resources.abc import Traversable
+from importlib.util import find_spec
 from pathlib import Path
 
 from sureloc.errors import InputError, WeightsError, did_you_mean
@@ -71,6 +72,22 @@ def check_frame_model_name(path: Path) -> None:
         raise InputError(
             f"{path} ends in {path.suffix or 'nothing'!r}; networks are written as {ONNX}, or as "
             f"{PACKAGE} for bioimage.io."
+        )
+
+
+def check_feature_network(path: Path) -> None:
+    """Raise `InputError` unless there may be a network to look with, and what runs it."""
+    if path.suffix != ONNX:
+        raise InputError(
+            f"{path} is no {ONNX} file. TorchScript and pickles can run code when they are opened, "
+            "and weights alone lack their network; export both as one ONNX file."
+        )
+    if not path.is_file():
+        raise InputError(f"There is no network at {path}. Check the spelling of the path.")
+    if not (find_spec("onnx") and find_spec("onnxruntime")):
+        raise InputError(
+            "Features of a network in ONNX need the packages onnx and onnxruntime: pip install "
+            "'sureloc[onnx]'."
         )
 
 

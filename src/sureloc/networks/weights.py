@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_arrays
 from safetensors.torch import save_file
@@ -34,7 +34,7 @@ from sureloc.diffusion.schedules import (
 from sureloc.errors import InputError, WeightsError
 from sureloc.networks.phi import PaperPhi, Phi, PhiNetwork
 from sureloc.networks.pixel_map import PixelMap
-from sureloc.networks.psi import Psi, PsiNetwork
+from sureloc.networks.psi import Psi, PsiNetwork, SplitPsi
 from sureloc.networks.unet import UNetPsi
 from sureloc.networks.weight_files import weight_files
 from sureloc.shipped import fingerprint
@@ -47,6 +47,7 @@ Dilations = Annotated[
 ]
 Blocks = Annotated[int, Field(ge=0, le=64)]
 Overview = Annotated[int, Field(ge=0, le=16)]
+Windows = Annotated[tuple[Annotated[int, Field(ge=1, le=33)], ...], Field(max_length=8)]
 Sigma = Annotated[float, Field(ge=1e-6, le=1e6)]
 Rho = Annotated[float, Field(ge=0.1, le=1e3)]
 Steps = Annotated[int, Field(ge=2, le=4096)]
@@ -86,6 +87,21 @@ class PsiCard(_Strict):
     dilations: Dilations
     embedding: Size
     overview: Overview = 0
+    windows: Windows = ()
+
+    @model_validator(mode="after")
+    def _windows_have_a_centre(self) -> PsiCard:
+        check_windows(self.windows)
+        return self
+
+
+class SplitCard(_Strict):
+    """Arguments of `sureloc.networks.psi.SplitPsi`."""
+
+    kind: Literal["split"]
+    sigma: Sigma
+    noisier: PsiCard
+    quieter: PsiCard
 
 
 class UNetCard(_Strict):
@@ -111,6 +127,15 @@ class UNetCard(_Strict):
                 "halvings; attention elsewhere would never run"
             )
         return self
+
+
+def check_windows(windows: tuple[int, ...]) -> None:
+    """Raise `ValueError` unless sides of squares round a pixel are odd and differ."""
+    if any(side % 2 == 0 for side in windows) or len(set(windows)) < len(windows):
+        raise ValueError(
+            f"windows is {list(windows)}; the sides of squares round a pixel are odd numbers, each "
+            "given once, such as [1, 3, 5, 9]"
+        )
 
 
 def check_ends(sigma_min: float, sigma_max: float) -> None:
@@ -231,11 +256,12 @@ class ListLevels(_Strict):
 
 
 PhiNetworkCard = Annotated[PhiCard | PaperPhiCard, Field(discriminator="kind")]
-PsiNetworkCard = Annotated[PsiCard | UNetCard, Field(discriminator="kind")]
+PsiNetworkCard = Annotated[PsiCard | SplitCard | UNetCard, Field(discriminator="kind")]
 LevelsCard = Annotated[
     KarrasLevels | LinearBetaLevels | CosineLevels | LogSnrLevels | ListLevels,
     Field(discriminator="kind"),
 ]
+_LEVELS: TypeAdapter[LevelsCard] = TypeAdapter(LevelsCard)
 Data = Literal["residual", "image", "display"]
 SamplerName = Literal["dpm_solver_2m", "ancestral", "ddim", "heun", "unipc"]
 
@@ -349,17 +375,23 @@ def build_phi(card: PhiCard | PaperPhiCard) -> PhiNetwork:
     return kind(card.width, card.dilations)
 
 
-def build_psi(card: PsiCard | UNetCard, trunk_width: int) -> PsiNetwork:
+def build_psi(card: PsiCard | SplitCard | UNetCard, trunk_width: int) -> PsiNetwork:
     """Build the Psi that a card describes, with the weights of a fresh start.
 
     Args:
         card: its kind and size.
         trunk_width: channels of the features that phi gives.
     """
-    arguments = card.model_dump(exclude={"kind"})
-    if isinstance(card, UNetCard):
-        return UNetPsi(**arguments)
-    return Psi(trunk_width=trunk_width, **arguments)
+    if isinstance(card, SplitCard):
+        noisier, quieter = (_residual_psi(c, trunk_width) for c in (card.noisier, card.quieter))
+        return SplitPsi(card.sigma, noisier, quieter)
+    if isinstance(card, PsiCard):
+        return _residual_psi(card, trunk_width)
+    return UNetPsi(**card.model_dump(exclude={"kind"}))
+
+
+def _residual_psi(card: PsiCard, trunk_width: int) -> Psi:
+    return Psi(trunk_width=trunk_width, **card.model_dump(exclude={"kind"}))
 
 
 def build_networks(card: Card) -> Networks:
@@ -408,6 +440,21 @@ def read_card(name_or_path: str | Path) -> tuple[Card, str]:
     return _parse_card(text, source), fingerprint(blob)
 
 
+def read_levels(text: str) -> LevelsCard:
+    """Read noise levels as a card names them, in JSON.
+
+    Raises:
+        InputError: it is no JSON, or no levels.
+    """
+    try:
+        return _LEVELS.validate_json(text)
+    except ValidationError as error:
+        raise InputError(
+            f"The levels {text!r} cannot be used: {_problems(error, 'they')}. Give JSON such as "
+            '{"kind": "list", "sigmas": [80, 9, 0.3]}.'
+        ) from error
+
+
 def save_weights(networks: Networks, path: Path, card_path: Path | None = None) -> None:
     """Write networks as `path` (.safetensors) and their card, beside it (.json) by default."""
     arrays = {
@@ -449,10 +496,16 @@ def _parse_card(text: str, source: str) -> Card:
     try:
         return Card.model_validate_json(text)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, p['loc'])) or 'the file'}: {p['msg']}" for p in error.errors()
-        )
-        raise WeightsError(f"The card of {source} cannot be used: {problems}.") from error
+        raise WeightsError(
+            f"The card of {source} cannot be used: {_problems(error, 'the file')}."
+        ) from error
+
+
+def _problems(error: ValidationError, whole: str) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc'])) or whole}: {one['msg'].rstrip('.')}"
+        for one in error.errors()
+    )
 
 
 def _fill(network: nn.Module, arrays: dict[str, Tensor], part: str, source: str) -> None:

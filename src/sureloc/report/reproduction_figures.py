@@ -15,6 +15,7 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
 
 from sureloc.config.recipes import load_recipe
+from sureloc.diffusion.denoisers import log_snr
 from sureloc.diffusion.ideal import variance_kept
 from sureloc.diffusion.samplers import ancestral, dpm_solver_2m
 from sureloc.diffusion.schedules import (
@@ -27,7 +28,8 @@ from sureloc.diffusion.schedules import (
     terminal_kl_bits,
 )
 from sureloc.networks.normalization import CHANNELS
-from sureloc.networks.posterior import posterior_images, see_tiles
+from sureloc.networks.posterior import posterior_images, see_tiles, shipped_sampling
+from sureloc.networks.psi import SplitPsi
 from sureloc.networks.weights import Networks, load_weights
 from sureloc.physics.image import render_frames
 from sureloc.physics.kde import peak_of_one, render_kde
@@ -126,13 +128,19 @@ def draw_figure_1(_: Networks, seed: int, path: Path) -> None:
 def traced(networks: Networks) -> list[tuple[str, str, tuple[int, ...], int]]:
     """Run a tile of 20 x 20 px and say what each stage of the model gives.
 
+    Of a Psi of two networks the one is run that draws begin with.
+
     Returns:
         Network, stage, shape of its output without the batch, and its number of parameters, in the
         order in which they run.
     """
     seen: list[tuple[str, str, tuple[int, ...], int]] = []
     hooks = []
-    for network, module in (("phi", networks.phi), ("Psi", networks.psi)):
+    channels = torch.zeros(1, CHANNELS, SIDE_PX, SIDE_PX)
+    level = log_snr(float(shipped_sampling(networks).levels[0]))
+    tile = see_tiles(networks, channels, "float32")
+    psi, condition = networks.psi.at(level, tile.condition)
+    for network, module in (("phi", networks.phi), ("Psi", psi)):
         for name, stage in module.named_children():
             stages = stage.named_children() if isinstance(stage, nn.ModuleList) else [("", stage)]
             for number, part in stages:
@@ -150,10 +158,9 @@ def traced(networks: Networks) -> list[tuple[str, str, tuple[int, ...], int]]:
 
                 hooks.append(part.register_forward_hook(saw))
     try:
-        channels = torch.zeros(1, CHANNELS, SIDE_PX, SIDE_PX)
-        tile = see_tiles(networks, channels, "float32")
+        see_tiles(networks, channels, "float32")
         with torch.inference_mode():
-            networks.psi(torch.zeros_like(tile.estimate), torch.zeros(1), tile.condition)
+            psi(torch.zeros_like(tile.estimate), torch.full((1,), level), condition)
     finally:
         for hook in hooks:
             hook.remove()
@@ -201,6 +208,15 @@ def draw_figure_2(networks: Networks, _: int, path: Path) -> None:
     axes.text(
         ends["Psi"] + 1.5, 0.0, f"{folded}({slow.card.draws.evaluations} times a draw)", **middle
     )
+    if isinstance(slow.psi, SplitPsi):
+        axes.text(
+            0.3 + place["Psi", "conditioner"],
+            -0.75,
+            f"This one runs where noise is strong, sigma of {slow.psi.sigma:g} and more; "
+            "another one of this kind below",
+            fontsize=9,
+            ha="left",
+        )
     total = sum(p.numel() for m in (slow.phi, slow.psi) for p in m.parameters())
     axes.set_title(
         f"The model as its code runs on a tile of {SIDE_PX} x {SIDE_PX} px: "

@@ -6,9 +6,8 @@ import time
 from pathlib import Path
 
 import pandas as pd
-from pydantic import TypeAdapter
 
-from sureloc.networks.weights import LevelsCard, Networks, load_weights
+from sureloc.networks.weights import Networks, load_weights, read_levels
 from sureloc.report.reproduction import Condition, Row, Study
 from sureloc.report.schedule_search import draw_search
 from sureloc.train.export import recipe_in_card
@@ -18,8 +17,8 @@ from sureloc.train.search import (
     Candidate,
     Scored,
     candidates,
+    chosen_by_distance,
     chosen_by_energy,
-    chosen_by_phi_fd,
     family,
     held_out_tiles,
     is_calibrated,
@@ -28,7 +27,6 @@ from sureloc.train.search import (
 
 _WEIGHTS = "default"  # which draw by diffusion
 _TILES, _SIDE_PX, _DRAWS = 64, 12, 4
-_LEVELS: TypeAdapter[LevelsCard] = TypeAdapter(LevelsCard)
 
 
 def _conditions(quick: bool) -> list[Condition]:
@@ -54,7 +52,7 @@ def _measure(condition: Condition, _: Networks, seed: int) -> list[Row]:
     held_out = held_out_tiles(
         networks, recipe.conditions.conditions(), condition.frames, _SIDE_PX, seed
     )
-    levels = _LEVELS.validate_json(str(condition.labels["levels"]))
+    levels = read_levels(str(condition.labels["levels"]))
     tried = [Candidate(levels, steps) for steps in (STEPS[:2] if quick else STEPS)]
     out: list[Row] = []
     began = time.perf_counter()
@@ -67,9 +65,12 @@ def _measure(condition: Condition, _: Networks, seed: int) -> list[Row]:
 def _scored(table: pd.DataFrame) -> list[Scored]:
     return [
         Scored(
-            Candidate(_LEVELS.validate_json(row["levels"]), int(row["steps"])),
+            Candidate(read_levels(row["levels"]), int(row["steps"])),
             int(row["evaluations"]),
-            *(float(row[name]) for name in ("phi_fd", "energy", "energy_se", "spread_skill")),
+            float(row["phi_fd"]),
+            float(row["energy"]),
+            float(row["energy_se"]),
+            float(row["spread_skill"]),
         )
         for _, row in table.iterrows()
     ]
@@ -84,12 +85,15 @@ def _headline(table: pd.DataFrame) -> str:
     scored = _scored(table)
     by_energy = chosen_by_energy(scored)
     told = f"{by_energy.candidate}" if by_energy else "no calibrated schedule"
-    return f"phi-FD chooses {chosen_by_phi_fd(scored).candidate}; the energy score {told}"
+    return f"phi-FD chooses {chosen_by_distance(scored).candidate}; the energy score {told}"
 
 
 def _findings(table: pd.DataFrame) -> str:
     scored = _scored(table)
-    chosen = (("phi-FD", chosen_by_phi_fd(scored)), ("the energy score", chosen_by_energy(scored)))
+    chosen = (
+        ("phi-FD", chosen_by_distance(scored)),
+        ("the energy score", chosen_by_energy(scored)),
+    )
     lines = ["## What is chosen", ""]
     lines += [f"- By {name}: {one or 'no schedule is calibrated'}." for name, one in chosen]
     worst = max(scored, key=lambda one: one.energy)

@@ -21,14 +21,14 @@ from sureloc.networks.weights import (
 from sureloc.train.search import (
     CALIBRATED,
     Scored,
+    chosen_by_distance,
     chosen_by_energy,
-    chosen_by_phi_fd,
     family,
     is_calibrated,
 )
 
 _INK, _BAND = "#202124", "#dfe8dc"
-_CHOICES = (("chosen by phi-FD", "s", "#b3261e"), ("chosen by energy score", "D", "#1b6e3c"))
+_MARKS = (("s", "#b3261e"), ("D", "#1b6e3c"))
 
 
 def draw_search(scored: Sequence[Scored], path: Path) -> None:
@@ -41,7 +41,7 @@ def draw_search(scored: Sequence[Scored], path: Path) -> None:
     figure = Figure(figsize=(13.5, 5.2), dpi=110, layout="constrained")
     best = min(one.energy for one in scored)
     panels: Sequence[tuple[str, Callable[[Scored], float]]] = (
-        ("phi-FD", lambda one: one.phi_fd),
+        (scored[0].distance_name, lambda one: one.distance),
         ("fair energy score above the best (%)", lambda one: 100 * (one.energy / best - 1)),
         ("spread-skill ratio", lambda one: one.spread_skill),
     )
@@ -95,8 +95,11 @@ def _panel(axes: Axes, scored: Sequence[Scored], value: Callable[[Scored], float
                 markerfacecolor=colour if is_calibrated(point) else "white",
                 markersize=4.5,
             )
-    choices = (chosen_by_phi_fd(scored), chosen_by_energy(scored))
-    for size, (label, marker, colour), one in zip((15, 11), _CHOICES, choices, strict=True):
+    choices = (
+        (scored[0].distance_name, chosen_by_distance(scored)),
+        ("energy score", chosen_by_energy(scored)),
+    )
+    for size, (marker, colour), (judge, one) in zip((15, 11), _MARKS, choices, strict=True):
         if one is not None:
             axes.plot(
                 one.evaluations,
@@ -106,7 +109,7 @@ def _panel(axes: Axes, scored: Sequence[Scored], value: Callable[[Scored], float
                 markerfacecolor="none",
                 markersize=size,
                 markeredgewidth=1.8,
-                label=label,
+                label=f"chosen by {judge}",
                 linestyle="none",
             )
     axes.set_xscale("log")

@@ -33,15 +33,15 @@ def frechet_distance(
         raise InputError(
             f"The sets hold {len(one)} and {len(other)} items; a covariance needs two or more."
         )
-    (mean, covariance), (other_mean, other_covariance) = _moments(one), _moments(other)
-    values, vectors = torch.linalg.eigh(covariance)
-    root = vectors * values.clamp(min=0.0).sqrt() @ vectors.T
-    shared = torch.linalg.eigvalsh(root @ other_covariance @ root).clamp(min=0.0).sqrt().sum()
-    spread = covariance.trace() + other_covariance.trace() - 2.0 * shared
+    (mean, root), (other_mean, other_root) = _moments(one), _moments(other)
+    # S_1 S_2 has the nonzero eigenvalues of M M^T, where M is the product of both roots.
+    shared = torch.linalg.svdvals(root @ other_root.T).sum()
+    spread = root.square().sum() + other_root.square().sum() - 2.0 * shared
     return max(float((mean - other_mean).square().sum() + spread), 0.0)
 
 
 def _moments(items: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the mean, and R of the covariance R^T R: no more rows than items, nor than features."""
     mean = items.double().mean(0)
-    centred = items.double() - mean
-    return mean, centred.T @ centred / (len(items) - 1)
+    centred = (items.double() - mean) / (len(items) - 1) ** 0.5
+    return mean, torch.linalg.qr(centred, mode="r").R

@@ -109,7 +109,7 @@ class PsiTraining(Training):
                 gamma,
                 generator,
                 objective.norm,
-                Sums(objective.sums, self.recipe.footprint_px),
+                Sums(objective.sums, self.recipe.footprint_px, objective.sums_above),
             )
         level = log_snr_of_gamma(self.recipe.noise.card().levels(1)).to(many)
         drawn = unfold(raw(white_noise(many, generator), level))[:, 0]

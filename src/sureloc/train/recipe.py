@@ -36,9 +36,12 @@ from sureloc.networks.weights import (
     Sigma,
     Sigmas,
     Size,
+    SplitCard,
     UNetCard,
+    Windows,
     build_phi,
     check_ends,
+    check_windows,
 )
 from sureloc.simulate.tiles import TileConditions
 
@@ -226,7 +229,9 @@ class TrainingRecipe(_Strict):
         # What came later and is not used makes no other recipe: older weights keep their name.
         unused: tuple[tuple[str, str, object], ...] = (
             ("network", "overview", 0),
+            ("network", "windows", []),
             ("objective", "sums", 0),
+            ("objective", "sums_above", 0),
             ("batch", "other_sides_px", []),
             ("noise", "sigmas", None),
         )
@@ -269,10 +274,34 @@ class PsiNetworkRecipe(_Strict):
     dilations: Dilations = (1, 2)
     embedding: Size = 64
     overview: Overview = 0
+    windows: Windows = ()
+
+    @model_validator(mode="after")
+    def _windows_have_a_centre(self) -> Self:
+        check_windows(self.windows)
+        return self
 
     def card(self) -> PsiCard:
         """Give what a weights file says of the network."""
         return PsiCard(**self.model_dump())
+
+
+class SplitRecipe(_Strict):
+    """Two networks, one for strong and one for weak noise; see `sureloc.networks.psi.SplitPsi`."""
+
+    kind: Literal["split"]
+    sigma: Sigma = 2.0
+    noisier: PsiNetworkRecipe = PsiNetworkRecipe()
+    quieter: PsiNetworkRecipe = PsiNetworkRecipe()
+
+    def card(self) -> SplitCard:
+        """Give what a weights file says of the networks."""
+        return SplitCard(
+            kind=self.kind,
+            sigma=self.sigma,
+            noisier=self.noisier.card(),
+            quieter=self.quieter.card(),
+        )
 
 
 class UNetRecipe(UNetCard):
@@ -368,12 +397,14 @@ class DenoisingRecipe(_Strict):
 
     Attributes:
         sums: weight of the errors of sums over squares and over the whole tile; with L2 only.
+        sums_above: noise above which they count.
     """
 
     kind: Literal["denoising"] = "denoising"
     target: Literal["epsilon", "clean", "preconditioned"] = "preconditioned"
     norm: Literal["L1", "L2"] = "L2"
     sums: Annotated[float, Field(ge=0)] = 0.0
+    sums_above: Annotated[float, Field(ge=0)] = 0.0
     sampler: SamplerName = "dpm_solver_2m"
     evaluations: Evaluations = 8
 
@@ -420,7 +451,7 @@ class PsiTrainingRecipe(TrainingRecipe):
 
     kind: Literal["psi"]
     data: Data = "residual"
-    network: Annotated[PsiNetworkRecipe | UNetRecipe, Field(discriminator="kind")] = (
+    network: Annotated[PsiNetworkRecipe | SplitRecipe | UNetRecipe, Field(discriminator="kind")] = (
         PsiNetworkRecipe()
     )
     noise: Annotated[

@@ -1,9 +1,9 @@
 """Which noise levels to draw by: one trained network, many schedules (seed 5.1).
 
 The seed chooses the schedule of at most 100 steps by FID. Here each schedule is scored twice on
-held-out tiles: by phi-FD, a Frechet distance on phi's features, as the seed does by FID on
-Inception's; and by the fair energy score, which sees each draw beside its own truth, among the
-schedules whose spread matches their errors.
+held-out tiles: by a Frechet distance, as the seed does by FID on Inception's features, here on
+phi's (phi-FD) or on those of a network that the user has; and by the fair energy score, which sees
+each draw beside its own truth, among the schedules whose spread matches their errors.
 """
 
 from __future__ import annotations
@@ -43,9 +43,20 @@ STEPS = (2, 4, 8, 16, 32, 100)
 _KARRAS = [(low, high, rho) for low in (0.03, 0.3) for high in (20.0, 80.0) for rho in (3.0, 7.0)]
 _MOST_NAMED = 12  # levels of a list that a name of it tells one by one
 _RIGHT_LAST_BETA = 0.2075  # 100 linear steps that end 1e-5 bits from noise: schedules.last_beta_for
+PHI = "phi"  # name of the features that the frozen phi has
 
-# Images in phi's unit in, a feature vector of each out.
-Features = Callable[[Tensor], Tensor]
+
+@dataclass(frozen=True)
+class Features:
+    """What a Frechet distance looks at.
+
+    Attributes:
+        name: whose features they are, for people and tables.
+        of: gives a vector on the CPU for each of some images in phi's unit.
+    """
+
+    name: str
+    of: Callable[[Float[Tensor, "items height width"]], Float[Tensor, "items features"]]
 
 
 @dataclass(frozen=True)
@@ -71,30 +82,48 @@ class Scored:
     Attributes:
         candidate: the schedule.
         evaluations: of Psi for one draw.
-        phi_fd: Frechet distance of one draw a tile from the truths, on features; smaller is better.
+        distance: Frechet distance of one draw a tile from the truths, on features; smaller is
+            better.
         energy: fair energy score on informative pixels, mean over tiles; smaller is better.
         energy_se: its standard error over tiles. The tiles and the noise are the same for every
             schedule, so that differences between schedules are known better than that.
         spread_skill: 1 if spread matches error, below 1 overconfident.
+        features: whose features the distance looks at (`Features.name`).
     """
 
     candidate: Candidate
     evaluations: int
-    phi_fd: float
+    distance: float
     energy: float
     energy_se: float
     spread_skill: float
+    features: str = PHI
+
+    @property
+    def column(self) -> str:
+        """What tables call the distance."""
+        return "phi_fd" if self.features == PHI else "frechet"
+
+    @property
+    def distance_name(self) -> str:
+        """What people call it: only one on Inception's features is an FID."""
+        return "phi-FD" if self.features == PHI else f"Frechet distance on {self.features}"
 
     @property
     def numbers(self) -> dict[str, float]:
         """Steps and scores by name, for tables."""
-        named = ("evaluations", "phi_fd", "energy", "energy_se", "spread_skill")
-        return {"steps": self.candidate.steps, **{name: getattr(self, name) for name in named}}
+        return {
+            "steps": self.candidate.steps,
+            "evaluations": self.evaluations,
+            self.column: self.distance,
+            **{name: getattr(self, name) for name in ("energy", "energy_se", "spread_skill")},
+        }
 
     def __str__(self) -> str:
         return (
-            f"{self.candidate}: phi-FD {self.phi_fd:.4g}, energy score {self.energy:.4g} (standard "
-            f"error {self.energy_se:.2g}), spread-skill {self.spread_skill:.3f}"
+            f"{self.candidate}: {self.distance_name} {self.distance:.4g}, energy score "
+            f"{self.energy:.4g} (standard error {self.energy_se:.2g}), spread-skill "
+            f"{self.spread_skill:.3f}"
         )
 
 
@@ -125,7 +154,9 @@ def _list_family(sigmas: Sequence[float]) -> str:
     return f"list {' '.join(f'{sigma:.3g}' for sigma in sigmas)}"
 
 
-def candidates(networks: Networks, steps: Sequence[int] = STEPS) -> tuple[Candidate, ...]:
+def candidates(
+    networks: Networks, steps: Sequence[int] = STEPS, also: Sequence[LevelsCard] = ()
+) -> tuple[Candidate, ...]:
     """Give the schedules to try: that of the card, and several of every family.
 
     A list of levels is tried at its own length too, where nothing is interpolated.
@@ -133,6 +164,7 @@ def candidates(networks: Networks, steps: Sequence[int] = STEPS) -> tuple[Candid
     Args:
         networks: the weights, whose sampler may run the network twice a level.
         steps: numbers of levels, 2 or more each; those beyond 100 evaluations are left out.
+        also: further levels to try.
 
     Raises:
         InputError: all of them are beyond.
@@ -146,6 +178,7 @@ def candidates(networks: Networks, steps: Sequence[int] = STEPS) -> tuple[Candid
         )
     families: tuple[LevelsCard, ...] = (
         card.levels,
+        *also,
         *(KarrasLevels(kind="karras", sigma_min=a, sigma_max=b, rho=c) for a, b, c in _KARRAS),
         CosineLevels(kind="cosine"),
         LinearBetaLevels(kind="linear_beta"),
@@ -214,24 +247,26 @@ def search(
         schedules: what to try.
         draws: draws of each tile, two or more.
         seed: names the noise.
-        features: what the Frechet distance looks at, by default phi's features (then it is a
-            phi-FD); for one on Inception's, give a function of your own.
+        features: what the Frechet distance looks at, by default phi's (then it is a phi-FD);
+            `sureloc.io.feature_network` reads those of other networks.
 
     Yields:
         The scores of each schedule in turn.
     """
     kernel = networks.card.kernel_sigma_fine_px
-    features = features or partial(phi_features, networks.phi, kernel_sigma_fine_px=kernel)
-    wanted = features(held_out.truth)
+    features = features or Features(
+        PHI, partial(phi_features, networks.phi, kernel_sigma_fine_px=kernel)
+    )
+    wanted = features.of(held_out.truth)
     sampler = getattr(samplers, networks.card.draws.sampler)
     yhat = unfold(held_out.seen.estimate)[:, 0]
     for candidate in schedules:
         sampling = Sampling(candidate.levels.levels(candidate.steps), sampler)
         images = draw_held_out(networks, held_out.seen, sampling, draws, seed)
         energy, error, ratio = scores_of(images, held_out.truth, yhat)
-        distance = frechet_distance(features(images[0]), wanted)
+        distance = frechet_distance(features.of(images[0]), wanted)
         evaluations = samplers.evaluations(sampler, candidate.steps)
-        yield Scored(candidate, evaluations, distance, energy, error, ratio)
+        yield Scored(candidate, evaluations, distance, energy, error, ratio, features.name)
 
 
 def scores_of(
@@ -254,9 +289,9 @@ def scores_of(
     return float(energy.mean()), float(energy.std() / len(energy) ** 0.5), ratio
 
 
-def chosen_by_phi_fd(scored: Sequence[Scored]) -> Scored:
+def chosen_by_distance(scored: Sequence[Scored]) -> Scored:
     """Choose as the seed does by FID: the smallest distance, of equals the fewest evaluations."""
-    return min(scored, key=lambda one: (one.phi_fd, one.evaluations))
+    return min(scored, key=lambda one: (one.distance, one.evaluations))
 
 
 def is_calibrated(scored: Scored) -> bool:
