@@ -219,12 +219,12 @@ def test_psi_with_windows_reaches_as_far_as_its_largest_one_lets_it(windows):
 
 def test_sums_over_windows_keep_white_noise_white_and_lift_what_is_alike(torch_rng):
     windows = (1, 3, 5, 9)
-    noise = torch.randn((400, 16, 12, 12), generator=torch_rng)
+    noise = torch.randn((4000, 16, 12, 12), generator=torch_rng)
     found = with_sums(noise, windows)
     assert torch.equal(found[:, :16], noise)
-    # 400 squares that do not overlap at the least: 5 standard errors of a variance of 1.
+    # Squares round one pixel of 4,000 tiles: 5 standard errors of a variance of 1.
     middle = found[:, 16:, 6, 6]
-    assert (middle.var(0) - 1).abs().max() < 5 * (2 / 400) ** 0.5
+    assert (middle.var(0) - 1).abs().max() < 5 * (2 / 4000) ** 0.5
     # What all fine pixels share stands out by the root of their number.
     alike = with_sums(torch.full((1, 16, 12, 12), 0.1), windows)[0, 16:, 6, 6]
     wanted = torch.tensor([0.1 * 4 * side for side in windows])

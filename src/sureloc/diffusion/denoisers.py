@@ -29,6 +29,8 @@ from torch import Tensor
 Target = Literal["epsilon", "clean", "preconditioned"]
 # y_t and ln(gamma / (1 - gamma)) of each item in, the raw output out.
 Network = Callable[[Tensor, Tensor], Tensor]
+# The same at one level for all items, as samplers go: then it is a number.
+LevelNetwork = Callable[[Tensor, float], Tensor]
 # y_t and its gamma in, the estimate of y_0 out.
 Denoiser = Callable[[Tensor, float], Tensor]
 
@@ -76,17 +78,12 @@ def clean_estimate(
     return signal * noisy + noise * raw
 
 
-def log_snr(gamma: float) -> float:
-    """Give ln(gamma / (1 - gamma)), as precisely for gammas next to 0 as next to 1."""
-    return math.log(gamma) - math.log1p(-gamma)
-
-
-def denoiser_of(network: Network, target: Target) -> Denoiser:
+def denoiser_of(network: LevelNetwork, target: Target) -> Denoiser:
     """Turn a network into the denoiser that samplers take."""
 
     def denoise(noisy: Tensor, gamma: float) -> Tensor:
-        each = noisy.new_full((noisy.shape[0],), log_snr(gamma))
-        return clean_estimate(target, noisy, gamma, network(noisy, each))
+        log_snr = math.log(gamma) - math.log1p(-gamma)
+        return clean_estimate(target, noisy, gamma, network(noisy, log_snr))
 
     return denoise
 

@@ -12,14 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sureloc.diffusion import samplers
-from sureloc.diffusion.denoisers import (
-    Denoiser,
-    Target,
-    clean_estimate,
-    from_residual,
-    log_snr,
-    to_residual,
-)
+from sureloc.diffusion.denoisers import Denoiser, Target, denoiser_of, from_residual, to_residual
 from sureloc.diffusion.noise import white_noise
 from sureloc.diffusion.samplers import Sampler
 from sureloc.diffusion.schedules import Levels
@@ -268,15 +261,14 @@ def psi_denoiser(
         target: what the network's output means.
     """
 
-    def denoise(noisy: Tensor, gamma: float) -> Tensor:
-        level = log_snr(gamma)
-        network, part = psi.at(level, condition)
+    def network(noisy: Tensor, log_snr: float) -> Tensor:
+        of_level, part = psi.at(log_snr, condition)
         seen = noisy.contiguous(memory_format=torch.channels_last)
         with autocast:
-            raw: Tensor = network(seen, noisy.new_full((1,), level), part)
-        return clean_estimate(target, noisy, gamma, raw.float())
+            raw: Tensor = of_level(seen, noisy.new_full((1,), log_snr), part)
+        return raw.float()
 
-    return denoise
+    return denoiser_of(network, target)
 
 
 def drawn_images(

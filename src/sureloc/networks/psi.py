@@ -318,7 +318,7 @@ class SplitPsi(PsiNetwork):
             del part.residual_scale  # they share one, `SplitPsi.residual_scale`
         reaches = [part.radius_px for part in (noisier, quieter)]
         self.radius_px = None if None in reaches else max(r for r in reaches if r is not None)
-        self._features = noisier.features
+        self._strong = -2.0 * math.log(sigma)  # log-SNR from which downwards `noisier` runs
 
     def condition(
         self,
@@ -334,9 +334,12 @@ class SplitPsi(PsiNetwork):
         self, log_snr: float, condition: Float[Tensor, "#draws features rows columns"]
     ) -> tuple[Psi, Float[Tensor, "#draws some_features rows columns"]]:
         """Give the network that runs at one noise level, and its part of the condition."""
-        if log_snr <= -2.0 * math.log(self.sigma):
-            return self.noisier, condition[:, : self._features]
-        return self.quieter, condition[:, self._features :]
+        return self._part(log_snr <= self._strong, condition)
+
+    def _part(self, strong: bool, condition: Tensor) -> tuple[Psi, Tensor]:
+        if strong:
+            return self.noisier, condition[:, : self.noisier.features]
+        return self.quieter, condition[:, self.noisier.features :]
 
     def forward(
         self,
@@ -348,10 +351,9 @@ class SplitPsi(PsiNetwork):
         levels = log_snr.expand(len(noisy))
         conditions = condition.expand(len(noisy), -1, -1, -1)
         out = torch.empty_like(noisy)
-        for level in (-math.inf, math.inf):
-            strong = levels <= -2.0 * math.log(self.sigma)
-            which = torch.nonzero(strong if level < 0 else ~strong)[:, 0]
+        for strong in (True, False):
+            which = torch.nonzero((levels <= self._strong) == strong)[:, 0]
             if len(which) > 0:
-                network, part = self.at(level, conditions)
+                network, part = self._part(strong, conditions)
                 out[which] = network(noisy[which], levels[which], part[which]).to(out)
         return out

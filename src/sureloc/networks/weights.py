@@ -15,7 +15,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load as load_arrays
 from safetensors.torch import save_file
@@ -47,7 +55,22 @@ Dilations = Annotated[
 ]
 Blocks = Annotated[int, Field(ge=0, le=64)]
 Overview = Annotated[int, Field(ge=0, le=16)]
-Windows = Annotated[tuple[Annotated[int, Field(ge=1, le=33)], ...], Field(max_length=8)]
+
+
+def _round_a_pixel(windows: tuple[int, ...]) -> tuple[int, ...]:
+    if any(side % 2 == 0 for side in windows) or len(set(windows)) < len(windows):
+        raise ValueError(
+            "the sides of squares round a pixel are odd numbers, each given once, such as "
+            "[1, 3, 5, 9]"
+        )
+    return windows
+
+
+Windows = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=33)], ...],
+    Field(max_length=8),
+    AfterValidator(_round_a_pixel),
+]
 Sigma = Annotated[float, Field(ge=1e-6, le=1e6)]
 Rho = Annotated[float, Field(ge=0.1, le=1e3)]
 Steps = Annotated[int, Field(ge=2, le=4096)]
@@ -89,11 +112,6 @@ class PsiCard(_Strict):
     overview: Overview = 0
     windows: Windows = ()
 
-    @model_validator(mode="after")
-    def _windows_have_a_centre(self) -> PsiCard:
-        check_windows(self.windows)
-        return self
-
 
 class SplitCard(_Strict):
     """Arguments of `sureloc.networks.psi.SplitPsi`."""
@@ -127,15 +145,6 @@ class UNetCard(_Strict):
                 "halvings; attention elsewhere would never run"
             )
         return self
-
-
-def check_windows(windows: tuple[int, ...]) -> None:
-    """Raise `ValueError` unless sides of squares round a pixel are odd and differ."""
-    if any(side % 2 == 0 for side in windows) or len(set(windows)) < len(windows):
-        raise ValueError(
-            f"windows is {list(windows)}; the sides of squares round a pixel are odd numbers, each "
-            "given once, such as [1, 3, 5, 9]"
-        )
 
 
 def check_ends(sigma_min: float, sigma_max: float) -> None:

@@ -15,7 +15,6 @@ from matplotlib.patches import FancyBboxPatch
 from torch import Tensor, nn
 
 from sureloc.config.recipes import load_recipe
-from sureloc.diffusion.denoisers import log_snr
 from sureloc.diffusion.ideal import variance_kept
 from sureloc.diffusion.samplers import ancestral, dpm_solver_2m
 from sureloc.diffusion.schedules import (
@@ -25,6 +24,7 @@ from sureloc.diffusion.schedules import (
     kept_by_start_at_noise,
     last_beta_for,
     linear_beta,
+    log_snr_of_gamma,
     terminal_kl_bits,
 )
 from sureloc.networks.normalization import CHANNELS
@@ -137,9 +137,9 @@ def traced(networks: Networks) -> list[tuple[str, str, tuple[int, ...], int]]:
     seen: list[tuple[str, str, tuple[int, ...], int]] = []
     hooks = []
     channels = torch.zeros(1, CHANNELS, SIDE_PX, SIDE_PX)
-    level = log_snr(float(shipped_sampling(networks).levels[0]))
+    level = log_snr_of_gamma(shipped_sampling(networks).levels[:1]).float()
     tile = see_tiles(networks, channels, "float32")
-    psi, condition = networks.psi.at(level, tile.condition)
+    psi, condition = networks.psi.at(float(level), tile.condition)
     for network, module in (("phi", networks.phi), ("Psi", psi)):
         for name, stage in module.named_children():
             stages = stage.named_children() if isinstance(stage, nn.ModuleList) else [("", stage)]
@@ -160,7 +160,7 @@ def traced(networks: Networks) -> list[tuple[str, str, tuple[int, ...], int]]:
     try:
         see_tiles(networks, channels, "float32")
         with torch.inference_mode():
-            psi(torch.zeros_like(tile.estimate), torch.full((1,), level), condition)
+            psi(torch.zeros_like(tile.estimate), level, condition)
     finally:
         for hook in hooks:
             hook.remove()

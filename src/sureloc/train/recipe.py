@@ -41,7 +41,6 @@ from sureloc.networks.weights import (
     Windows,
     build_phi,
     check_ends,
-    check_windows,
 )
 from sureloc.simulate.tiles import TileConditions
 
@@ -276,18 +275,17 @@ class PsiNetworkRecipe(_Strict):
     overview: Overview = 0
     windows: Windows = ()
 
-    @model_validator(mode="after")
-    def _windows_have_a_centre(self) -> Self:
-        check_windows(self.windows)
-        return self
-
     def card(self) -> PsiCard:
         """Give what a weights file says of the network."""
         return PsiCard(**self.model_dump())
 
 
 class SplitRecipe(_Strict):
-    """Two networks, one for strong and one for weak noise; see `sureloc.networks.psi.SplitPsi`."""
+    """Two networks, one for strong and one for weak noise; see `sureloc.networks.psi.SplitPsi`.
+
+    Attributes:
+        sigma: noise from which on `noisier` is trained and runs, and below which `quieter`.
+    """
 
     kind: Literal["split"]
     sigma: Sigma = 2.0
