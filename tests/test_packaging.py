@@ -91,6 +91,20 @@ def test_the_page_of_commands_is_what_the_program_takes(monkeypatch):
         assert [name for name in options if f"`{name}`" not in section] == []
 
 
+def test_the_page_of_recipe_keys_is_what_the_program_takes(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    page = importlib.import_module("document_recipes").recipes_page()
+    written = (ROOT / "docs" / "recipe_keys.md").read_text(encoding="utf-8")
+    assert written == page, "run scripts/document_recipes.py"
+    # What the recipes that are shipped say is on the page, with its section.
+    for path in (ROOT / "src" / "sureloc" / "recipes" / "train").glob("psi_*.yaml"):
+        for section, values in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+            for key in values if isinstance(values, dict) else []:
+                if key != "kind":
+                    text = page.split(f"### `{section}`", 1)[1]
+                    assert f"| `{key}` |" in text, (path.name, section, key)
+
+
 def test_readme_lists_every_command_and_no_other():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(sureloc .*?)` \|", readme, re.MULTILINE)

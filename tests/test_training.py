@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import time
@@ -22,6 +23,7 @@ from scipy import special, stats
 from torch import nn
 from typer.testing import CliRunner
 
+from conftest import ROOT
 from sureloc.cli import app as cli
 from sureloc.cli.stopping import STOPPED
 from sureloc.config.training import (
@@ -202,6 +204,17 @@ def test_missing_recipes_are_refused(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecipeError, match="cannot be read"):
         load_training_recipe(PhiTrainingRecipe, tmp_path / "binary.yaml")
+
+
+def test_the_recipes_of_the_page_are_recipes(tmp_path):
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    texts = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert len(texts) == 2
+    for text, model in zip(texts, (PhiTrainingRecipe, PsiTrainingRecipe), strict=True):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text, encoding="utf-8")
+        recipe = load_training_recipe(model, path)
+        assert recipe.conditions.sigma_px == (1.6, 3.0)
 
 
 def test_steps_take_tiles_of_several_sides_that_cover_the_same_area():

@@ -25,6 +25,13 @@ class DropoutPhi(Phi):
         dilations: tuple[int, ...] = (1, 2, 2, 2, 1),
         dropout: float = 0.1,
     ) -> None:
+        """Build a phi with dropout and the weights of a fresh start.
+
+        Args:
+            width: channels of the trunk.
+            dilations: of each of its residual blocks, camera px.
+            dropout: share of features that is set to 0.
+        """
         super().__init__(width, dilations)
         self.dropout = dropout
 

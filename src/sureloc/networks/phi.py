@@ -58,6 +58,12 @@ class Phi(PhiNetwork):
     """
 
     def __init__(self, width: int = 96, dilations: tuple[int, ...] = (1, 2, 2, 2, 1)) -> None:
+        """Build a phi with the weights of a fresh start, which estimates 0.
+
+        Args:
+            width: channels of the trunk.
+            dilations: of each of its residual blocks, camera px.
+        """
         super().__init__()
         self.width = self.trunk_width = width
         self.stem = nn.Conv2d(normalization.CHANNELS, width, 3, padding=1)
@@ -107,6 +113,12 @@ class PaperPhi(PhiNetwork):
     """
 
     def __init__(self, width: int = 64, dilations: tuple[int, ...] = (1, 2, 4, 8, 4, 2)) -> None:
+        """Build the paper's phi with the weights of a fresh start.
+
+        Args:
+            width: channels of every block.
+            dilations: of each context block, camera px.
+        """
         super().__init__()
         self.trunk_width = width + normalization.CHANNELS
         channels = [normalization.CHANNELS] + [self.trunk_width] * len(dilations)

@@ -234,6 +234,19 @@ class Psi(PsiNetwork):
         overview: int = 0,
         windows: tuple[int, ...] = (),
     ) -> None:
+        """Build a Psi with the weights of a fresh start.
+
+        Args:
+            conditioning: "yhat" sees phi's estimate alone, "x" the frame alone, "both" both.
+            trunk_width: channels of the features behind phi's estimate.
+            condition_width: channels of the part that runs once a tile.
+            condition_blocks: its residual blocks.
+            width: channels of the part that runs at every step.
+            dilations: of each of its residual blocks, camera px.
+            embedding: width of the noise level's embedding.
+            overview: blocks on squares of 4 x 4 px, in both parts.
+            windows: sides of the squares whose sums a step sees, camera px, odd.
+        """
         super().__init__()
         self.width = width
         self.windows = windows

@@ -195,6 +195,13 @@ class TrainingRecipe(_Strict):
     """What the training of any network is made of.
 
     Attributes:
+        description: for people.
+        seed: of weights, tiles and noise.
+        kernel_sigma_fine_px: kernel width of the images that the network learns, fine px.
+        conditions: what training tiles look like.
+        batch: how many tiles a step sees, and how large they are.
+        optimizer: how weights move.
+        validation: how often they are judged, and on what.
         precision: "bfloat16" is used where the device multiplies it in hardware, float32 elsewhere.
     """
 
@@ -246,6 +253,7 @@ class PhiTrainingRecipe(TrainingRecipe):
     """How a phi is trained.
 
     Attributes:
+        network: phi itself.
         sums: weight of the errors of sums over squares and over the whole tile beside those of
             pixels (`sureloc.diffusion.objectives.Sums`).
     """
@@ -285,6 +293,7 @@ class SplitRecipe(_Strict):
 
     Attributes:
         sigma: noise from which on `noisier` is trained and runs, and below which `quieter`.
+        noisier, quieter: networks, each with the keys of `residual`.
     """
 
     kind: Literal["split"]
@@ -363,7 +372,13 @@ class NoiseRecipe(_Strict):
 
 
 class LinearBetaNoiseRecipe(LinearBetaLevels):
-    """Levels uniform inside a random step of a linear schedule, as seed 3.3 and 4.2 print it."""
+    """Levels uniform inside a random step of a linear schedule (seed 3.3 and 4.2).
+
+    Attributes:
+        steps: of the schedule (`sureloc.diffusion.schedules.linear_beta`).
+        first, last: beta of its ends.
+        levels_per_tile: noise levels that each simulated tile is used with in a step.
+    """
 
     levels_per_tile: PositiveInt = 4
 
@@ -377,7 +392,12 @@ class LinearBetaNoiseRecipe(LinearBetaLevels):
 
 
 class CosineNoiseRecipe(CosineLevels):
-    """Levels uniform inside a random step of the cosine schedule."""
+    """Levels uniform inside a random step of the cosine schedule.
+
+    Attributes:
+        steps: of the schedule (`sureloc.diffusion.schedules.cosine`).
+        levels_per_tile: noise levels that each simulated tile is used with in a step.
+    """
 
     levels_per_tile: PositiveInt = 4
 
@@ -394,8 +414,12 @@ class DenoisingRecipe(_Strict):
     """Learn to denoise; see `sureloc.diffusion.objectives.denoising_loss`.
 
     Attributes:
+        target: what the network's output means (`sureloc.diffusion.denoisers`).
+        norm: of its errors; L2 learns means, L1 medians.
         sums: weight of the errors of sums over squares and over the whole tile; with L2 only.
         sums_above: noise above which they count.
+        sampler: function of `sureloc.diffusion.samplers` by which validation and the weights draw.
+        evaluations: of Psi for one draw, at one noise level each.
     """
 
     kind: Literal["denoising"] = "denoising"
@@ -445,6 +469,9 @@ class PsiTrainingRecipe(TrainingRecipe):
     Attributes:
         data: what is drawn: what phi leaves, the image itself, or the image in the [-1, 1] of the
             paper.
+        network: Psi itself.
+        noise: levels that training draws, and those that sampling runs through.
+        objective: what is learnt.
     """
 
     kind: Literal["psi"]
