@@ -29,19 +29,18 @@ from rich.progress import track
 from torch import Tensor
 
 from sureloc.io.output import new_file
-from sureloc.localize.frames import join_draws
 from sureloc.networks.posterior import posterior_images
 from sureloc.networks.weights import Networks, load_weights
 from sureloc.physics.kde import render_kde
 from sureloc.physics.priors import PhotonPrior, ScenePrior, hat_functions
-from sureloc.physics.referee import ChainLength, FrameData, PosteriorDraws, run_chain
+from sureloc.physics.referee import ChainLength, FrameData, run_chain
 from sureloc.seeds import torch_generator
 from sureloc.simulate.tiles import TileConditions, simulate_tiles
 
 SEED, SIDE_PX, MARGIN_PX, MOST = 88_001, 12, 5.0, 90
 CHAIN_DRAWS, DRAWS = 2000, 1000
-DRAWS_A_TURN = 2  # of emitters, before density and brightness are drawn anew
-MEANS, LOG_SDS, DENSITIES = 24, (0.05, 0.15, 0.3, 0.5, 0.8), 100
+MOVES_A_TURN = 100  # of emitters, before density and brightness are drawn anew
+MEANS, SPREADS, DENSITIES = 40, 8, 100  # of the grids on which those lie
 SAMPLES = 40_000
 CONDITIONS = TileConditions(empty_share=0.0, unevenness=0.0, hot_share=0.0, multiplied_share=0.0)
 # Scatter of a corner's background about the tile's level, relatively: with training's two waves
@@ -54,12 +53,16 @@ class Brightness:
     """What training allows photons to be like at one noise: a table for each kind of tile.
 
     Attributes:
-        priors: of single emitters.
-        log_chance: ln of the probability of each.
+        priors: of single emitters that are bright enough to be a target, all on one grid.
+        log_chance: ln of the probability of each kind.
+        seen: share of emitters that are bright enough, of each kind.
+        log_density: (kinds, cells), the priors' own.
     """
 
     priors: list[PhotonPrior]
     log_chance: np.ndarray
+    seen: np.ndarray
+    log_density: np.ndarray
 
     @classmethod
     def in_training(cls, noise_e: float) -> Brightness:
@@ -67,9 +70,10 @@ class Brightness:
         rng = np.random.default_rng(SEED)
         low, high = np.log(CONDITIONS.mean_photons)
         means = np.exp(low + (np.arange(MEANS) + 0.5) / MEANS * (high - low))
-        kinds = [("log-normal", sd, 0.6 / len(LOG_SDS)) for sd in LOG_SDS]
+        log_sds = 0.05 + 0.75 * (np.arange(SPREADS) + 0.5) / SPREADS
+        kinds = [("log-normal", sd, 0.6 / SPREADS) for sd in log_sds]
         kinds += [("uniform", 0.0, 0.25), ("exponential", 0.0, 0.15)]
-        priors, chance = [], []
+        priors, chance, seen = [], [], []
         for mean in np.maximum(means, CONDITIONS.visible_sds * noise_e):
             for family, log_sd, weight in kinds:
                 photons = mean * _shares(family, log_sd, rng)
@@ -78,17 +82,24 @@ class Brightness:
                 photons = np.where(partial, photons * rng.random(SAMPLES), photons)
                 priors.append(_tabulated(photons))
                 chance.append(weight / MEANS)
-        return cls(priors, np.log(chance))
+                seen.append(np.mean(photons >= CONDITIONS.target_photons))
+        table = np.stack([prior.log_density for prior in priors])
+        return cls(priors, np.log(chance), np.array(seen), table)
 
-    def draw(self, photons: np.ndarray, rng: np.random.Generator) -> PhotonPrior:
-        """Draw a kind of tile given the photons of its emitters."""
+    def draw(self, photons: np.ndarray, expected: float, rng: np.random.Generator) -> int:
+        """Draw a kind of tile given its emitters' photons and how many lie there on average."""
         grid = self.priors[0].log_photons
-        logs = np.log(photons)
-        value = self.log_chance + np.array(
-            [np.interp(logs, grid, p.log_density).sum() for p in self.priors]
-        )
-        chance = np.exp(value - value.max())
-        return self.priors[int(rng.choice(len(chance), p=chance / chance.sum()))]
+        place = (np.log(photons) - grid[0]) / self.priors[0].step
+        cell = np.clip(place.astype(int), 0, len(grid) - 2)
+        share = place - cell
+        each = self.log_density[:, cell] * (1 - share) + self.log_density[:, cell + 1] * share
+        counted = len(photons) * np.log(self.seen) - expected * self.seen
+        return _one_of(self.log_chance + each.sum(1) + counted, rng)
+
+
+def _one_of(log_weights: np.ndarray, rng: np.random.Generator) -> int:
+    cumulative = np.cumsum(np.exp(log_weights - log_weights.max()))
+    return int(np.searchsorted(cumulative, rng.random() * cumulative[-1]))
 
 
 def _shares(family: str, log_sd: float, rng: np.random.Generator) -> np.ndarray:
@@ -109,13 +120,11 @@ def _tabulated(photons: np.ndarray) -> PhotonPrior:
 
 
 def draw_density(emitters: int, area: float, rng: np.random.Generator) -> float:
-    """Draw emitters per px^2 given how many there are; none given, as in training."""
+    """Draw emitters per px^2 given how many there are in an area; none given, as in training."""
     low, high = CONDITIONS.density_per_px2
     unit = (np.arange(DENSITIES) + 0.5) / DENSITIES
     density = low + (high - low) * unit**1.5
-    value = emitters * np.log(density) - density * area
-    chance = np.exp(value - value.max())
-    return float(rng.choice(density, p=chance / chance.sum()))
+    return float(density[_one_of(emitters * np.log(density) - density * area, rng)])
 
 
 def draw_level(corners: np.ndarray, rng: np.random.Generator) -> float:
@@ -126,8 +135,7 @@ def draw_level(corners: np.ndarray, rng: np.random.Generator) -> float:
     apart = (corners.reshape(-1, 1) / levels - 1) / CORNER_SD
     # Log-uniform, times a normal density of each corner.
     value = -0.5 * np.square(apart).sum(0) - (corners.size + 1) * np.log(levels)
-    chance = np.exp(value - value.max())
-    return float(rng.choice(levels, p=chance / chance.sum()))
+    return float(levels[_one_of(value, rng)])
 
 
 @dataclass(frozen=True)
@@ -184,33 +192,38 @@ def draw_tile(index: int) -> Tile:
     )
 
 
-def exact(tile: Tile, index: int, chain: int, moves: int) -> PosteriorDraws:
+def exact(tile: Tile, index: int, chain: int, moves: int) -> Points:
     """Run one of the referee's chains: the first starts empty, the second at chance."""
     rng = np.random.default_rng([SEED, index, chain + 1])
     edge = 0.5 + MARGIN_PX
     area = (SIDE_PX - 1 + 2 * edge) ** 2
+    brightness = tile.brightness
+    kind = int(rng.integers(len(brightness.priors)))
     state = np.empty((0, 3))
     if chain:
         places = rng.uniform(-edge, SIDE_PX - 1 + edge, (8, 2))
-        state = np.column_stack([places, rng.choice(tile.brightness.priors).sample(8, rng)])
+        state = np.column_stack([places, brightness.priors[kind].sample(8, rng)])
     data = FrameData(tile.electrons.numpy(), tile.read_variance.numpy())
     knots = np.full((2, 2), max(float(np.median(tile.electrons)), CONDITIONS.background_e[0]))
-    parts = []
-    for turn in range(-CHAIN_DRAWS // (4 * DRAWS_A_TURN), CHAIN_DRAWS // DRAWS_A_TURN):
+    turns = max(moves // MOVES_A_TURN, CHAIN_DRAWS)
+    kept = np.linspace(0, turns - 1, CHAIN_DRAWS).round().astype(int)
+    states = []
+    for turn in range(-turns // 4, turns):
         level = draw_level(knots, rng)
+        density = draw_density(len(state), area * brightness.seen[kind], rng)
+        kind = brightness.draw(state[:, 2], density * area, rng)
         prior = ScenePrior(
-            draw_density(len(state), area, rng),
-            tile.brightness.draw(state[:, 2], rng),
+            density * brightness.seen[kind],
+            brightness.priors[kind],
             np.full((2, 2), level),
             CORNER_SD * level,
             MARGIN_PX,
         )
-        length = ChainLength(0, DRAWS_A_TURN, moves // CHAIN_DRAWS)
         found = run_chain(
             data,
             prior,
             (tile.sigma_px, tile.sigma_px),
-            length,
+            ChainLength(0, 1, MOVES_A_TURN),
             rng,
             start=state,
             start_knots=knots,
@@ -218,8 +231,8 @@ def exact(tile: Tile, index: int, chain: int, moves: int) -> PosteriorDraws:
         )
         state, knots = found.last, found.knots[-1]
         if turn >= 0:
-            parts.append(found)
-    return join_draws(parts)
+            states.append(state)
+    return Points.of([states[turn] for turn in kept])
 
 
 @dataclass(frozen=True)
@@ -239,11 +252,11 @@ class Points:
     draws: int
 
     @classmethod
-    def of(cls, draws: PosteriorDraws) -> Points:
-        """Take the places alone."""
-        present = draws.present
-        which = np.nonzero(present)[0].astype(np.int32)
-        return cls(which, draws.x_px[present], draws.y_px[present], len(draws.counts))
+    def of(cls, states: list[np.ndarray]) -> Points:
+        """Take the places of emitters (n, 3) alone."""
+        which = np.repeat(np.arange(len(states)), [len(state) for state in states])
+        places = np.concatenate(states)
+        return cls(which.astype(np.int32), places[:, 0], places[:, 1], len(states))
 
     def images(self, kernel: float) -> Tensor:
         """Give the kernel density image of every draw, mass per fine pixel."""
@@ -257,7 +270,7 @@ def referee_points(tile: Tile, index: int, moves: int, out: Path) -> list[Points
     """Give both chains' draws, from the folder where they are kept already."""
     kept = out / f"referee_{moves}_{index:03d}.npz"
     if not kept.is_file():
-        chains = [Points.of(exact(tile, index, chain, moves)) for chain in (0, 1)]
+        chains = [exact(tile, index, chain, moves) for chain in (0, 1)]
         arrays = {
             f"{field.name}_{chain}": getattr(points, field.name)
             for chain, points in enumerate(chains)
