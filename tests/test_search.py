@@ -444,11 +444,13 @@ def test_pages_say_of_the_study_of_schedules_what_its_table_says():
     page = " ".join((ROOT / "docs/schedule_search.md").read_text().split())
     assert tie is not None
     assert tie[0] in page
-    # The smallest distances are those of schedules that are not calibrated.
+    # The smallest distances are those of schedules that are mostly not calibrated.
     first = table.sort_values("phi_fd").head(10)
-    assert not first["spread_skill"].between(*CALIBRATED).any()
+    calibrated = first["spread_skill"].between(*CALIBRATED).sum()
+    assert calibrated < 5
     apart = 100 * (first["phi_fd"].max() / first["phi_fd"].min() - 1)
-    assert f"the ten smallest phi-FDs, none of a calibrated schedule, within {apart:.1f} %" in page
+    those = f"the ten smallest phi-FDs, {calibrated} of them of calibrated schedules"
+    assert f"{those}, within {apart:.1f} %" in page
     # Where the printed schedule starts, no number of steps helps.
     printed = table[table["family"] == "linear beta 0.0001 to 0.01"]
     assert printed["spread_skill"].between(0.15, 0.18).all()

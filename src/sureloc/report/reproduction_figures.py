@@ -171,7 +171,8 @@ def draw_figure_2(networks: Networks, _: int, path: Path) -> None:
     """Draw the model as its own code runs: stages, shapes of what they give, parameters."""
     slow = _slow(networks)
     stages = traced(slow)
-    figure = Figure(figsize=(13.5, 4.6), dpi=120, layout="constrained")
+    longest = max(sum(of == network for of, *_ in stages) for network in ("phi", "Psi"))
+    figure = Figure(figsize=(4.8 + 1.45 * longest, 5.4), dpi=120, layout="constrained")
     axes = figure.subplots()
     axes.set_axis_off()
     step = 1.55
@@ -201,19 +202,19 @@ def draw_figure_2(networks: Networks, _: int, path: Path) -> None:
         axes.text(place["Psi", name] + (0.4 if name == "embedding" else 0.0), 0.5, said, **middle)
         _arrow(axes, (place["Psi", name], 0.43), (place["Psi", name], 0.31))
     for (network, name), x in place.items():
-        if network == "Psi" and name.startswith("blocks"):
+        if network == "Psi" and name.startswith(("blocks", "overview")):
             for source in ("conditioner", "embedding"):
                 _arrow(axes, (place["Psi", source], -0.31), (x, -0.31), "arc3,rad=0.18")
     folded = f"residual y - yhat,\n16 x {SIDE_PX} x {SIDE_PX} folded\n"
     axes.text(
-        ends["Psi"] + 1.5, 0.0, f"{folded}({slow.card.draws.evaluations} times a draw)", **middle
+        ends["Psi"] + 1.75, 0.0, f"{folded}({slow.card.draws.evaluations} times a draw)", **middle
     )
     if isinstance(slow.psi, SplitPsi):
         axes.text(
-            0.3 + place["Psi", "conditioner"],
-            -0.75,
+            place["Psi", "conditioner"] - 0.6,
+            -1.0,
             f"This one runs where noise is strong, sigma of {slow.psi.sigma:g} and more; "
-            "another one of this kind below",
+            "another one runs below",
             fontsize=9,
             ha="left",
         )
@@ -223,8 +224,8 @@ def draw_figure_2(networks: Networks, _: int, path: Path) -> None:
         f"{total / 1e6:.2f} million parameters",
         fontsize=11,
     )
-    axes.set_xlim(-0.3, max(ends.values()) + 2.4)
-    axes.set_ylim(-1.0, 1.45)
+    axes.set_xlim(-0.4, max(ends.values()) + 2.7)
+    axes.set_ylim(-1.1, 1.45)
     figure.savefig(path, metadata={"Software": None})
 
 

@@ -13,13 +13,12 @@ from sureloc.networks.weights import Networks, load_weights
 from sureloc.report.reproduction import Condition, Row, Study
 
 USUAL = Effort.chains
-_OTHERS = "spots + moves", "draws + moves", "phi + moves"
+_OTHERS = "draws + moves", "phi + moves"
 _FRAMES = {0.18: 30, 0.71: 12, 1.78: 6, 3.56: 3}
 _LIKE_SHIPPED = {
     LOCALIZE: ("#1f6f9f", "o"),
     "draws + moves": ("#c2185b", "v"),
     "phi + moves": ("#d9730d", "s"),
-    "spots + moves": ("#1b6e3c", "^"),
     "draws + refinement, mixture": ("#7b4ea3", "D"),
     "draws + refinement, best": ("#b59bd0", "d"),
     "phi + refinement": ("#e8b98a", "P"),
