@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -56,13 +57,16 @@ class Brightness:
         priors: of single emitters that are bright enough to be a target, all on one grid.
         log_chance: ln of the probability of each kind.
         seen: share of emitters that are bright enough, of each kind.
-        log_density: (kinds, cells), the priors' own.
     """
 
     priors: list[PhotonPrior]
     log_chance: np.ndarray
     seen: np.ndarray
-    log_density: np.ndarray
+
+    @cached_property
+    def log_density(self) -> np.ndarray:
+        """The priors' own, (kinds, cells)."""
+        return np.stack([prior.log_density for prior in self.priors])
 
     @classmethod
     def in_training(cls, noise_e: float) -> Brightness:
@@ -83,8 +87,7 @@ class Brightness:
                 priors.append(_tabulated(photons))
                 chance.append(weight / MEANS)
                 seen.append(np.mean(photons >= CONDITIONS.target_photons))
-        table = np.stack([prior.log_density for prior in priors])
-        return cls(priors, np.log(chance), np.array(seen), table)
+        return cls(priors, np.log(chance), np.array(seen))
 
     def draw(self, photons: np.ndarray, expected: float, rng: np.random.Generator) -> int:
         """Draw a kind of tile given its emitters' photons and how many lie there on average."""
@@ -206,7 +209,7 @@ def exact(tile: Tile, index: int, chain: int, moves: int) -> Points:
     data = FrameData(tile.electrons.numpy(), tile.read_variance.numpy())
     knots = np.full((2, 2), max(float(np.median(tile.electrons)), CONDITIONS.background_e[0]))
     turns = max(moves // MOVES_A_TURN, CHAIN_DRAWS)
-    kept = np.linspace(0, turns - 1, CHAIN_DRAWS).round().astype(int)
+    kept = set(np.linspace(0, turns - 1, CHAIN_DRAWS).round().astype(int).tolist())
     states = []
     for turn in range(-turns // 4, turns):
         level = draw_level(knots, rng)
@@ -230,9 +233,9 @@ def exact(tile: Tile, index: int, chain: int, moves: int) -> Points:
             max_emitters=MOST,
         )
         state, knots = found.last, found.knots[-1]
-        if turn >= 0:
+        if turn in kept:
             states.append(state)
-    return Points.of([states[turn] for turn in kept])
+    return Points.of(states)
 
 
 @dataclass(frozen=True)

@@ -64,8 +64,12 @@ def _section(title: str, model: type[BaseModel], keys: set[str], level: int = 2)
     for key, field in model.model_fields.items():
         if key in keys:
             cells = (f"`{key}`", told[key], _values(field), _default(field))
-            lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+            lines.append(f"| {' | '.join(map(_escaped, cells))} |")
     return "\n".join(lines) + "\n"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", r"\|")
 
 
 def _summary(model: type[BaseModel]) -> str:

@@ -250,3 +250,12 @@ def test_the_same_seed_gives_the_same_tiles_and_another_does_not():
 def test_impossible_conditions_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         TileConditions(**changes)
+
+
+@pytest.mark.parametrize("sigma_px", [1.3, 3.0])
+def test_emitters_lie_as_far_outside_as_their_light_reaches(sigma_px):
+    conditions = TileConditions(sigma_px=(1.0, sigma_px), density_per_px2=(0.05, 0.06))
+    batch = simulate_tiles(conditions, (200, 8, 8), torch_generator(3, "tiles"))
+    for places in (batch.x_px, batch.y_px):
+        assert -0.5 - float(places.min()) > 3.2 * sigma_px
+        assert float(places.max()) - 7.5 > 3.2 * sigma_px

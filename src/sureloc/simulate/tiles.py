@@ -21,7 +21,8 @@ from sureloc.physics.noise import sample_electrons
 from sureloc.physics.psf import GaussianPSF
 
 Range = tuple[float, float]
-_BORDER_PX = 6.0  # beyond 3.3 sigma of the widest PSF; what lies farther hardly shines in
+_BORDER_PX = 6.0  # at least, and 3.3 sigma of the widest PSF: what lies farther hardly shines in
+_BORDER_SIGMAS = 3.3
 _EM_GAIN = 100.0  # any gain far above 1 gives an excess noise of 2
 _PHOTON_FLOOR = 1.0
 
@@ -141,8 +142,8 @@ def simulate_tiles(
         sigma_fine_px: kernel width of the target images, fine px.
 
     Returns:
-        The tiles, the same for the same generator state. Emitters lie up to 6 px outside as well,
-        so that edges look as they do in a real frame.
+        The tiles, the same for the same generator state. Emitters lie 6 px or 3.3 sigma of the
+        widest PSF outside as well, so that edges look as they do in a real frame.
     """
     draw = _Draws(generator)
     tiles = shape[0]
@@ -171,11 +172,12 @@ def _positions(
     low, high = conditions.density_per_px2
     density = low + (high - low) * draw.uniform((tiles,)) ** 1.5
     density = torch.where(draw.chance((tiles,), conditions.empty_share), 0.0, density)
-    area = (height + 2 * _BORDER_PX) * (width + 2 * _BORDER_PX)
+    border = max(_BORDER_PX, _BORDER_SIGMAS * conditions.sigma_px[1])
+    area = (height + 2 * border) * (width + 2 * border)
     counts = torch.poisson(density * area, generator=draw.generator).long()
     tile = torch.repeat_interleave(torch.arange(tiles, device=draw.device), counts)
     emitters = (len(tile),)
-    edge = 0.5 + _BORDER_PX
+    edge = 0.5 + border
     x = draw.uniform(emitters, -edge, width - 1 + edge)
     y = draw.uniform(emitters, -edge, height - 1 + edge)
     return x, y, tile
