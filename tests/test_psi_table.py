@@ -132,24 +132,90 @@ def test_a_tile_where_phi_expects_nothing_is_not_scored(benchmark, torch_rng):
     assert benchmark.score(images[1:], images[0], images[0], torch_rng) is None
 
 
-def test_the_page_says_which_conditioning_is_worst_calibrated():
-    page = (ROOT / "docs/psi_table.md").read_text()
+@pytest.fixture(scope="module")
+def page():
+    return (ROOT / "docs/psi_table.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def rows(page):
+    """Give the page's numbers, without standard errors, by row and column."""
     table = page[page.index("| row |") :].split("\n\n")[0]
-    lines = [line.strip("|").split("|") for line in table.splitlines()]
-    names = [name.strip() for name in lines[0]]
-    rows = {cells[0].strip(): dict(zip(names[1:], cells[1:], strict=True)) for cells in lines[2:]}
-    alike = ("both yhat and x", "yhat alone", "x alone", "without phi: image")
-    told = [
-        (float(row["rank_tv"]), float(row["bin_1"]))
-        for start in alike
-        for name, row in rows.items()
-        if name.startswith(start)
-    ]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return {
+        cells[0]: {
+            column: float(cell.split()[0])
+            for column, cell in zip(lines[0][1:], cells[1:], strict=True)
+        }
+        for cells in lines[2:]
+    }
+
+
+def _written(value, digits=3):
+    return f"{value:.{digits}f}".removeprefix("0")
+
+
+def test_the_page_has_every_row(benchmark, rows):
+    assert list(rows) == [row.name for row in benchmark.ROWS]
+
+
+def test_the_default_is_calibrated_and_has_the_best_energy_score(rows):
+    """By what weights that ship must hold."""
+    default = rows["default: residual, 2M, 8"]
+    assert default["evaluations"] <= 8
+    assert 0.95 <= default["spread_skill"] <= 1.05
+    assert all(0.75 <= default[f"bin_{i}"] <= 1.3 for i in range(1, 6))
+    assert default["rank_tv"] <= 0.04
+    for held, nominal in ((88, 15 / 17), (76, 13 / 17), (53, 9 / 17), (29, 5 / 17)):
+        assert default[f"held_{held}"] == pytest.approx(nominal, abs=0.02)
+    assert default["energy"] == min(row["energy"] for row in rows.values())
+    step = rows["one step"]
+    assert 0.92 <= step["spread_skill"] <= 1.08
+    assert step["rank_tv"] <= 0.08
+    assert step["energy"] <= 1.03 * default["energy"]
+
+
+def test_the_page_says_which_conditioning_is_worst_calibrated(page, rows):
+    alike = (
+        "both yhat and x, trained like the rows below",
+        "yhat alone",
+        "x alone",
+        "without phi: image from x",
+    )
+    told = [(rows[name]["rank_tv"], rows[name]["bin_1"]) for name in alike]
     (x_ranks, x_bin), (phi_ranks, phi_bin) = told[2:]
     assert max(ranks for ranks, _ in told[:2]) < x_ranks < phi_ranks
     assert min(low for _, low in told[:2]) > x_bin > phi_bin
     text = " ".join(page.split())
-    assert f"({x_ranks:.3f} from flat, {x_bin:.3f} in the lowest bin)".replace("0.", ".") in (
-        text.replace("(ranks ", "(")
-    )
-    assert f"it is worst ({phi_ranks:.3f}, {phi_bin:.3f})".replace("0.", ".") in text
+    assert f"(ranks {_written(x_ranks)} from flat, {_written(x_bin)} in the lowest bin)" in text
+    assert f"it is worst ({_written(phi_ranks)}, {_written(phi_bin)})" in text
+
+
+def test_the_page_says_what_phi_is_worth(page, rows):
+    """By number of evaluations, with phi and without."""
+    by = {
+        name: {n: rows[eight if n == 8 else f"{name}, {n} evaluations"] for n in (2, 4, 6, 8, 16)}
+        for name, eight in (
+            ("with phi", "both yhat and x, trained like the rows below"),
+            ("without phi", "without phi: image from x"),
+        )
+    }
+    worse = {
+        n: by["without phi"][n]["energy"] / by["with phi"][n]["energy"] - 1 for n in (4, 6, 8, 16)
+    }
+    assert round(100 * min(worse.values())) == 6
+    assert round(100 * max(worse.values())) == 7
+    text = " ".join(page.split())
+    assert "without phi is 6 to 7 % worse from 4 evaluations on" in text
+    for name in by:
+        energies = {n: row["energy"] for n, row in by[name].items()}
+        best = min(energies.values())
+        assert energies[4] < 1.008 * best
+        assert energies[6] <= 1.001 * best
+        assert energies[2] > 1.2 * best
+    ranks = {name: {n: row["rank_tv"] for n, row in of.items()} for name, of in by.items()}
+    without = ranks["without phi"]
+    assert (
+        f"at 4 evaluations ({_written(ranks['with phi'][4])}) as without at 8 "
+        f"({_written(without[8])}) or 16 ({_written(without[16])})"
+    ) in text
