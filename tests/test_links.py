@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from sureloc.config.recipes import load_recipe
 from sureloc.evaluate.configurations import _weights, agreed, log_normal, refined
+from sureloc.evaluate.links import learn, localized, sights, ways
+from sureloc.evaluate.trials import simulate
+from sureloc.networks.weights import load_weights
 from sureloc.physics.image import render_tiles
 from sureloc.physics.priors import PhotonPrior, ScenePrior
 from sureloc.physics.psf import GaussianPSF
 from sureloc.physics.referee import FrameData
+from sureloc.report.reproduction_links import SCENES
 
 SIGMA = (1.0, 1.0)
 PRIOR = ScenePrior(0.02, PhotonPrior.log_normal(1000.0, 0.25), 5.0, 0.5)
@@ -89,3 +94,19 @@ def test_a_log_normal_law_comes_back():
     law = log_normal(PhotonPrior.log_normal(700.0, 0.4))
     assert law.median == pytest.approx(700.0, rel=0.01)
     assert law.log_sd == pytest.approx(0.4, rel=0.01)
+
+
+@pytest.mark.parametrize("name", sorted(SCENES))
+def test_the_study_knows_which_way_localize_goes(name):
+    scene = SCENES[name]
+    settings = ["frame.height=16", "frame.width=16", "scene.density_per_um2=1.78"]
+    movie = simulate(load_recipe("peers", [*settings, *scene.settings]), 4, 1)
+    networks = load_weights("fast")
+    sight = next(sights(learn(movie, networks, 1), networks, None, 1))
+    by_name = {way.name: way for way in ways((2,))}
+    rows = localized(sight, 2).rows
+    assert len(rows)
+    for way in (scene.localize, *scene.others):
+        found = by_name[way].localize(sight, 2)
+        same = len(found) == len(rows) and np.array_equal(found.x_px, rows.x_px)
+        assert same == (way == scene.localize), way

@@ -46,6 +46,7 @@ from sureloc.localize.proposals import (
     LEAST_PEAK,
     START_EVALUATIONS,
     Known,
+    begin_at_spots,
     begin_of_frame,
     brightness,
     maxima,
@@ -64,7 +65,8 @@ from sureloc.seeds import numpy_generator
 Array = npt.NDArray[np.float64]
 
 LEAST_SHARE = 0.5  # of draws or probability, for a row to count, as `sureloc localize` asks
-LOCALIZE = "spots + moves"  # what `sureloc localize` does; where emitters are faint, with draws
+SPOTS = "spots + moves"  # what `sureloc localize` does
+DRAWS = "draws + moves"  # what it does where emitters are faint
 SAMPLES = 128  # of a mixture
 STATES = 16  # of chains, from which the best configuration is chosen
 
@@ -227,8 +229,8 @@ def localized(sight: Sight, chains: int, prior: ScenePrior | None = None) -> Fra
     return sight.moved(begin, chains, believed)
 
 
-def _as_localize(sight: Sight, chains: int) -> Consensus:
-    return localized(sight, chains).rows
+def _spots_moved(sight: Sight, chains: int) -> Consensus:
+    return sight.moved(begin_at_spots(sight.known(sight.prior)), chains).rows
 
 
 def _draws_moved(sight: Sight, chains: int) -> Consensus:
@@ -266,11 +268,11 @@ def ways(numbers: tuple[int, ...]) -> list[Way]:
         *(Way("draws alone", n, _draws_read, intervals=n > 1) for n in numbers),
         *(Way("draws + refinement, best", n, _draws_best) for n in numbers),
         *(Way("draws + refinement, mixture", n, _draws_mixed) for n in chains),
-        *(Way("draws + moves", n, _draws_moved) for n in numbers),
+        *(Way(DRAWS, n, _draws_moved) for n in numbers),
         Way("diffusion draws + moves", usual, _diffusion_moved),
-        *(Way(LOCALIZE, n, _as_localize) for n in numbers),
-        Way(f"{LOCALIZE}, broad priors", usual, _moved_broadly),
-        Way(f"{LOCALIZE}, best", usual, _moved_best),
+        *(Way(SPOTS, n, _spots_moved) for n in numbers),
+        Way("localize, broad priors", usual, _moved_broadly),
+        Way("localize, best", usual, _moved_best),
     ]
 
 

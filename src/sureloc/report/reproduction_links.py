@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sureloc.evaluate.links import LOCALIZE, ways, worth_of_links
+from sureloc.evaluate.links import DRAWS, SPOTS, ways, worth_of_links
 from sureloc.localize.frames import Effort
 from sureloc.networks.weights import Networks, load_weights
 from sureloc.report.reproduction import Condition, Row, Study
 
 USUAL = Effort.chains
-_OTHERS = "draws + moves", "phi + moves"
-_FRAMES = {0.18: 30, 0.71: 12, 1.78: 6, 3.56: 3}
+_PHI = "phi + moves"
 _LIKE_SHIPPED = {
-    LOCALIZE: ("#1f6f9f", "o"),
-    "draws + moves": ("#c2185b", "v"),
-    "phi + moves": ("#d9730d", "s"),
+    SPOTS: ("#1f6f9f", "o"),
+    DRAWS: ("#c2185b", "v"),
+    _PHI: ("#d9730d", "s"),
     "draws + refinement, mixture": ("#7b4ea3", "D"),
     "draws + refinement, best": ("#b59bd0", "d"),
     "phi + refinement": ("#e8b98a", "P"),
@@ -27,17 +29,72 @@ _LIKE_SHIPPED = {
 }
 
 
+@dataclass(frozen=True)
+class Scene:
+    """Movies of the study that are alike but for their density.
+
+    Attributes:
+        name: as the table has it.
+        told: what they are like.
+        settings: of the recipe `peers`.
+        background_e: per pixel.
+        frames: of the movie of each density, in molecules / um^2.
+        numbers: of draws or chains.
+        localize: the way that is what `sureloc localize` does here.
+    """
+
+    name: str
+    told: str
+    settings: tuple[str, ...]
+    background_e: float
+    frames: dict[float, int]
+    numbers: tuple[int, ...]
+    localize: str
+
+    @property
+    def others(self) -> list[str]:
+        """Give the ways that it is set beside."""
+        return [way for way in (SPOTS, DRAWS, _PHI) if way != self.localize]
+
+
+_BRIGHT = Scene(
+    "bright",
+    "500-1000 photons, no background",
+    (),
+    0.0,
+    {0.18: 30, 0.71: 12, 1.78: 6, 3.56: 3},
+    (1, 2, 4, 16),
+    SPOTS,
+)
+_FAINT = Scene(
+    "faint",
+    "60-120 photons, background 5",
+    ("photons.low=60", "photons.high=120", "background.photons_per_px=5"),
+    5.0,
+    {0.71: 48, 1.78: 24, 3.56: 16},
+    (USUAL,),
+    DRAWS,
+)
+SCENES = {scene.name: scene for scene in (_BRIGHT, _FAINT)}
+
+
 def _conditions(quick: bool) -> list[Condition]:
     out = []
-    for density, frames in {1.78: 1}.items() if quick else _FRAMES.items():
-        settings = [f"scene.density_per_um2={density:g}"]
-        if quick:
-            settings += ["frame.height=16", "frame.width=16"]
-        out.append(
-            Condition(
-                f"peers_{density:g}", "peers", tuple(settings), frames, 0.0, {"density": density}
+    for scene in SCENES.values():
+        for density, frames in {1.78: 1}.items() if quick else scene.frames.items():
+            settings = [f"scene.density_per_um2={density:g}", *scene.settings]
+            if quick:
+                settings += ["frame.height=16", "frame.width=16"]
+            out.append(
+                Condition(
+                    f"{scene.name}_{density:g}",
+                    "peers",
+                    tuple(settings),
+                    frames,
+                    scene.background_e,
+                    {"scene": scene.name, "density": density},
+                )
             )
-        )
     return out
 
 
@@ -45,26 +102,39 @@ def _measure(condition: Condition, networks: Networks, seed: int) -> list[Row]:
     simulated = condition.simulate(seed)
     quick = condition.frames == 1
     slower = None if quick else load_weights("default")
-    tried = ways((1, 2) if quick else (1, 2, 4, 16))
+    tried = ways((1, 2) if quick else SCENES[str(condition.labels["scene"])].numbers)
     found = worth_of_links(simulated, networks, slower, tried, condition.background_e, seed)
     return [dict(row) for row in found]
 
 
 def draw_links(table: pd.DataFrame, path: Path) -> None:
     """Draw what each way finds, how honest its intervals are and what it costs, by density."""
-    usual = USUAL if (table["number"] == USUAL).any() else int(table["number"].max())
-    figure = Figure(figsize=(15.5, 4.2), dpi=110, layout="constrained")
-    panels = figure.subplots(1, 4)
+    scenes = [SCENES[name] for name in dict.fromkeys(table["scene"])]
+    figure = Figure(figsize=(15.5, 4.2 * len(scenes)), dpi=110, layout="constrained")
+    rows = figure.subplots(len(scenes), len(_SHOWN), squeeze=False)
+    for scene, panels in zip(scenes, rows, strict=True):
+        _draw_scene(table[table["scene"] == scene.name], scene, list(panels))
+    handles, labels = rows[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=8)
+    figure.savefig(path, metadata={"Software": None})
+
+
+_SHOWN = {
+    "jaccard": "found: Jaccard index",
+    "rmse_over_isolated": "error / bound of each alone",
+    "held_95": "95 % interval holds",
+    "cpu_s_a_frame": "seconds of one core a frame",
+}
+
+
+def _draw_scene(table: pd.DataFrame, scene: Scene, panels: list[Axes]) -> None:
+    usual = _usual(table)
     densities = sorted(set(table["density"]))
     for way, (colour, marker) in _LIKE_SHIPPED.items():
         rows = table[table["way"] == way]
         number = usual if (rows["number"] == usual).any() else int(rows["number"].max())
         rows = rows[rows["number"] == number].sort_values("density")
-        for axes, column in zip(
-            panels,
-            ("jaccard", "rmse_over_isolated", "held_95", "cpu_s_a_frame"),
-            strict=True,
-        ):
+        for axes, column in zip(panels, _SHOWN, strict=True):
             axes.plot(
                 rows["density"],
                 rows[column],
@@ -76,67 +146,48 @@ def draw_links(table: pd.DataFrame, path: Path) -> None:
             )
     panels[2].axhline(0.95, color="#202124", linewidth=0.8)
     panels[3].set_yscale("log")
-    for axes, title in zip(
-        panels,
-        (
-            "found: Jaccard index",
-            "error / bound of each alone",
-            "95 % interval holds",
-            "seconds of one core a frame",
-        ),
-        strict=True,
-    ):
+    panels[0].set_ylabel(f"{scene.name}: {scene.told}")
+    for axes, title in zip(panels, _SHOWN.values(), strict=True):
         axes.set_title(title, fontsize=10)
         axes.set_xscale("log")
         axes.set_xticks(densities, [f"{d:g}" for d in densities])
         axes.minorticks_off()
         axes.set_xlabel("molecules / um$^2$")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", fontsize=8)
-    figure.savefig(path, metadata={"Software": None})
 
 
-def at(table: pd.DataFrame, density: float, way: str, number: int, column: str) -> float:
-    """Give one number of the table; NaN where it is not measured."""
-    mine = (table["density"] == density) & (table["way"] == way) & (table["number"] == number)
+def _usual(table: pd.DataFrame) -> int:
+    return USUAL if (table["number"] == USUAL).any() else int(table["number"].max())
+
+
+def at(table: pd.DataFrame, density: float, way: str, column: str) -> float:
+    """Give one number of a scene's table, with the usual number of draws or chains."""
+    mine = table["density"] == density
+    mine &= (table["way"] == way) & (table["number"] == _usual(table))
     return float(table.loc[mine, column].iloc[0]) if mine.any() else float("nan")
 
 
 def _headline(table: pd.DataFrame) -> str:
     density = float(table["density"].max())
-    usual = USUAL if (table["number"] == USUAL).any() else int(table["number"].max())
-    shown = [
-        f"{way} {at(table, density, way, usual, 'jaccard'):.3f}" for way in (LOCALIZE, *_OTHERS)
-    ]
-    return f"Jaccard index at {density:g} molecules / um^2: " + ", ".join(shown)
+    parts = []
+    for name, own in table.groupby("scene", sort=False):
+        scene = SCENES[str(name)]
+        shown = [
+            f"{way} {at(own, density, way, 'jaccard'):.3f}"
+            for way in (scene.localize, *scene.others)
+        ]
+        parts.append(f"{name}: {', '.join(shown)}")
+    return f"Jaccard index at {density:g} molecules / um^2, {'; '.join(parts)}"
 
 
 def _findings(table: pd.DataFrame) -> str:
-    """Say what the diffusion network adds at each density, from the numbers."""
-    usual = USUAL if (table["number"] == USUAL).any() else int(table["number"].max())
+    """Say what the diffusion network adds in each scene at each density, from the numbers."""
     lines = ["## What the diffusion network is worth", ""]
-    for density in sorted(set(table["density"])):
-        found = {
-            way: {
-                column: at(table, density, way, usual, column)
-                for column in ("jaccard", "jaccard_error", "held_95", "cpu_s_a_frame")
-            }
-            for way in (LOCALIZE, *_OTHERS)
-        }
-        mine = found[LOCALIZE]
-        parts = []
-        for other in _OTHERS:
-            gain = mine["jaccard"] - found[other]["jaccard"]
-            error = (mine["jaccard_error"] ** 2 + found[other]["jaccard_error"] ** 2) ** 0.5
-            said = "no difference that so few emitters show"
-            if abs(gain) > 2 * error:
-                said = "better" if gain > 0 else "worse"
-            parts.append(
-                f"against `{other}` {gain:+.3f} in Jaccard index (standard error at most "
-                f"{error:.3f}: {said}) for "
-                f"{mine['cpu_s_a_frame'] / found[other]['cpu_s_a_frame']:.2f} times the time"
-            )
-        lines.append(f"- {density:g} molecules / um^2: {'; '.join(parts)}.")
+    for name, own in table.groupby("scene", sort=False):
+        scene = SCENES[str(name)]
+        for density in sorted(set(own["density"])):
+            parts = [_beside(own, density, scene.localize, other) for other in scene.others]
+            what = f"{name}, {density:g} molecules / um^2: `{scene.localize}`"
+            lines.append(f"- {what} {'; '.join(parts)}.")
     lines += [
         "",
         "All ways see the same frames, so that differences scatter less than these errors, which "
@@ -145,18 +196,34 @@ def _findings(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def _beside(table: pd.DataFrame, density: float, way: str, other: str) -> str:
+    def both(column: str) -> tuple[float, float]:
+        return at(table, density, way, column), at(table, density, other, column)
+
+    (mine, theirs), errors, seconds = both("jaccard"), both("jaccard_error"), both("cpu_s_a_frame")
+    error = math.hypot(*errors)
+    said = "no difference that so few emitters show"
+    if abs(mine - theirs) > 2 * error:
+        said = "better" if mine > theirs else "worse"
+    return (
+        f"against `{other}` {mine - theirs:+.3f} in Jaccard index (standard error at most "
+        f"{error:.3f}: {said}) for {seconds[0] / seconds[1]:.2f} times the time"
+    )
+
+
 LINKS = Study(
     "links",
     "What each link of the chain is worth",
-    "The same frames (recipe `peers`: 64 x 64 px, 500-1000 photons, no background) localized with "
-    "links of the chain left out or exchanged. All ways are told the same PSF width and the same "
+    "The same frames (recipe `peers`: 64 x 64 px) localized with "
+    "links of the chain left out or exchanged. Scenes are "
+    f"{' and '.join(f'{scene.name} ({scene.told})' for scene in SCENES.values())}. "
+    "All ways are told the same PSF width and the same "
     "priors, learned from the movie. `phi's peaks` and `draws alone` are read off images; "
     "`refinement` moves all emitters of a guess jointly to the maximum of the posterior, with "
     "Gaussian intervals; `moves` are chains of births, deaths, splits and merges begun at the "
-    "guesses, in `draws + moves` all but the first, which begins at detected spots. "
-    f"`{LOCALIZE}` is what `sureloc localize` does with molecules as bright as these, with two "
-    "chains: all begin at spots. Networks are asked only where molecules are so faint that many "
-    "are no spots, which no movie here is. `number` is that of draws or chains. "
+    f"guesses: in `{SPOTS}` all at detected spots, in `{DRAWS}` all but the first. "
+    f"`sureloc localize` does `{SPOTS}` with two chains, and `{DRAWS}` where molecules are so "
+    "faint that many are no spots. `number` is that of draws or chains. "
     "`best` keeps the likeliest guess in each crowd, `mixture` weighs all by their evidence. "
     "`diffusion draws` come "
     "from the weights `default` (4 evaluations of the diffusion network) instead of `fast` (one "
