@@ -96,9 +96,14 @@ ROWS = (
     Row("yhat alone", "residual_yhat"),
     Row("x alone", "residual_x"),
     Row("without phi: image from x", "without_phi"),
+    Row("without phi, as much work", "without_phi_longer"),
     *(
         Row(f"{name}, {n} evaluations", training, evaluations=n)
-        for name, training in (("with phi", "residual_both"), ("without phi", "without_phi"))
+        for name, training in (
+            ("with phi", "residual_both"),
+            ("without phi", "without_phi"),
+            ("without phi, as much work", "without_phi_longer"),
+        )
         for n in (2, 4, 6, 16)
     ),
 )
