@@ -226,8 +226,8 @@ def test_the_page_says_what_phi_is_worth(page, rows):
     with_phi, without, longer = ranks.values()
     assert (
         f"at 4 evaluations ({_written(with_phi[4])}) as without at 8 ({_written(without[8])}) or "
-        f"16 ({_written(without[16])}) or, for as much work, at 6 ({_written(longer[6])}), and what 8 "
-        f"reach with it ({_written(with_phi[8])}) as much work does not reach at 16 "
+        f"16 ({_written(without[16])}) or, for as much work, at 6 ({_written(longer[6])}), and "
+        f"what 8 reach with it ({_written(with_phi[8])}) as much work does not reach at 16 "
         f"({_written(longer[16])})"
     ) in text
     assert longer[16] > with_phi[8]
