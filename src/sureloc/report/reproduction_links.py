@@ -68,7 +68,7 @@ _BRIGHT = Scene(
 )
 _FAINT = Scene(
     "faint",
-    "60-120 photons, background 5",
+    "60-120 photons, background 5 per px",
     ("photons.low=60", "photons.high=120", "background.photons_per_px=5"),
     5.0,
     {0.71: 48, 1.78: 24, 3.56: 16},
