@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from conftest import ROOT
 from sureloc.config.recipes import load_recipe
 from sureloc.evaluate.configurations import _weights, agreed, log_normal, refined
-from sureloc.evaluate.links import learn, localized, sights, ways
+from sureloc.evaluate.links import DRAWS, SPOTS, learn, localized, sights, ways
 from sureloc.evaluate.trials import simulate
 from sureloc.networks.weights import load_weights
 from sureloc.physics.image import render_tiles
@@ -94,6 +96,18 @@ def test_a_log_normal_law_comes_back():
     law = log_normal(PhotonPrior.log_normal(700.0, 0.4))
     assert law.median == pytest.approx(700.0, rel=0.01)
     assert law.log_sd == pytest.approx(0.4, rel=0.01)
+
+
+def test_the_page_of_theory_says_what_networks_are_worth_where_molecules_are_faint():
+    table = pd.read_csv(ROOT / "docs/results/links.csv")
+    table = table[(table["scene"] == "faint") & (table["number"] == 2)]
+    found = table.set_index(["density", "way"])["jaccard"]
+    page = " ".join((ROOT / "docs/theory.md").read_text().split())
+    sparse = [f"{found[0.71, way]:.3f}".removeprefix("0") for way in (DRAWS, SPOTS)]
+    assert f"(Jaccard index {sparse[0]} against {sparse[1]} at 0.71 / um^2)" in page
+    for density in sorted(set(table["density"])):
+        assert found[density, DRAWS] >= found[density, SPOTS]
+        assert found[density, "phi + moves"] >= found[density, DRAWS] - 0.01
 
 
 @pytest.mark.parametrize("name", sorted(SCENES))

@@ -30,7 +30,7 @@ _LIKE_SHIPPED = {
 
 
 @dataclass(frozen=True)
-class Scene:
+class SceneSeries:
     """Movies of the study that are alike but for their density.
 
     Attributes:
@@ -57,7 +57,7 @@ class Scene:
         return [way for way in (SPOTS, DRAWS, _PHI) if way != self.localize]
 
 
-_BRIGHT = Scene(
+_BRIGHT = SceneSeries(
     "bright",
     "500-1000 photons, no background",
     (),
@@ -66,7 +66,7 @@ _BRIGHT = Scene(
     (1, 2, 4, 16),
     SPOTS,
 )
-_FAINT = Scene(
+_FAINT = SceneSeries(
     "faint",
     "60-120 photons, background 5 per px",
     ("photons.low=60", "photons.high=120", "background.photons_per_px=5"),
@@ -127,13 +127,10 @@ _SHOWN = {
 }
 
 
-def _draw_scene(table: pd.DataFrame, scene: Scene, panels: list[Axes]) -> None:
-    usual = _usual(table)
+def _draw_scene(table: pd.DataFrame, scene: SceneSeries, panels: list[Axes]) -> None:
     densities = sorted(set(table["density"]))
     for way, (colour, marker) in _LIKE_SHIPPED.items():
-        rows = table[table["way"] == way]
-        number = usual if (rows["number"] == usual).any() else int(rows["number"].max())
-        rows = rows[rows["number"] == number].sort_values("density")
+        rows = _usual(table, way).sort_values("density")
         for axes, column in zip(panels, _SHOWN, strict=True):
             axes.plot(
                 rows["density"],
@@ -142,7 +139,7 @@ def _draw_scene(table: pd.DataFrame, scene: Scene, panels: list[Axes]) -> None:
                 marker=marker,
                 markersize=5,
                 linewidth=1.3,
-                label=f"{way} ({number})",
+                label=f"{way} ({rows['number'].iloc[0]})",
             )
     panels[2].axhline(0.95, color="#202124", linewidth=0.8)
     panels[3].set_yscale("log")
@@ -155,15 +152,16 @@ def _draw_scene(table: pd.DataFrame, scene: Scene, panels: list[Axes]) -> None:
         axes.set_xlabel("molecules / um$^2$")
 
 
-def _usual(table: pd.DataFrame) -> int:
-    return USUAL if (table["number"] == USUAL).any() else int(table["number"].max())
+def _usual(table: pd.DataFrame, way: str) -> pd.DataFrame:
+    """Give the rows of one way with the usual number of draws or chains, or the largest it has."""
+    rows = table[table["way"] == way]
+    number = USUAL if (rows["number"] == USUAL).any() else rows["number"].max()
+    return rows[rows["number"] == number]
 
 
-def at(table: pd.DataFrame, density: float, way: str, column: str) -> float:
-    """Give one number of a scene's table, with the usual number of draws or chains."""
-    mine = table["density"] == density
-    mine &= (table["way"] == way) & (table["number"] == _usual(table))
-    return float(table.loc[mine, column].iloc[0]) if mine.any() else float("nan")
+def _at(table: pd.DataFrame, density: float, way: str, column: str) -> float:
+    rows = _usual(table, way)
+    return float(rows.loc[rows["density"] == density, column].iloc[0])
 
 
 def _headline(table: pd.DataFrame) -> str:
@@ -172,7 +170,7 @@ def _headline(table: pd.DataFrame) -> str:
     for name, own in table.groupby("scene", sort=False):
         scene = SCENES[str(name)]
         shown = [
-            f"{way} {at(own, density, way, 'jaccard'):.3f}"
+            f"{way} {_at(own, density, way, 'jaccard'):.3f}"
             for way in (scene.localize, *scene.others)
         ]
         parts.append(f"{name}: {', '.join(shown)}")
@@ -198,7 +196,7 @@ def _findings(table: pd.DataFrame) -> str:
 
 def _beside(table: pd.DataFrame, density: float, way: str, other: str) -> str:
     def both(column: str) -> tuple[float, float]:
-        return at(table, density, way, column), at(table, density, other, column)
+        return _at(table, density, way, column), _at(table, density, other, column)
 
     (mine, theirs), errors, seconds = both("jaccard"), both("jaccard_error"), both("cpu_s_a_frame")
     error = math.hypot(*errors)
